@@ -1,0 +1,45 @@
+"""What a serve config says to the app builder under `args`, and what each replica is told of it."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from agentflow.ir import Placement
+from agentflow_serve.limits import EdgeLimits
+from flow_runtime.code import CodeMode
+
+
+class AppArgs(BaseModel):
+    """The arguments of `agentflow_serve:app`. A key that is not listed here is an error that names it.
+
+    `flow` and `llmhub` are paths, relative to the directory in which `serve run` was started, or the documents
+    themselves. `llmhub` may be left out for a flow without prompts. `store` is the URL of the run store, for
+    nodes whose state says `backend: store`. `placement` overrules the flow's. `code: modules` runs only
+    installed code (`module: pkg.mod:name`), `code: off` none at all. `allow_hosts` lists hosts, or
+    `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
+    plain http. `sim_script` is a script for the simulated model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flow: str | dict[str, Any]
+    llmhub: str | dict[str, Any] | None = None
+    store: str = "sqlite:///agentflow.sqlite"
+    placement: Placement | None = None
+    code: CodeMode = "inline"
+    allow_hosts: tuple[str, ...] = ()
+    limits: EdgeLimits = EdgeLimits()
+    sim_script: str | dict[str, Any] | None = None
+
+
+class ProcessSettings(BaseModel):
+    """What a process needs to run nodes: the arguments with every file read, so that pods need none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    app_name: str
+    flow_name: str
+    llmhub: dict[str, Any] | None
+    store: str
+    code: CodeMode
+    allow_hosts: tuple[str, ...]

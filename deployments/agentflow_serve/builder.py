@@ -1,0 +1,99 @@
+"""From the arguments of a serve config to a Serve application: one deployment per node, composed by the predictor.
+
+This module must not postpone its annotations: Serve reads `app`'s to turn the config's `args` into an AppArgs.
+"""
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from agentflow.placement import Replicas, Stage, predictor_replicas, stages
+from agentflow.plan import Plan
+from agentflow_serve.args import AppArgs, ProcessSettings
+from agentflow_serve.errors import AppInvalid
+from agentflow_serve.inputs import read_inputs
+from agentflow_serve.nodes import NodeReplica, NodeSpec
+from agentflow_serve.predictor import Predictor, PredictorSpec
+from agentflow_serve.sim import SimReplica
+
+HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
+"""With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
+
+QUEUE_PER_SLOT = 16
+"""How many calls may wait for each one that runs before a deployment says that it is overloaded."""
+
+
+def app(args: AppArgs) -> Application:
+    """The application of one flow (import path `agentflow_serve:app`).
+
+    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, AppInvalid where both do not fit.
+    """
+    inputs = read_inputs(args)
+    planned = inputs.plan
+    process = ProcessSettings(
+        app_name=planned.name,
+        flow_name=planned.name,
+        llmhub=inputs.llmhub.model_dump(mode="json") if inputs.llmhub else None,
+        store=args.store,
+        code=args.code,
+        allow_hosts=args.allow_hosts,
+    )
+    sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
+    placed = stages(planned, args.placement)
+    nodes = {stage.nodes[0]: _node(planned, stage, process, sim) for stage in placed if stage.deployment}
+    spec = PredictorSpec(
+        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        process=process,
+        limits=args.limits,
+        inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
+    )
+    return _deployment(
+        Predictor, planned.name, predictor_replicas(planned), drain_s=args.limits.deadline_s
+    ).bind(spec, nodes, sim if spec.inline else None)
+
+
+def _node(planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None) -> Application:
+    [node] = stage.nodes
+    settings = planned.settings[node]
+    spec = NodeSpec(
+        id=node,
+        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        settings=settings,
+        process=process,
+    )
+    assert stage.deployment is not None
+    deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=settings.timeout_s)
+    return deployment.bind(spec, sim if settings.model is not None else None)
+
+
+def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:
+    if "sim" in planned.graph.nodes:
+        raise AppInvalid("a node may not be called 'sim' beside the simulated model; rename the node")
+    replicas = Replicas(concurrency=1024)
+    return _deployment(SimReplica, f"{planned.name}.sim", replicas, drain_s=1).bind(script)
+
+
+def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) -> serve.Deployment:
+    options: dict[str, Any] = {"num_cpus": replicas.num_cpus, "num_gpus": replicas.num_gpus}
+    if replicas.memory:
+        options["memory"] = replicas.memory
+    scaling: dict[str, Any] = {"num_replicas": replicas.min_replicas}
+    if replicas.max_replicas > replicas.min_replicas:
+        target_load = replicas.target_ongoing_requests or max(1, replicas.concurrency // 2)
+        scaling = {
+            "autoscaling_config": {
+                "min_replicas": replicas.min_replicas,
+                "max_replicas": replicas.max_replicas,
+                "target_ongoing_requests": target_load,
+            }
+        }
+    return serve.deployment(target).options(  # pyright: ignore[reportCallIssue]
+        name=name,
+        ray_actor_options=options,
+        max_ongoing_requests=replicas.concurrency,
+        max_queued_requests=replicas.concurrency * QUEUE_PER_SLOT,
+        graceful_shutdown_timeout_s=drain_s + 5,
+        **HEALTH_CHECK,
+        **scaling,
+    )

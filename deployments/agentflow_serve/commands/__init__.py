@@ -1,0 +1,63 @@
+"""The `agentflow` command. Each subcommand is a module, imported when it is called: `--help` needs none of them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from agentflow.errors import FlowError
+from agentflow_serve.commands.exits import Exit, explain
+
+COMMANDS = {
+    "validate": "Check a flow file and report every finding.",
+    "plan": "Show what a flow becomes: nodes, stages, critical path.",
+    "run": "Run one request through a flow, in this process.",
+    "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
+    "schema": "Print the JSON Schema of the flow file.",
+}
+
+EPILOG = (
+    "Exit codes: 0 all is well; 1 the run or the service failed; 2 wrong usage; "
+    "3 the flow file is invalid; 4 something around it is missing or wrong (a file, a port, a key, a configuration); "
+    "130 interrupted."
+)
+
+
+class Commands(click.Group):
+    """Knows the commands by name and their help without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"agentflow_serve.commands.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="agentflow-serve")
+def cli() -> None:
+    """Agent flows as files, served as distributed inference graphs."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(Exit.INTERRUPTED)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except FlowError as exc:
+        sys.exit(explain(exc))
+    except Exception as exc:  # noqa: BLE001 - the process edge: errors made on purpose end as one sentence
+        sys.exit(explain(exc))
+    sys.exit(code if isinstance(code, int) else Exit.OK)

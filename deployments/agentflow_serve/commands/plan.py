@@ -1,0 +1,78 @@
+"""`agentflow plan`: what a flow becomes, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agentflow.diagram import mermaid
+from agentflow.ir import Code, Declarative, Node
+from agentflow.levels import critical_path, levels
+from agentflow.load import load
+from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
+from agentflow.plan import Plan, acts, plan
+
+
+@click.command("plan")
+@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print the graph as a mermaid flowchart instead.")
+def command(flow: Path, placement: str | None, as_mermaid: bool) -> None:
+    """Show the nodes of FLOW, the stages they run in, the critical path and what each placement costs."""
+    loaded = load(flow)
+    if as_mermaid:
+        click.echo(mermaid(loaded.flow))
+        return
+    planned = plan(loaded.flow)
+    _show_nodes(planned, placement)
+    path = critical_path(planned)
+    click.echo(f"critical path: {' -> '.join(path) or 'none'}")
+    left_out = [node for node in loaded.flow.nodes if node not in planned.graph.nodes]
+    if left_out:
+        click.echo(f"not needed by any answer, never run: {', '.join(left_out)}")
+    for choice in ("per_node", "inline"):
+        hops = sum(placement_of(planned, node, choice) != "inline" for node in planned.graph.nodes)
+        deployments = len([stage for stage in stages(planned, choice) if stage.deployment])
+        click.echo(
+            f"{choice:>8}: {deployments + 1} deployments, at most {hops} hops, "
+            f"about {hops * HANDLE_CALL_CPU_MS:g} ms of CPU for them per request"
+        )
+    click.echo(f"fingerprint: {planned.fingerprint}")
+
+
+def _show_nodes(planned: Plan, placement: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{planned.name}: {len(planned.graph.nodes)} nodes")
+    for column in ("level", "node", "does", "runs in", "timeout", "attempts", "after"):
+        table.add_column(column, overflow="fold")
+    stage_of = {node: stage for stage in stages(planned, placement) for node in stage.nodes}  # pyright: ignore
+    for number, level in enumerate(levels(planned.graph)):
+        for node in level:
+            settings = planned.settings[node]
+            before = dict.fromkeys(wire.source or "_input" for wire in planned.graph.incoming.get(node, ()))
+            table.add_row(
+                str(number),
+                node,
+                describe(planned.node(node)),
+                stage_of[node].deployment or planned.name,
+                f"{settings.timeout_s:g} s",
+                str(settings.attempts),
+                ", ".join(before),
+            )
+    Console().print(table)
+
+
+def describe(node: Node) -> str:
+    """A node's work in a few words: `prompt + http.post, acts`."""
+    parts = ["prompt"] if node.prompt else []
+    match node.transform:
+        case Declarative():
+            parts.append(node.transform.spec.op)
+        case Code():
+            parts.append("code")
+        case None:
+            pass
+    return " + ".join(parts) + (", acts" if acts(node) else "")

@@ -1,0 +1,107 @@
+"""`agentflow run`: one request through a flow in this process, with what every node does as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentflow.ir import Flow
+from agentflow.load import load
+from agentflow_serve.commands.exits import Exit
+from runtime_core.report import NodeStatus, RunReport
+
+MARKS: dict[NodeStatus | None, str] = {
+    None: "start",
+    "succeeded": "done",
+    "failed": "FAILED",
+    "skipped": "skipped",
+    "cancelled": "cancelled",
+}
+
+
+@click.command("run")
+@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--input", "request", required=True, help="The request: JSON, or @FILE.")
+@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Which model each role is.")
+@click.option("--store", default="sqlite:///agentflow.sqlite", show_default=True, help="For nodes with `backend: store`.")
+@click.option("--code", type=click.Choice(["inline", "modules", "off"]), default="inline", show_default=True)
+@click.option("--allow-host", multiple=True, help="A private or plain-http host[:port] that the flow may call.")
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds that the run may take.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
+def command(
+    flow: Path,
+    request: str,
+    llmhub: Path | None,
+    store: str,
+    code: str,
+    allow_host: tuple[str, ...],
+    deadline: float | None,
+    as_json: bool,
+) -> int:
+    """Run one request through FLOW in this process."""
+    loaded = load(flow)
+    fields = _request(request)
+    from flow_runtime.local import LocalSettings
+
+    settings = LocalSettings(store=store, code=code, allow_hosts=allow_host)  # pyright: ignore[reportArgumentType]
+    report = asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json))
+    if as_json:
+        click.echo(json.dumps(_document(report), indent=2, default=str))
+    elif report.error is None:
+        click.echo(json.dumps(report.output, indent=2, ensure_ascii=False))
+    else:
+        where = f" [{report.error.code}, trace {report.trace_id}]"
+        click.echo(f"error: {report.error.message}{where}", err=True)
+    return Exit.OK if report.error is None else Exit.FAILED
+
+
+async def _run(
+    flow: Flow, request: Mapping[str, Any], llmhub: Path | None, settings: Any, deadline_s: float | None, *, quiet: bool
+) -> RunReport:
+    from flow_runtime.local import run
+
+    async with AsyncExitStack() as stack:
+        hub = None
+        if llmhub is not None:
+            from llmhub_runtime import LLMHub
+
+            hub = LLMHub(config_path=str(llmhub))
+            stack.push_async_callback(hub.aclose)
+        return await run(
+            flow, request, hub=hub, settings=settings, deadline_s=deadline_s, observe=None if quiet else _show
+        )
+
+
+def _show(node: str, status: NodeStatus | None, at_s: float) -> None:
+    click.echo(f"{at_s * 1000:8.1f} ms  {MARKS[status]:<9}  {node}", err=True)
+
+
+def _request(text: str) -> dict[str, Any]:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as exc:
+            raise click.BadParameter(f"cannot read {text[1:]}: {exc.strerror}", param_hint="--input") from exc
+    try:
+        request = json.loads(text)
+    except ValueError as exc:
+        raise click.BadParameter(f"not JSON: {exc}", param_hint="--input") from exc
+    if not isinstance(request, dict):
+        raise click.BadParameter("the request must be a JSON object", param_hint="--input")
+    return request
+
+
+def _document(report: RunReport) -> dict[str, Any]:
+    return {
+        "output": report.output,
+        "nodes": {name: asdict(node) for name, node in report.nodes.items()},
+        "trace_id": report.trace_id,
+        "error": asdict(report.error) if report.error else None,
+    }

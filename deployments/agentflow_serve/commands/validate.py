@@ -1,0 +1,51 @@
+"""`agentflow validate`: every finding of a flow file, on one line each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from agentflow.findings import Finding, errors
+from agentflow.load import inspect_flow
+from agentflow_serve.commands.exits import Exit, show_findings
+
+
+@click.command("validate")
+@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--llmhub",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Also check that every role of the flow is in this llmhub.yaml.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
+def command(flow: Path, llmhub: Path | None, as_json: bool) -> int:
+    """Check FLOW and report everything that is wrong with it at once, with file, line and column."""
+    findings = _findings(flow, llmhub)
+    bad = errors(findings)
+    if as_json:
+        click.echo(json.dumps({"valid": not bad, "findings": [_document(finding) for finding in findings]}, indent=2))
+    elif findings:
+        show_findings(findings)
+    if not bad and not as_json:
+        click.echo(f"{flow}: valid")
+    return Exit.INVALID_FLOW if bad else Exit.OK
+
+
+def _findings(flow: Path, llmhub: Path | None) -> tuple[Finding, ...]:
+    if llmhub is None:
+        return inspect_flow(flow)[1]
+    from llmhub_runtime.config_loader import load_runtime_config
+
+    config = load_runtime_config(str(llmhub))
+    return inspect_flow(
+        flow, roles=config.roles, providers=config.providers, has_default_role=config.defaults is not None
+    )[1]
+
+
+def _document(finding: Finding) -> dict[str, object]:
+    document = asdict(finding)
+    document["path"] = finding.dotted_path
+    return document

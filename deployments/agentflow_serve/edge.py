@@ -1,0 +1,191 @@
+"""The outermost part of a predictor: what holds for a request whatever the application does.
+
+Serve's proxy has no body limit and takes its deadline and its disconnect switch from headers that clients can
+send, so the replica keeps its own: bounded headers and body, one deadline, and a watch on the connection that
+cancels the run when the client leaves, whether or not the server cancels the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from agentflow_serve import request_headers
+from agentflow_serve.call import Admitted, admitted_call
+from agentflow_serve.errors import RequestRefused, cancelled_inside, internal_error
+from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.reply import Message, Receive, Reply, Send
+from agentflow_serve.request_body import ClientLeft, check_json, read_body
+
+Scope = MutableMapping[str, Any]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+CANCEL_GRACE_S = 5.0  # how long a cancelled request may clean up before we stop waiting for it
+
+
+def random_trace_id() -> str:
+    """A new W3C trace id."""
+    return uuid.uuid4().hex
+
+
+class Edge:
+    """ASGI middleware around a predictor's application. One instance serves one event loop."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: EdgeLimits,
+        clock: Callable[[], float] = time.monotonic,
+        new_trace_id: Callable[[], str] = random_trace_id,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._clock = clock
+        self._new_trace_id = new_trace_id
+        self._in_flight = 0
+        self._stuck: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: request_headers.RawHeaders = list(scope["headers"])
+        reply = Reply(send, trace_id=request_headers.trace_id(headers) or self._new_trace_id())
+        counted = scope["method"] == "POST"
+        self._in_flight += counted
+        try:
+            await self._serve(scope, headers, receive, reply)
+        except ClientLeft:
+            return
+        except RequestRefused as refusal:
+            await reply.refuse(refusal, receive, drop_bytes=self._limits.max_body_bytes)
+        finally:
+            self._in_flight -= counted
+
+    async def _serve(
+        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply
+    ) -> None:
+        admitted = self._admit(headers, trace_id=reply.trace_id)
+        try:
+            async with asyncio.timeout(admitted.ends_at - self._clock()):
+                body = await read_body(receive, headers, limits=self._limits)
+        except TimeoutError:
+            raise _too_late("The request body did not arrive in time.") from None
+        reply.body_was_read = True
+        check_json(body, path=scope["path"], headers=headers, limits=self._limits)
+        scope = {**scope, "headers": request_headers.without_control(headers)}
+        await self._run(scope, body, receive, reply, admitted)
+
+    def _admit(self, headers: request_headers.RawHeaders, *, trace_id: str) -> Admitted:
+        """The call's terms, read from its headers before any of its body. Raises RequestRefused."""
+        started = self._clock()
+        request_headers.check_size(headers, limits=self._limits)
+        request_headers.check_encoding(headers)
+        allowed = self._limits.max_concurrent_requests
+        if allowed is not None and self._in_flight > allowed:
+            raise RequestRefused(
+                f"This replica already handles {allowed} requests; try again shortly.",
+                status=503,
+                code="overloaded",
+                retry_after=1.0,
+            )
+        seconds = request_headers.deadline_s(headers, limit_s=self._limits.deadline_s)
+        return Admitted(
+            trace_id=trace_id,
+            ends_at=started + seconds,
+            clock=self._clock,
+            idempotency_key=request_headers.idempotency_key(headers),
+            headers=request_headers.travelling(headers),
+        )
+
+    async def _run(
+        self, scope: Scope, body: bytes, receive: Receive, reply: Reply, admitted: Admitted
+    ) -> None:
+        """Runs the application until it is done, the client has left, or the deadline has passed."""
+        left = asyncio.Event()
+
+        async def run() -> None:
+            admitted_call.set(admitted)
+            await self._app(scope, _replay(body, left), reply)
+
+        async def watch() -> None:
+            try:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            finally:
+                left.set()
+
+        app, watcher = asyncio.create_task(run()), asyncio.create_task(watch())
+        try:
+            await self._first_of(app, watcher, reply, seconds=admitted.ends_at - self._clock())
+            if app.done():
+                await self._finish(app, reply)
+            elif not left.is_set():
+                app.cancel()
+                await reply.error(
+                    _too_late("The deadline of the request passed before the flow had an answer.")
+                )
+        finally:
+            reply.close()
+            await self._stop(app, watcher, trace_id=reply.trace_id)
+
+    async def _first_of(
+        self, app: asyncio.Task[None], watcher: asyncio.Task[None], reply: Reply, *, seconds: float
+    ) -> None:
+        ends_at = self._clock() + seconds
+        await asyncio.wait({app, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if reply.complete and not app.done():
+            # Servers also report a disconnect once the answer is out; the application may still tidy up.
+            await asyncio.wait({app}, timeout=max(0.0, ends_at - self._clock()))
+
+    async def _finish(self, app: asyncio.Task[None], reply: Reply) -> None:
+        if app.cancelled():
+            await reply.error(cancelled_inside())
+            return
+        error = app.exception()
+        if error is not None:
+            logger.error("The predictor failed on request %s.", reply.trace_id, exc_info=error)
+            await reply.error(internal_error())
+
+    async def _stop(self, *tasks: asyncio.Task[None], trace_id: str) -> None:
+        """Cancels what still runs. A task that does not stop is logged, and waited for no longer."""
+        for task in tasks:
+            task.cancel()
+        done, stuck = await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)
+        for task in done:
+            _retrieve(task)
+        for task in stuck:
+            logger.warning("Request %s was cancelled %.0f s ago and still runs.", trace_id, CANCEL_GRACE_S)
+            self._stuck.add(task)
+            task.add_done_callback(self._stuck.discard)
+            task.add_done_callback(_retrieve)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """What a request raises after it was given up interests nobody, least of all the event loop."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _replay(body: bytes, left: asyncio.Event) -> Receive:
+    """A `receive` that gives the application the whole body at once, and then waits for the disconnect."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if pending:
+            return pending.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+def _too_late(message: str) -> RequestRefused:
+    return RequestRefused(message, status=408, code="deadline_exceeded")

@@ -1,0 +1,156 @@
+"""The errors of served flows, and how a predictor's look on the wire.
+
+    ServingError
+    ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
+    └── PredictorError        a request has no answer; itself, that is a defect of ours
+        ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
+        └── RunFailed         a run ended without an answer
+
+What kserve calls an error (a malformed tensor, an unknown model) keeps kserve's classes and kserve's bytes,
+`{"error": "..."}`. Predictor errors answer `{"error", "code", "node", "trace_id", "retry_after"}`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runtime_core.report import RunError, RunReport
+
+STATUS: Mapping[str, int] = {
+    "bad_input": 400,
+    "deadline_exceeded": 408,
+    "cancelled": 499,
+    "node_failed": 500,
+    "condition_failed": 500,
+    "no_output": 500,
+    "bad_output": 500,
+    "internal": 500,
+    "node_lost": 503,
+    "overloaded": 503,
+    "unavailable": 503,
+}
+RETRY_AFTER_S = 1.0
+MAX_RETRY_AFTER_S = 3600.0
+MAX_SENTENCE = 2000
+
+
+class ServingError(Exception):
+    """Base of this package's errors."""
+
+
+class AppInvalid(ServingError):
+    """A flow, its models and the arguments of a serve config do not fit together; nothing was deployed."""
+
+
+class PredictorError(ServingError):
+    """`status` is HTTP's; `code` names the kind for programs, the message says it to a person."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 500,
+        code: str = "internal",
+        node: str | None = None,
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.node = node
+        self.trace_id = trace_id
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, dict(self.__dict__)
+
+
+class RequestRefused(PredictorError):
+    """The request was not let in, or not allowed to go on."""
+
+
+class RunFailed(PredictorError):
+    """One run of the request has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+def answer_of(error: PredictorError, *, trace_id: str | None = None) -> ErrorAnswer:
+    """The response for an error; `trace_id` counts where the error has none of its own."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    body = {
+        "error": public_sentence(str(error)),
+        "code": error.code,
+        "node": error.node,
+        "trace_id": error.trace_id or trace_id,
+        "retry_after": error.retry_after,
+    }
+    return ErrorAnswer(status=error.status, body=body, headers=headers)
+
+
+def run_failed(error: RunError, report: RunReport, *, prefix: str = "") -> RunFailed:
+    """The exception for a report without an output. `prefix` says which run of a batch it was."""
+    status = STATUS.get(error.code, 500)
+    return RunFailed(
+        prefix + error.message,
+        status=status,
+        code=error.code,
+        node=error.node,
+        trace_id=report.trace_id,
+        retry_after=_retry_after(error.retry_after, status=status),
+    )
+
+
+def internal_error() -> PredictorError:
+    """What a client learns about a defect: that there was one, and (by the trace id) where to look."""
+    return PredictorError("The predictor failed on this request; its log has the reason under this trace_id.")
+
+
+def cancelled_inside() -> PredictorError:
+    """For a run that was cancelled although its client still waits: a replica is being stopped."""
+    return PredictorError(
+        "The run was cancelled inside the server; try again.",
+        status=503,
+        code="unavailable",
+        retry_after=RETRY_AFTER_S,
+    )
+
+
+def _retry_after(seconds: float | None, *, status: int) -> float | None:
+    if seconds is not None and math.isfinite(seconds) and seconds >= 0:
+        return min(seconds, MAX_RETRY_AFTER_S)
+    return RETRY_AFTER_S if status == 503 else None
+
+
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\).*", re.DOTALL)
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_SOURCE_LINE = re.compile(r'File "[^"\n]*", line \d+(?:, in \S+)?')
+_QUOTED_PATH = re.compile(r"""(['"])(?:/[^/'"\n]+){2,}/?\1""")
+_CODE_PATH = re.compile(r"(?<![^\s'\"(=\[,])(?:/[^\s/'\":,(=\[]+)+\.pyc?\b(?::\d+)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+
+
+def public_sentence(text: str) -> str:
+    """`text` as a client may see it: one line, of bounded length, without tracebacks and files of the server.
+
+    The message of a failed node is often the text of a library's exception. The form in which Python prints
+    files (`'/a/b'`, `/a/b.py:3`) goes; a path in an URL stays.
+    """
+    text = _TRACEBACK.sub("", _ANSI.sub("", text[: 4 * MAX_SENTENCE]))
+    text = _CODE_PATH.sub("<file>", _QUOTED_PATH.sub("<file>", _SOURCE_LINE.sub("<file>", text)))
+    text = _CONTROL.sub(" ", text).strip()
+    if len(text) > MAX_SENTENCE:
+        text = text[: MAX_SENTENCE - 1] + "…"
+    return text.encode("utf-8", "replace").decode() or "The run failed and did not say why."

@@ -1,0 +1,84 @@
+"""What an app is built from: the flow, planned, and the models it may call, read and held against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+import agentflow.load
+from agentflow.ir import Flow, ModelRef
+from agentflow.plan import Plan, plan
+from agentflow.settings import node_settings, roles_of
+from agentflow_serve.args import AppArgs
+from agentflow_serve.errors import AppInvalid
+from flow_runtime.models import SIM
+
+if TYPE_CHECKING:
+    from llmhub_runtime.models import RuntimeConfig
+
+
+@dataclass(frozen=True, slots=True)
+class AppInputs:
+    """`needs_sim`: a role is the simulated model and nobody says where that is, so the app brings one."""
+
+    plan: Plan
+    llmhub: RuntimeConfig | None
+    needs_sim: bool
+    sim_script: dict[str, Any] | None
+
+
+def read_inputs(args: AppArgs) -> AppInputs:
+    """Read every file that the arguments name.
+
+    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, AppInvalid where they do not fit.
+    """
+    flow = _flow(args.flow)
+    llmhub = _llmhub(args.llmhub)
+    return AppInputs(
+        plan=plan(flow),
+        llmhub=llmhub,
+        needs_sim=_needs_sim(flow, llmhub),
+        sim_script=yaml.safe_load(_path(args.sim_script).read_text())
+        if isinstance(args.sim_script, str)
+        else args.sim_script,
+    )
+
+
+def _flow(flow: str | dict[str, Any]) -> Flow:
+    loaded = agentflow.load.load(_path(flow)) if isinstance(flow, str) else agentflow.load.from_mapping(flow)
+    return loaded.flow
+
+
+def _llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
+    from llmhub_runtime.config_loader import load_runtime_config, parse_runtime_config
+
+    if llmhub is None:
+        return None
+    return load_runtime_config(str(_path(llmhub))) if isinstance(llmhub, str) else parse_runtime_config(llmhub)
+
+
+def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None) -> bool:
+    models = {node: node_settings(flow, spec).model for node, spec in flow.nodes.items() if spec.prompt}
+    if llmhub is None:
+        if models:
+            raise AppInvalid(f"node '{next(iter(models))}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
+        return False
+    providers = {model.provider for model in models.values() if isinstance(model, ModelRef)}
+    for role in sorted(roles_of(flow)):
+        binding = llmhub.roles.get(role) or llmhub.defaults
+        if binding is None:
+            known = ", ".join(llmhub.roles) or "none"
+            raise AppInvalid(f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}")
+        providers.add(binding.provider)
+    own = llmhub.providers.get(SIM)
+    return SIM in providers and (own is None or own.api_base is None)
+
+
+def _path(name: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise AppInvalid(f"there is no file {name} (looked from {Path.cwd()}); start where the path holds")
+    return path

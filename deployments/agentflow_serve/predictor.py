@@ -1,0 +1,100 @@
+"""The predictor: the app's ingress deployment, which speaks KServe and runs the graph."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from agentflow.ir import Flow
+from agentflow.plan import plan
+from agentflow_serve.args import ProcessSettings
+from agentflow_serve.call import CallMeta
+from agentflow_serve.dispatch import ServeDispatch
+from agentflow_serve.graph_health import GraphHealth
+from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.process import open_parts
+from agentflow_serve.session_ledger import SharedState
+from agentflow_serve.sim import sim_locator
+from flow_runtime.errors import StateFailed
+from flow_runtime.local import LocalDispatch, body_of
+from flow_runtime.runner import FlowRunner
+from flow_runtime.state import StateBackends
+from runtime_core.clock import SystemClock
+from runtime_core.context import Identity
+from runtime_core.ids import RandomIds
+from runtime_core.report import RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorSpec:
+    """All that a predictor replica is told; `flow` is the flow file as JSON values."""
+
+    flow: Mapping[str, Any]
+    process: ProcessSettings
+    limits: EdgeLimits
+    inline: tuple[str, ...]
+
+
+@serve.ingress()
+class Predictor:
+    """One process of the predictor's deployment."""
+
+    async def __init__(
+        self, spec: PredictorSpec, nodes: dict[str, DeploymentHandle], sim: DeploymentHandle | None
+    ) -> None:
+        self._spec = spec
+        self._plan = plan(Flow.model_validate(spec.flow))
+        self._stack = AsyncExitStack()
+        self._ledger = SharedState(spec.process.app_name)
+        self._health = GraphHealth(spec.process.app_name)
+        self._beat: asyncio.Task[None] | None = None
+        inline = [self._plan.node(node) for node in spec.inline]
+        parts = await open_parts(self._stack, spec.process, inline, locate_sim=sim_locator(sim))
+        bodies = {
+            node: await self._stack.enter_async_context(body_of(self._plan, node, parts))
+            for node in spec.inline
+        }
+        self._runner = FlowRunner(
+            self._plan,
+            ServeDispatch(nodes, LocalDispatch(bodies)),
+            clock=SystemClock(),
+            ids=RandomIds(),
+            state=StateBackends({"memory": self._ledger}),
+        )
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        from agentflow_serve.kserve_app import build_predictor_app
+
+        return build_predictor_app(
+            name=self._plan.name,
+            signature=self._plan.signature,
+            runner=self,
+            limits=self._spec.limits,
+            health=self._health.check,
+        )
+
+    async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
+        return await self._runner.run(
+            request,
+            identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
+            trace_id=call.trace_id,
+            deadline_s=call.deadline_s,
+        )
+
+    async def check_health(self) -> None:
+        """Serve's own probe. It must not wait for the actor, which may be restarting."""
+        if self._beat is None or self._beat.done():
+            self._beat = asyncio.create_task(self._show_life())
+
+    async def _show_life(self) -> None:
+        with suppress(StateFailed):
+            await self._ledger.heartbeat()
+
+    async def __del__(self) -> None:
+        await self._stack.aclose()

@@ -1,0 +1,55 @@
+"""What a replica opens before it can run nodes, and closes when it goes: the same in node and predictor replicas."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+
+from agentflow.ir import Node
+from agentflow_serve.args import ProcessSettings
+from flow_runtime.models import HubModels, Models
+from flow_runtime.node import NodeParts
+from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.state import StateBackend, StateBackends, StoredState
+from runtime_core.clock import SystemClock
+from runtime_core.stores.url import open_database
+
+Locate = Callable[[], Awaitable[str]]
+
+
+async def open_parts(
+    stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, locate_sim: Locate | None
+) -> NodeParts:
+    """The parts that these nodes need; what is opened is closed with `stack`."""
+    clock = SystemClock()
+    models = None
+    if settings.llmhub is not None and any(node.prompt for node in nodes):
+        models = await _open_models(stack, settings, locate_sim)
+    backends = {node.state.backend for node in nodes if node.state}
+    return NodeParts(
+        clock=clock,
+        models=models,
+        state=StateBackends({name: await _open_state(stack, settings, name) for name in sorted(backends)}),
+        operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
+        operation_resources=await stack.enter_async_context(OperationResources()),
+        code=settings.code,
+    )
+
+
+async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_sim: Locate | None) -> Models:
+    from llmhub_runtime.hub import LLMHub
+    from llmhub_runtime.models import RuntimeConfig
+
+    hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub))
+    stack.push_async_callback(hub.aclose)
+    return HubModels(hub, allow_hosts=settings.allow_hosts, locate_sim=locate_sim)
+
+
+async def _open_state(stack: AsyncExitStack, settings: ProcessSettings, backend: str) -> StateBackend:
+    if backend == "memory":
+        from agentflow_serve.session_ledger import SharedState
+
+        return SharedState(settings.app_name)
+    database = await stack.enter_async_context(open_database(settings.store, node_id=socket.gethostname()))
+    return await StoredState.open(database, SystemClock())

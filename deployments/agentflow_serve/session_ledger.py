@@ -1,0 +1,118 @@
+"""The shared actor of a served flow: `memory` state that all replicas see.
+
+It holds nothing that must survive: when it restarts, `memory` buckets are empty. The actor is named after the
+app and outlives single replicas; it ends by itself when no predictor has shown itself for a while, because
+nothing else would end it on a cluster that stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from flow_runtime.errors import StateFailed
+from flow_runtime.state import StoredState
+from runtime_core.clock import SystemClock
+from runtime_core.errors import AgentflowError
+from runtime_core.stores.keyed import Bucket, Entry
+from runtime_core.stores.url import open_database
+
+NAMESPACE = "agentflow"
+IDLE_EXIT_S = 600.0
+CALL_TIMEOUT_S = 15.0
+"""A restart takes two to four seconds; a call waits for it, and no longer than this."""
+
+
+class SessionLedger:
+    """One per app. Its methods may run twice when the actor dies under a call, so each is safe to repeat."""
+
+    def __init__(self, idle_exit_s: float) -> None:
+        self._idle_exit_s = idle_exit_s
+        self._seen = time.monotonic()
+        self._watch: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[StoredState] | None = None
+
+    async def heartbeat(self) -> None:
+        """A predictor is alive."""
+        self._seen = time.monotonic()
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._exit_when_idle())
+
+    async def get(self, bucket: Bucket, key: str) -> Entry | None:
+        return await (await self._state()).get(bucket, key)
+
+    async def put(
+        self, bucket: Bucket, key: str, value: Any, ttl_s: float | None, expected: int | None
+    ) -> int:
+        return await (await self._state()).put(bucket, key, value, ttl_s=ttl_s, expected=expected)
+
+    async def delete(self, bucket: Bucket, key: str) -> None:
+        await (await self._state()).delete(bucket, key)
+
+    async def forget(self, scope_id: str, space: str) -> None:
+        await (await self._state()).forget(scope_id, space)
+
+    async def _state(self) -> StoredState:
+        if self._opening is None:
+            self._opening = asyncio.create_task(StoredState.open(open_database("memory:"), SystemClock()))
+        return await asyncio.shield(self._opening)
+
+    async def _exit_when_idle(self) -> None:
+        while time.monotonic() - self._seen < self._idle_exit_s:
+            await asyncio.sleep(min(self._idle_exit_s / 4, 30))
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+def actor_name(app_name: str) -> str:
+    return f"SessionLedger:{app_name}"
+
+
+def session_ledger(app_name: str) -> Any:
+    """The handle of the app's actor, which is started if nobody did so before."""
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(SessionLedger)
+    return actor.options(  # pyright: ignore[reportAttributeAccessIssue]
+        name=actor_name(app_name), namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+    ).remote(IDLE_EXIT_S)
+
+
+class SharedState:
+    """The StateBackend of a replica: every call goes to the app's actor."""
+
+    def __init__(self, app_name: str) -> None:
+        self._app_name = app_name
+        self._actor: Any = None
+
+    async def get(self, bucket: Bucket, key: str) -> Entry | None:
+        return await self._call("get", bucket, key)
+
+    async def put(
+        self, bucket: Bucket, key: str, value: Any, *, ttl_s: float | None, expected: int | None = None
+    ) -> int:
+        return await self._call("put", bucket, key, value, ttl_s, expected)
+
+    async def delete(self, bucket: Bucket, key: str) -> None:
+        await self._call("delete", bucket, key)
+
+    async def forget(self, scope_id: str, space: str) -> None:
+        await self._call("forget", scope_id, space)
+
+    async def heartbeat(self) -> None:
+        await self._call("heartbeat")
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        if self._actor is None:
+            self._actor = session_ledger(self._app_name)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await getattr(self._actor, method).remote(*args)
+        except AgentflowError:
+            raise
+        except (RayActorError, GetTimeoutError, TimeoutError) as exc:
+            self._actor = None
+            raise StateFailed(
+                "the shared state of this flow does not answer; it is restarting, try again"
+            ) from exc

@@ -1,0 +1,59 @@
+"""The second question about a flow: do its parts make sense together? (`shapes` asks the first.)"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from agentflow.checks.cycles import check_cycles
+from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
+from agentflow.checks.interface import check_deployment, check_fields, check_schemas
+from agentflow.checks.nodes import check_nodes, check_replicas
+from agentflow.checks.prompts import check_prompts
+from agentflow.checks.scope import Scope, Surroundings
+from agentflow.checks.state import check_state
+from agentflow.checks.transforms import check_transforms
+from agentflow.checks.unsupported import check_unsupported
+from agentflow.findings import Finding
+from agentflow.ir import Flow
+from agentflow.operations import OPERATIONS
+from agentflow.wiring import request_fields, resolve_wires
+
+__all__ = ["Surroundings", "check"]
+
+_CHECKS = (
+    check_fields,
+    check_nodes,
+    check_inputs,
+    check_prompts,
+    check_transforms,
+    check_state,
+    check_schemas,
+    check_conditions,
+    check_doubles,
+    check_cycles,
+    check_answer,
+    check_use,
+    check_replicas,
+    check_deployment,
+    check_unsupported,
+)
+
+
+def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ...]:
+    """Everything that is wrong (errors) or doubtful (warnings) about a flow, at once.
+
+    See Surroundings for what may be passed. A flow without an error here can be planned and run. The cost
+    is linear in the size of the flow.
+    """
+    wires, findings = resolve_wires(flow)
+    installed = {operation.name: operation for operation in surroundings.get("operations", ())}
+    scope = Scope(
+        flow=flow,
+        wires=wires,
+        fields=request_fields(flow),
+        operations={**OPERATIONS, **installed},
+        roles=surroundings.get("roles"),
+        providers=surroundings.get("providers"),
+        has_default_role=surroundings.get("has_default_role", False),
+    )
+    return (*findings, *(finding for check in _CHECKS for finding in check(scope)))

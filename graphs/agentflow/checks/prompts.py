@@ -1,0 +1,94 @@
+"""The prompt layer: a model to ask, a template that renders, a fallback that can stand in."""
+
+from __future__ import annotations
+
+import json
+
+from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node, listed
+from agentflow.errors import SchemaInvalid, TemplateError
+from agentflow.findings import Finding, PathStep
+from agentflow.ir import Fallback, ModelRef, Node, Prompt
+from agentflow.schemas import compile_schema
+from agentflow.templates import compile_template
+
+
+def check_prompts(scope: Scope) -> Findings:
+    """Findings about the prompts of all nodes, and about the flow's default role."""
+    yield from _role(scope, scope.flow.defaults.role, ("defaults", "role"))
+    for name, node in scope.flow.nodes.items():
+        if node.prompt is not None:
+            yield from _template(name, node, node.prompt)
+            yield from _model(scope, name, node.prompt)
+            if node.prompt.fallback is not None:
+                yield from _fallback(scope, name, node.prompt, node.prompt.fallback)
+
+
+def _template(name: str, node: Node, prompt: Prompt) -> Findings:
+    try:
+        compile_template(prompt.template, {port.name for port in node.inputs} | {CONTEXT})
+    except TemplateError as exc:
+        hint = "a template reads input ports and context, with if, for and filters; it calls nothing"
+        yield at_node("bad-template", str(exc), hint, node=name, at=("prompt", "template"))
+
+
+def _model(scope: Scope, name: str, prompt: Prompt) -> Findings:
+    if prompt.role is not None and prompt.model is not None:
+        message = f"the prompt of '{name}' names both a role and a model"
+        yield at_node("role-and-model", message, "keep one of the two", node=name, at=("prompt", "model"))
+    has_default = scope.flow.defaults.role is not None or scope.has_default_role
+    if prompt.role is None and prompt.model is None and not has_default:
+        message = f"the prompt of '{name}' names no model"
+        hint = "give the prompt a role or a model, or the flow a defaults.role"
+        yield at_node("no-model", message, hint, node=name, at=("prompt",))
+    yield from _role(scope, prompt.role, ("nodes", name, "prompt", "role"))
+    yield from _provider(scope, prompt.model, ("nodes", name, "prompt", "model", "provider"))
+
+
+def _fallback(scope: Scope, name: str, prompt: Prompt, fallback: Fallback) -> Findings:
+    if fallback.role is not None and fallback.model is not None:
+        message = f"the fallback of '{name}' names both a role and a model"
+        yield at_node(
+            "role-and-model", message, "keep one of the two", node=name, at=("prompt", "fallback", "model")
+        )
+    if fallback.role is None and fallback.model is None and fallback.static_response is None:
+        message = f"the fallback of '{name}' has nothing to fall back to"
+        hint = "give it a role, a model or a static_response"
+        yield at_node("empty-fallback", message, hint, node=name, at=("prompt", "fallback"))
+    if not fallback.on:
+        message = f"the fallback of '{name}' is for no kind of failure"
+        hint = "list timeout, error or validation_fail under on"
+        yield at_node("empty-fallback", message, hint, node=name, at=("prompt", "fallback", "on"))
+    yield from _role(scope, fallback.role, ("nodes", name, "prompt", "fallback", "role"))
+    yield from _provider(scope, fallback.model, ("nodes", name, "prompt", "fallback", "model", "provider"))
+    problem = _static_problem(prompt, fallback.static_response)
+    if problem:
+        hint = "with an output_schema, the text must be JSON that fits it"
+        yield at_node(
+            "bad-static-response", problem, hint, node=name, at=("prompt", "fallback", "static_response")
+        )
+
+
+def _static_problem(prompt: Prompt, text: str | None) -> str | None:
+    """Why the static text could never be the answer; a schema that is itself wrong has its own finding."""
+    if text is None or prompt.output_schema is None:
+        return None
+    try:
+        value = json.loads(text)
+        problem = compile_schema(prompt.output_schema).check(value)
+    except SchemaInvalid:
+        return None
+    except (ValueError, RecursionError) as exc:
+        return f"the static response is not JSON: {exc}"
+    return f"the static response does not fit output_schema: {problem}" if problem else None
+
+
+def _role(scope: Scope, role: str | None, path: tuple[PathStep, ...]) -> Findings:
+    if role is not None and scope.roles is not None and role not in scope.roles:
+        hint = f"the roles are: {listed(sorted(scope.roles))}"
+        yield Finding("unknown-role", f"llmhub has no role '{role}'", hint, path)
+
+
+def _provider(scope: Scope, model: ModelRef | None, path: tuple[PathStep, ...]) -> Findings:
+    if model is not None and scope.providers is not None and model.provider not in scope.providers:
+        hint = f"the providers are: {listed(sorted(scope.providers))}"
+        yield Finding("unknown-provider", f"llmhub has no provider '{model.provider}'", hint, path)

@@ -1,0 +1,101 @@
+"""Parts of the language that are read but not run yet. Silence here would be a wrong answer at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agentflow.checks.scope import Findings, Scope
+from agentflow.findings import Finding, PathStep
+from agentflow.ir import Deployment, Flow, Node, Prompt, Runtime, State
+
+Uses = Iterator[tuple[tuple[PathStep, ...], str]]
+
+
+def check_unsupported(scope: Scope) -> Findings:
+    """One finding per field that the flow uses and that does nothing yet."""
+    flow = scope.flow
+    for path, what in _flow(flow):
+        yield _unsupported(path, what)
+    for name, node in flow.nodes.items():
+        for path, what in _node(node):
+            yield _unsupported(("nodes", name, *path), what)
+    if flow.tests:
+        yield Finding(
+            code="tests-not-run",
+            message="the flow's tests are not run yet",
+            hint="they do no harm",
+            path=("tests",),
+            severity="warning",
+        )
+
+
+def _unsupported(path: tuple[PathStep, ...], what: str) -> Finding:
+    return Finding("not-supported-yet", f"{what} is not supported yet", "remove it for now", path)
+
+
+def _flow(flow: Flow) -> Uses:
+    if flow.budgets is not None:
+        yield ("budgets",), "'budgets'"
+    if flow.on_exceed is not None:
+        yield ("on_exceed",), "'on_exceed'"
+    if flow.durability != "none":
+        yield ("durability",), f"'durability: {flow.durability}'"
+    yield from _deployment(flow.deployment)
+
+
+def _deployment(deployment: Deployment) -> Uses:
+    if deployment.ray is not None and deployment.ray.placement == "auto":
+        yield ("deployment", "ray", "placement"), "'placement: auto'"
+
+
+def _node(node: Node) -> Uses:
+    if node.type == "subflow":
+        yield ("type",), "'type: subflow'"
+    elif node.flow is not None:
+        yield ("flow",), "'flow', a subflow,"
+    if node.for_each is not None:
+        yield ("for_each",), "'for_each'"
+    if node.loop is not None:
+        yield ("loop",), "'loop'"
+    yield from _runtime(node.runtime)
+    if node.prompt is not None:
+        yield from _prompt(node.prompt)
+    if node.state is not None:
+        yield from _state(node.state)
+
+
+def _runtime(runtime: Runtime) -> Uses:
+    used = {
+        "cache": runtime.cache is not None,
+        "retry_on": runtime.retry_on is not None,
+        "max_backoff_ms": runtime.max_backoff_ms is not None,
+        "jitter": runtime.jitter is True,
+        "backoff": runtime.backoff == "exponential",
+        "placement": runtime.placement == "auto",
+    }
+    for key, is_used in used.items():
+        if is_used:
+            yield ("runtime", key), f"'{key}'" if key not in _PARTLY else f"'{key}: {getattr(runtime, key)}'"
+
+
+_PARTLY = frozenset({"backoff", "placement"})
+
+
+def _prompt(prompt: Prompt) -> Uses:
+    if prompt.memory != "none":
+        yield ("prompt", "memory"), f"'memory: {prompt.memory}'"
+    used = {
+        "tools": bool(prompt.tools),
+        "max_tool_rounds": prompt.max_tool_rounds is not None,
+        "requirements": bool(prompt.requirements),
+        "repair_attempts": prompt.repair_attempts is not None,
+        "images": bool(prompt.images),
+    }
+    for key, is_used in used.items():
+        if is_used:
+            yield ("prompt", key), f"'{key}'"
+
+
+def _state(state: State) -> Uses:
+    if state.backend in ("redis", "hopsworks"):
+        yield ("state", "backend"), f"'backend: {state.backend}'"

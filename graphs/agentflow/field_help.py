@@ -1,0 +1,237 @@
+"""One sentence about every key of the flow file: editors show it, and findings give it as a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import BaseModel
+
+_LATER = "Not supported yet: "
+
+_HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "Flow": {
+            "version": 'The version of the flow language; write "1.0", in quotes.',
+            "metadata": "What the flow is called, and by whom it was written.",
+            "context": "The request fields that a caller must and may supply.",
+            "nodes": "The nodes of the graph by their id.",
+            "edges": "Where values go: from a node's output port to another node's input port.",
+            "inputs": "Types, schemas and defaults of request fields.",
+            "outputs": "The declared outputs; without them they follow from the edges to _output.",
+            "defaults": "What a node has when it says nothing itself.",
+            "budgets": _LATER + "what one run may spend.",
+            "on_exceed": _LATER + "what happens when a budget is spent.",
+            "durability": "Whether a run survives its process; journal is not supported yet.",
+            "tests": "Tests of the flow; not run yet.",
+            "deployment": "Where the flow runs and how large.",
+        },
+        "Metadata": {
+            "name": "The flow's name, and that of the served model: letters, digits, dot, _ and -.",
+            "description": "What the flow does, for people.",
+            "author": "Who wrote the flow.",
+            "created_at": "When the flow was written, as text.",
+            "modified_at": "When the flow was last changed, as text.",
+            "tags": "Words to find the flow by.",
+        },
+        "Context": {
+            "requires": "The fields that every request must have.",
+            "optional": "The fields that a request may have.",
+        },
+        "Node": {
+            "id": "Optional; if given, the same as the node's key.",
+            "type": "Always transform; subflow is not supported yet.",
+            "inputs": "The input ports. A node runs when every port that is not optional has a value.",
+            "outputs": "The output ports.",
+            "error": "The port that carries the node's failure as a value, instead of ending the run.",
+            "prompt": "A model call in front of the transform.",
+            "transform": "What the node does: an operation or code.",
+            "runtime": "Timeout, attempts, placement and sizing of the node.",
+            "state": "A bucket of values that the node's code may read and write.",
+            "for_each": _LATER + "runs the node once per element of an input.",
+            "loop": _LATER + "runs the node again on its own outputs.",
+            "flow": _LATER + "the file of a subflow.",
+            "description": "What the node does, for people.",
+            "position": "Where an editor draws the node; it means nothing at run time.",
+        },
+        "Port": {
+            "name": "The port's name, unique in its node.",
+            "type": "string, number, boolean, object, array, document, table or embedding.",
+            "schema": "A JSON Schema that values of the port must fit.",
+            "optional": "An optional input may stay empty; it is then null.",
+            "description": "What the value is, for people.",
+        },
+        "ErrorPort": {
+            "name": "The error port's name; edges start from it like from an output port.",
+            "type": "Always object.",
+            "schema": "A JSON Schema of the failure value, for people and editors.",
+            "description": "What the handler gets, for people.",
+        },
+        "Prompt": {
+            "template": "The user message: Jinja over the node's input ports.",
+            "system": "The system message, taken as it is.",
+            "role": "The llmhub role that answers.",
+            "model": "A model by provider and name, instead of a role.",
+            "output_schema": "A JSON Schema; the answer is then parsed as JSON and must fit.",
+            "temperature": "How freely the model answers; 0 is the most predictable.",
+            "max_tokens": "The longest answer, in tokens.",
+            "fallback": "What to do when every attempt has failed.",
+            "tools": _LATER + "tools that the model may call.",
+            "max_tool_rounds": _LATER + "how often the model may call tools.",
+            "memory": "Which earlier turns precede the prompt; run and session are not supported yet.",
+            "requirements": _LATER + "what the answer must fulfil.",
+            "repair_attempts": _LATER + "how often an answer is repaired.",
+            "images": _LATER + "images that go with the prompt.",
+        },
+        "ModelRef": {
+            "provider": "The provider, as llmhub names it.",
+            "name": "The model's name at that provider.",
+            "endpoint": "The provider's address; it counts only where the server allows that host.",
+        },
+        "Fallback": {
+            "on": 'Its failures: timeout, error, validation_fail; one or a list. Quote the key: "on".',
+            "model": "The model to ask once more.",
+            "role": "The role to ask once more.",
+            "static_response": "The text to answer with at last; JSON where there is an output_schema.",
+        },
+        "PromptTool": {
+            "name": "The tool's name, as the model sees it.",
+            "description": "What the tool does, as the model sees it.",
+            "parameters": "The JSON Schema of the tool's arguments.",
+            "maps_to": "The node that runs as the tool.",
+        },
+        "Requirement": {
+            "text": "What the answer must fulfil.",
+            "check": "An expression that decides it, instead of a model.",
+        },
+        "Declarative": {
+            "mode": "declarative for an operation, code for Python.",
+            "spec": "The operation and its arguments.",
+        },
+        "OperationSpec": {
+            "op": "The operation, such as transform.filter or http.get.",
+            "args": "The arguments; ${port}, ${context.field} and ${prompt_output} stand for values.",
+        },
+        "Code": {
+            "mode": "declarative for an operation, code for Python.",
+            "spec": "Python with transform(inputs, context, state), which returns the outputs by port.",
+            "module": "Installed code as package.module:function, instead of spec.",
+        },
+        "Runtime": {
+            "timeout_ms": "The longest time of one attempt, in milliseconds; 30000 when not given.",
+            "retries": "How many attempts there are in all; 1 means that nothing is tried again.",
+            "retry_backoff_ms": "The pause between attempts, in milliseconds; 1000 when not given.",
+            "requires_context": "Request fields that the node reads.",
+            "concurrency": "How many runs of the node one process does at a time.",
+            "placement": "per_node: its own deployment; inline: in the predictor. auto is not supported yet.",
+            "resources": "What one replica of the node asks of Ray.",
+            "autoscaling": "How many replicas the node has.",
+            "idempotent": "true: the node may be run again after its process died.",
+            "cache": _LATER + "keeps outcomes for a while.",
+            "retry_on": _LATER + "the failures that are tried again.",
+            "backoff": "constant; exponential is not supported yet.",
+            "max_backoff_ms": _LATER + "the longest pause between attempts.",
+            "jitter": _LATER + "varies the pauses.",
+        },
+        "Resources": {
+            "num_cpus": "CPU cores per replica; 0.05 when not given.",
+            "num_gpus": "GPUs per replica.",
+            "memory": "Memory per replica: bytes, or text such as 512Mi or 2G.",
+        },
+        "Autoscaling": {
+            "min_replicas": "The fewest replicas.",
+            "max_replicas": "The most replicas.",
+            "target_ongoing_requests": "How many calls a replica should have at a time, on average.",
+        },
+        "Cache": {
+            "ttl_seconds": "How long an outcome is kept, in seconds.",
+            "key": "A template of the cache key.",
+        },
+        "State": {
+            "scope": "request: for one run; session: across the runs of a session.",
+            "key": "The bucket's name, with placeholders such as {context.session_id}.",
+            "ttl_seconds": "How long a session bucket lives after the last write, in seconds.",
+            "backend": "memory or store; redis and hopsworks are not supported yet.",
+        },
+        "ForEach": {
+            "input": "The array input to go through.",
+            "max_parallel": "How many elements are worked on at a time.",
+            "on_item_error": "What a failed element does to the rest.",
+        },
+        "Loop": {
+            "until": "The expression that ends the loop.",
+            "max_rounds": "How often the node runs at most.",
+        },
+        "Position": {"x": "Distance from the left.", "y": "Distance from the top."},
+        "Edge": {
+            "from": "node.port, or node where it has one output; _input.field for a request field.",
+            "to": "node.port, or node where it has one input; _output or _output.name for the answer.",
+            "condition": "An expression over the source port's name, value and context; if false, nothing flows.",
+            "transform": _LATER + "edges carry values as they are.",
+        },
+        "InputField": {
+            "type": "The field's type; a V2 tensor is made from it.",
+            "schema": "A JSON Schema that the field must fit.",
+            "default": "The value when a request lacks the field; the field is then not required.",
+            "description": "What the field is, for people.",
+        },
+        "OutputField": {
+            "type": "The output's type; a V2 tensor is made from it.",
+            "schema": "A JSON Schema of the output.",
+            "description": "What the output is, for people.",
+        },
+        "Defaults": {
+            "role": "The role of every prompt without a role or model.",
+            "timeout_ms": "The longest time of one attempt, in milliseconds.",
+            "retries": "How many attempts there are in all.",
+            "retry_backoff_ms": "The pause between attempts, in milliseconds.",
+            "temperature": "The temperature of every prompt without its own.",
+            "max_tokens": "The longest answer of every prompt without its own limit, in tokens.",
+        },
+        "Budgets": {
+            "max_tokens": "Tokens per run.",
+            "max_cost": "Money per run.",
+            "max_tool_calls": "Tool calls per run.",
+            "max_turns": "Model calls per run.",
+            "max_runtime_seconds": "Seconds per run.",
+            "degrade_role": "The role to move to when the budget is nearly spent.",
+            "reserve": "Whether money is set aside per call or for the whole run.",
+        },
+        "FlowTest": {
+            "name": "The test's name.",
+            "input": "The request.",
+            "models": "What each role answers.",
+            "expect": "The outputs, skipped nodes and calls that must come of it.",
+        },
+        "Deployment": {
+            "target": "ray, kserve or local.",
+            "kserve": "The KServe InferenceService.",
+            "ray": "Placement and sizing on Ray Serve for all nodes.",
+        },
+        "KServeDeployment": {
+            "namespace": "The Kubernetes namespace.",
+            "service_name": "The Kubernetes name; made from the flow's name when not given.",
+            "min_replicas": "The fewest predictor replicas.",
+            "max_replicas": "The most predictor replicas.",
+            "target_rps": "Requests per second that one replica should get.",
+            "resources": "What one predictor pod asks for.",
+        },
+        "KServeResources": {
+            "cpu": 'CPU, as text: "1" or "500m".',
+            "memory": 'Memory, as text: "2Gi".',
+            "gpu": 'GPUs, as text: "1".',
+        },
+        "RayDeployment": {
+            "placement": "Where nodes run that do not say: per_node or inline. auto is not supported yet.",
+            "resources": "What each replica asks of Ray where the node does not say.",
+            "autoscaling": "How many replicas a node has that does not say.",
+            "concurrency": "How many runs a process does at a time of a node that does not say.",
+        },
+    }
+)
+
+
+def help_for(model: type[BaseModel] | str, key: str) -> str:
+    """The sentence about `key` of a model of `agentflow.ir`, or nothing."""
+    name = model if isinstance(model, str) else model.__name__
+    return _HELP.get(name, {}).get(key, "")

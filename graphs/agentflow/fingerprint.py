@@ -1,0 +1,33 @@
+"""What a run is pinned to: the SHA-256 of a flow's canonical form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from agentflow.ir import Flow
+
+_NOT_MEANT = {"nodes": {"__all__": {"id": True, "position": True}}}
+"""A node's id only repeats its key, and its position only matters to an editor."""
+
+
+def canonical(flow: Flow) -> bytes:
+    """The flow as JSON in UTF-8: keys sorted, no spaces, nothing that only repeats a default.
+
+    The same for the YAML and the JSON form of a flow and for every order of its keys. The order of edges is
+    part of it (IR.md Q12).
+    """
+    data: dict[str, Any] = flow.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_MEANT
+    )
+    for name, field in flow.inputs.items():
+        if field.has_default:  # a default of null is not the same as none
+            data["inputs"][name]["default"] = field.default
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(flow: Flow) -> str:
+    """The SHA-256 of the canonical form, in hexadecimal."""
+    return hashlib.sha256(canonical(flow)).hexdigest()

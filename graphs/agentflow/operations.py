@@ -1,0 +1,80 @@
+"""The catalogue of declarative operations: what each takes and does. The bodies are in `flow_runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class OperationSpecification:
+    """One operation. `args` maps each argument to whether it is required.
+
+    `side_effect`: it does something beyond its output, so it runs although no answer needs it (IR.md Q39).
+    `expression_names`: what its `expression` argument sees; empty for an operation without one.
+    """
+
+    name: str
+    args: Mapping[str, bool]
+    side_effect: bool
+    supported: bool
+    summary: str
+    expression_names: frozenset[str] = frozenset()
+
+
+def _operation(
+    name: str, args: str, summary: str, *, acts: bool = False, sees: str = ""
+) -> OperationSpecification:
+    """`args` is a list of words; a word that ends in `?` is optional."""
+    words = args.split()
+    return OperationSpecification(
+        name=name,
+        args=MappingProxyType({word.rstrip("?"): not word.endswith("?") for word in words}),
+        side_effect=acts,
+        supported=name.startswith(("transform.", "io.", "http.")),
+        summary=summary,
+        expression_names=frozenset(sees.split()),
+    )
+
+
+_HTTP = "url headers? body? timeout_ms?"
+_READ = "feature_group? feature_view? version? key key_column? as_of? features?"
+_WRITE = "feature_group data event_time? version?"
+_SEARCH = "index query limit? filters? embedder?"
+
+_ALL = (
+    _operation("transform.filter", "input expression", "keeps the elements that hold", sees="item context"),
+    _operation("transform.map", "input expression", "makes a new element of each", sees="item context"),
+    _operation(
+        "transform.reduce",
+        "input expression initial",
+        "folds the elements into one value, from `initial` on",
+        sees="item acc context",
+    ),
+    _operation("io.format_response", "template", "fills the placeholders of a nested value"),
+    _operation("http.get", _HTTP, "fetches a URL"),
+    _operation("http.post", _HTTP, "sends a body to a URL", acts=True),
+    _operation("hopsworks.read_features", _READ, "reads one feature record"),
+    _operation("hopsworks.write_features", _WRITE, "writes feature records", acts=True),
+    _operation("hopsworks.get_model", "name version?", "gets a model from the registry"),
+    _operation("hopsworks.vector_search", _SEARCH, "finds the nearest entries of an index"),
+    _operation("features.read", _READ, "reads one record from the feature store"),
+    _operation("features.write", _WRITE, "writes records to the feature store", acts=True),
+    _operation("features.vector_search", _SEARCH, "finds the nearest entries in the feature store"),
+    _operation("action.require", "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
+    _operation("slot.call", "module slot args?", "calls a generative slot", acts=True),
+    *(
+        _operation(f"agent.{pattern}", "", "runs agents over roles and tools", acts=True)
+        for pattern in ("run", "chain", "parallel", "map_reduce", "plan_execute", "debate")
+    ),
+)
+
+OPERATIONS: Mapping[str, OperationSpecification] = MappingProxyType({entry.name: entry for entry in _ALL})
+"""Every operation of the language by name. Flows may use those that are `supported`."""
+
+
+def has_side_effect(operation: str) -> bool:
+    """Whether an operation acts on the world. One that is not in the catalogue is taken to."""
+    known = OPERATIONS.get(operation)
+    return known is None or known.side_effect

@@ -1,0 +1,101 @@
+"""From a checked flow to what runs: the needed nodes, their graph, their settings and the flow's signature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agentflow.fingerprint import fingerprint
+from agentflow.graph import Graph, GraphNode, InputPort
+from agentflow.ir import Code, Declarative, Flow, Node
+from agentflow.needed import needed_nodes
+from agentflow.operations import has_side_effect
+from agentflow.settings import NodeSettings, node_settings
+from agentflow.signature import FlowField, Signature
+from agentflow.types import PortType
+from agentflow.wiring import Wire, resolve_wires
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A flow ready to run. `graph` holds the needed nodes only; a run is pinned to `fingerprint`."""
+
+    flow: Flow
+    fingerprint: str
+    graph: Graph
+    settings: Mapping[str, NodeSettings]
+    signature: Signature
+
+    @property
+    def name(self) -> str:
+        return self.flow.metadata.name
+
+    def node(self, node: str) -> Node:
+        return self.flow.nodes[node]
+
+
+def plan(flow: Flow) -> Plan:
+    """Plan a flow that `agentflow.checks` found no error in; cost grows linearly with nodes and edges."""
+    wires, _ = resolve_wires(flow)
+    effects = frozenset(node for node, spec in flow.nodes.items() if acts(spec))
+    needed = needed_nodes(wires, effects)
+    return Plan(
+        flow=flow,
+        fingerprint=fingerprint(flow),
+        graph=Graph(
+            nodes={
+                name: GraphNode(
+                    id=name,
+                    inputs=tuple(InputPort(port.name, port.type, port.optional) for port in node.inputs),
+                    repeatable=node.runtime.idempotent is True or name not in effects,
+                )
+                for name, node in flow.nodes.items()
+                if name in needed
+            },
+            wires=tuple(wire for wire in wires if wire.target is None or wire.target in needed),
+        ),
+        settings={name: node_settings(flow, node) for name, node in flow.nodes.items() if name in needed},
+        signature=_signature(flow, wires),
+    )
+
+
+def acts(node: Node) -> bool:
+    """Whether a node does something beyond its outputs, so that it runs although no answer needs it (IR.md Q39)."""
+    if node.state is not None and node.state.scope == "session":
+        return True
+    match node.transform:
+        case Code():
+            return True
+        case Declarative(spec=spec):
+            return has_side_effect(spec.op)
+        case None:
+            return False
+
+
+def _signature(flow: Flow, wires: Iterable[Wire]) -> Signature:
+    optional = set(flow.context.optional)
+    fields: dict[str, FlowField] = {}
+    for name in (*flow.context.requires, *flow.context.optional, *flow.inputs):
+        declared = flow.inputs.get(name)
+        fields[name] = FlowField(
+            name=name,
+            type=declared.type if declared else None,
+            schema=declared.json_schema if declared else None,
+            required=name not in optional and not (declared and declared.has_default),
+            has_default=bool(declared and declared.has_default),
+            default=declared.default if declared else None,
+        )
+    return Signature(inputs=tuple(fields.values()), outputs=_outputs(flow, wires))
+
+
+def _outputs(flow: Flow, wires: Iterable[Wire]) -> tuple[FlowField, ...]:
+    if flow.outputs:
+        return tuple(
+            FlowField(name=name, type=declared.type, schema=declared.json_schema)
+            for name, declared in flow.outputs.items()
+        )
+    named: dict[str, PortType | None] = {}
+    for wire in wires:
+        if wire.target is None and wire.target_port is not None:
+            named.setdefault(wire.target_port, wire.source_type)
+    return tuple(FlowField(name=name, type=port_type, required=False) for name, port_type in named.items())

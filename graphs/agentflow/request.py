@@ -1,0 +1,53 @@
+"""A request held against the flow's signature: all that is missing or does not fit, and the defaults filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentflow.errors import RequestInvalid
+from agentflow.schemas import Schema, compile_schema
+from agentflow.signature import FlowField, Signature
+from agentflow.types import mismatch
+
+
+class RequestCheck:
+    """Checks requests against one signature; its schemas are compiled once."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._schemas: dict[str, Schema] = {
+            field.name: compile_schema(field.schema) for field in signature.inputs if field.schema is not None
+        }
+
+    def prepare(self, request: Mapping[str, Any], *, trace_id: str, event_time: str) -> dict[str, Any]:
+        """The run's fields: the request with defaults, `trace_id` and `event_time` (UTC, ISO 8601).
+
+        A client's own `event_time` stands, for point-in-time reads. Raises RequestInvalid that names every
+        missing field and every field that does not fit.
+        """
+        fields = dict(request)
+        missing: list[str] = []
+        problems: list[str] = []
+        for field in self._signature.inputs:
+            if field.name in fields:
+                problems += self._problems(field, fields[field.name])
+            elif field.has_default:
+                fields[field.name] = field.default
+            elif field.required and field.name not in ("trace_id", "event_time"):
+                missing.append(field.name)
+        if missing:
+            names = ", ".join(f"'{name}'" for name in missing)
+            problems.insert(0, f"the request lacks the required field{'s' if len(missing) > 1 else ''} {names}")
+        if problems:
+            raise RequestInvalid("; ".join(problems), missing=tuple(missing))
+        fields["trace_id"] = trace_id
+        fields.setdefault("event_time", event_time)
+        return fields
+
+    def _problems(self, field: FlowField, value: Any) -> list[str]:
+        if field.type is not None and (problem := mismatch(value, field.type)):
+            return [f"field '{field.name}': {problem}"]
+        schema = self._schemas.get(field.name)
+        problem = schema.check(value) if schema else None
+        return [f"field '{field.name}': {problem}"] if problem else []

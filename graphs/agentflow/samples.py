@@ -1,0 +1,31 @@
+"""A request that fits a flow, for the curl lines that commands and docs show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentflow.signature import FlowField, Signature
+from agentflow.types import PortType
+
+_BY_TYPE: dict[PortType, Any] = {
+    PortType.NUMBER: 1,
+    PortType.BOOLEAN: True,
+    PortType.OBJECT: {},
+    PortType.ARRAY: [],
+    PortType.TABLE: [],
+    PortType.EMBEDDING: [0.0],
+}
+
+
+def sample_request(signature: Signature) -> dict[str, Any]:
+    """One value for each required field: the first of its schema's `examples` or `enum`, else one of its type."""
+    return {field.name: _sample(field) for field in signature.inputs if field.required}
+
+
+def _sample(field: FlowField) -> Any:
+    schema = field.schema or {}
+    for key in ("examples", "enum"):
+        values = schema.get(key)
+        if isinstance(values, list) and values:
+            return values[0]  # pyright: ignore[reportUnknownVariableType]
+    return _BY_TYPE.get(field.type or PortType.STRING, f"some {field.name}")

@@ -1,0 +1,126 @@
+"""A YAML document as plain data, read event by event, so that a hostile one is refused early.
+
+No anchors, aliases, merge keys, tags, duplicate keys or second document. libyaml is used where PyYAML has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from agentflow.scalars import NumberError, resolve
+from agentflow.tree import Tree, TreeBuilder, TreeRejectedError
+
+# libyaml reads a 2,500-node flow in 0.15 s, the Python parser in about 4 s.
+_READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAB_INDENT = re.compile(r"[ ]*\t")
+
+
+def read_yaml(text: str, *, file: str, reader: Any = _READER) -> Tree:
+    """Read one document. The tree's findings say what is wrong; nothing is raised."""
+    builder = TreeBuilder(file)
+    try:
+        for event in _events(text, reader):
+            _take(builder, event)
+    except TreeRejectedError:
+        pass
+    except yaml.YAMLError as exc:
+        _report_syntax(builder, exc, text)
+    return builder.tree()
+
+
+def _events(text: str, reader: Any) -> Iterator[Any]:
+    parser = reader(text)
+    try:
+        while parser.check_event():
+            yield parser.get_event()
+    finally:
+        parser.dispose()
+
+
+def _take(builder: TreeBuilder, event: Any) -> None:
+    match event:
+        case yaml.ScalarEvent():
+            _refuse_extras(builder, event)
+            builder.scalar(_value(builder, event), event.start_mark.line, event.start_mark.column)
+        case yaml.MappingStartEvent():
+            _refuse_extras(builder, event)
+            builder.open({}, event.start_mark.line, event.start_mark.column)
+        case yaml.SequenceStartEvent():
+            _refuse_extras(builder, event)
+            builder.open([], event.start_mark.line, event.start_mark.column)
+        case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+            builder.close()
+        case yaml.AliasEvent():
+            _report(
+                builder,
+                event,
+                "yaml-alias",
+                f"the alias *{event.anchor} is not allowed",
+                "write the value out",
+            )
+            builder.scalar("", event.start_mark.line, event.start_mark.column)
+        case yaml.DocumentStartEvent():
+            if builder.root is not None:
+                hint = "one file holds one flow; remove everything from this --- on"
+                _report(builder, event, "yaml-documents", "a second document begins here", hint)
+                raise TreeRejectedError
+        case _:
+            pass
+
+
+def _refuse_extras(builder: TreeBuilder, event: Any) -> None:
+    if event.anchor is not None:
+        _report(builder, event, "yaml-alias", f"the anchor &{event.anchor} is not allowed", "remove it")
+    if event.tag is not None:
+        _report(
+            builder,
+            event,
+            "yaml-tag",
+            f"the tag {event.tag[:60]} is not allowed",
+            "remove it; quote text instead",
+        )
+
+
+def _value(builder: TreeBuilder, event: Any) -> Any:
+    if event.style:
+        return event.value
+    if event.value == "<<" and builder.expects_key:
+        _report(builder, event, "yaml-merge-key", "the merge key << is not allowed", "write the keys out")
+    try:
+        return resolve(event.value)
+    except NumberError as exc:
+        _report(builder, event, "bad-number", str(exc), "quote it if it is meant as text")
+        return event.value
+
+
+def _report(builder: TreeBuilder, event: Any, code: str, message: str, hint: str) -> None:
+    builder.report(code, message, hint, event.start_mark.line, event.start_mark.column)
+
+
+def _report_syntax(builder: TreeBuilder, exc: yaml.YAMLError, text: str) -> None:
+    mark: Any = getattr(exc, "problem_mark", None) or getattr(exc, "context_mark", None)
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    context, problem = (
+        getattr(exc, "context", None),
+        getattr(exc, "problem", None) or str(exc).splitlines()[0],
+    )
+    code, hint = "yaml-syntax", "check the indentation, the colons and the quotes around here"
+    if _is_tab_trouble(text, line, column):
+        code, hint = "yaml-tab", "indent with spaces"
+        problem = "a tab stands where YAML wants spaces"
+    elif context:
+        problem = f"{problem} ({context})"
+    try:
+        builder.report(code, problem, hint, line, column)
+    except TreeRejectedError:
+        return
+
+
+def _is_tab_trouble(text: str, line: int, column: int) -> bool:
+    lines = text.split("\n", line + 1)
+    row = lines[line] if line < len(lines) else ""
+    return row[column : column + 1] == "\t" or _TAB_INDENT.match(row) is not None

@@ -1,0 +1,77 @@
+"""The attempts of a node: each with its own timeout, a constant pause between them (IR.md Q16, Q17, Q21)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentflow.errors import FlowError
+from agentflow.ir import FailureKind
+from agentflow.schedule import Failure
+from agentflow.settings import NodeSettings
+from runtime_core.clock import Clock
+from runtime_core.errors import AgentflowError
+
+from flow_runtime.errors import NodeTimeout, OutputInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What came of the attempts: a value, or the last failure."""
+
+    value: Any = None
+    failure: Failure | None = None
+    attempts: int = 0
+
+
+async def attempt(
+    body: Callable[[float], Awaitable[Any]],
+    settings: NodeSettings,
+    *,
+    clock: Clock,
+    remaining_s: Callable[[], float | None],
+) -> Attempted:
+    """Call `body` up to `settings.attempts` times; it is given the seconds that this attempt may take.
+
+    No attempt outlasts the request: `remaining_s` cuts the timeout, and once it is spent nothing more is tried.
+    """
+    last = Attempted()
+    for number in range(1, settings.attempts + 1):
+        last = await once(body, settings, number=number, remaining_s=remaining_s)
+        left = remaining_s()
+        if last.failure is None or (left is not None and left <= settings.backoff_s):
+            break
+        if number < settings.attempts:
+            await clock.sleep(settings.backoff_s)
+    return last
+
+
+async def once(
+    body: Callable[[float], Awaitable[Any]],
+    settings: NodeSettings,
+    *,
+    number: int,
+    remaining_s: Callable[[], float | None],
+) -> Attempted:
+    """One attempt, the `number`th of its node."""
+    left = remaining_s()
+    timeout_s = settings.timeout_s if left is None else max(min(settings.timeout_s, left), 0)
+    try:
+        async with asyncio.timeout(timeout_s) as bound:
+            value = await body(timeout_s)
+    except TimeoutError as exc:
+        reason = f"it took longer than {timeout_s:g} s" if bound.expired() else str(exc) or "it timed out"
+        return Attempted(failure=Failure(reason=reason, kind="timeout", attempts=number), attempts=number)
+    except (AgentflowError, FlowError) as exc:
+        failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number)
+        return Attempted(failure=failure, attempts=number)
+    return Attempted(value=value, attempts=number)
+
+
+def failure_kind(error: Exception) -> FailureKind:
+    """The kind that `fallback.on` asks for; `error` is all that is neither a timeout nor a failed validation."""
+    if isinstance(error, NodeTimeout):
+        return "timeout"
+    return "validation_fail" if isinstance(error, OutputInvalid) else "error"

@@ -1,0 +1,60 @@
+"""From what a node produced to its output ports (IR.md Q6, Q15)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentflow.ir import Port
+from agentflow.schemas import Schema, compile_schema
+from agentflow.types import mismatch
+
+from flow_runtime.errors import OutputInvalid
+
+
+class OutputBinder:
+    """Binds one node's results to its ports and checks them; the port schemas are compiled once."""
+
+    def __init__(self, node: str, ports: tuple[Port, ...]) -> None:
+        self._node = node
+        self._ports = ports
+        self._schemas: dict[str, Schema] = {
+            port.name: compile_schema(port.json_schema) for port in ports if port.json_schema is not None
+        }
+
+    def bind_value(self, value: Any) -> dict[str, Any]:
+        """Bind what a prompt or an operation gave: whole to a single port, else by name from an object."""
+        if len(self._ports) == 1:
+            name = self._ports[0].name
+            named = isinstance(value, Mapping) and set(value) == {name}  # pyright: ignore[reportUnknownArgumentType]
+            return self._checked(dict(value) if named else {name: value})
+        return self.bind_ports(value)
+
+    def bind_ports(self, value: Any) -> dict[str, Any]:
+        """Bind an object keyed by port names, as a code transform returns it.
+
+        Raises OutputInvalid when it is no object, when a port that is not optional is missing, or when a
+        value does not fit its port.
+        """
+        if not self._ports:
+            return {}
+        if not isinstance(value, Mapping):
+            names = ", ".join(port.name for port in self._ports)
+            kind = type(value).__name__
+            raise OutputInvalid(f"the result must be an object with the ports {names}, but it is of type {kind}")
+        missing = [port.name for port in self._ports if not port.optional and port.name not in value]
+        if missing:
+            raise OutputInvalid(f"the result lacks the output port {', '.join(missing)}")
+        return self._checked({port.name: value.get(port.name) for port in self._ports})
+
+    def _checked(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        for port in self._ports:
+            value = outputs[port.name]
+            if value is None and port.optional:
+                continue
+            problem = mismatch(value, port.type)
+            if problem is None and (schema := self._schemas.get(port.name)) is not None:
+                problem = schema.check(value)
+            if problem:
+                raise OutputInvalid(f"output port '{port.name}': {problem}")
+        return outputs

@@ -1,0 +1,110 @@
+"""The errors of running a flow's nodes.
+
+FlowRuntimeError
+├── NodeTimeout                 something took longer than it may; failure kind `timeout`
+│   ├── CodeTimeout             a code transform
+│   └── OperationTimeout        an operation (also an OperationFailed)
+├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
+├── ModelFailed                 a model gave no usable answer
+├── StateFailed                 a node's state could not be read or written
+├── OperationFailed             an operation could not do its work
+│   └── EgressRefused           a request would have gone where this server does not let flows go
+├── OperationUnknown            no operation of that name is installed, or it does not load
+├── CodeFailed                  a code transform raised, returned what is not JSON, or took its process down
+└── CodeRefused                 this server does not run that kind of code
+
+Ray pickles errors, so each class takes its message first and keeps its facts as optional keywords.
+"""
+
+from __future__ import annotations
+
+from runtime_core.errors import AgentflowError
+
+
+class FlowRuntimeError(AgentflowError):
+    """Root of the package."""
+
+
+class NodeTimeout(FlowRuntimeError):
+    """The time was up. `timeout_s` is the limit in seconds where it is known."""
+
+    def __init__(self, message: str, *, timeout_s: float | None = None) -> None:
+        super().__init__(message)
+        self.timeout_s = timeout_s
+
+
+class OutputInvalid(FlowRuntimeError):
+    """A node produced something that does not fit its output ports or their schemas."""
+
+
+class ModelFailed(FlowRuntimeError):
+    """A model call failed. `model` is the role, or `provider/name`."""
+
+    def __init__(self, message: str, *, model: str | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class StateFailed(FlowRuntimeError):
+    """A state bucket could not be used. `key` is the bucket's resolved key."""
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class OperationFailed(FlowRuntimeError):
+    """An operation failed. `op` names it; `status` is the HTTP status where a server answered one."""
+
+    def __init__(self, message: str, *, op: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.op = op
+        self.status = status
+
+
+class OperationTimeout(OperationFailed, NodeTimeout):
+    """An operation took longer than `timeout_s` seconds."""
+
+    def __init__(self, message: str, *, op: str | None = None, timeout_s: float | None = None) -> None:
+        super().__init__(message, op=op)
+        self.timeout_s = timeout_s
+
+
+class EgressRefused(OperationFailed):
+    """The address is not one that flows may call; `allow_hosts` would have to name `host` and `port`."""
+
+    def __init__(
+        self, message: str, *, op: str | None = None, host: str | None = None, port: int | None = None
+    ) -> None:
+        super().__init__(message, op=op)
+        self.host = host
+        self.port = port
+
+
+class OperationUnknown(FlowRuntimeError):
+    """The flow names an operation that is not there."""
+
+    def __init__(self, message: str, *, op: str | None = None) -> None:
+        super().__init__(message)
+        self.op = op
+
+
+class CodeTimeout(NodeTimeout):
+    """A code transform was stopped because its time was up."""
+
+
+class CodeFailed(FlowRuntimeError):
+    """A code transform failed: `error` is the type of what it raised, `line` its line in the code, from 1."""
+
+    def __init__(self, message: str, *, error: str | None = None, line: int | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.line = line
+
+
+class CodeRefused(FlowRuntimeError):
+    """The server's `code` setting, `mode`, does not allow this transform."""
+
+    def __init__(self, message: str, *, mode: str | None = None) -> None:
+        super().__init__(message)
+        self.mode = mode

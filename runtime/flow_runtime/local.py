@@ -1,0 +1,117 @@
+"""A flow in one process: every node's body side by side, for `agentflow run`, tests and embedding programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentflow.ir import Flow
+from agentflow.plan import Plan, plan
+from flow_runtime.call import NodeCall
+from flow_runtime.code import CodeMode
+from flow_runtime.models import HubModels, Models
+from flow_runtime.node import NodeBody, NodeParts
+from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.runner import FlowRunner
+from flow_runtime.state import StateBackend, StateBackends, StoredState
+from runtime_core.clock import Clock, SystemClock
+from runtime_core.ids import IdSource, RandomIds
+from runtime_core.loop import NodeOutcome, Observer
+from runtime_core.report import RunReport
+from runtime_core.stores.url import open_database
+
+if TYPE_CHECKING:
+    from llmhub_runtime.hub import LLMHub
+
+
+class LocalDispatch:
+    """Calls node bodies of this process."""
+
+    def __init__(self, bodies: Mapping[str, NodeBody]) -> None:
+        self._bodies = bodies
+
+    async def call(self, node: str, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
+        return await self._bodies[node].run(inputs, call)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """`store` is opened only for a flow that keeps state in it; `allow_hosts` as in the serve config."""
+
+    store: str = "sqlite:///agentflow.sqlite"
+    code: CodeMode = "inline"
+    allow_hosts: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=SystemClock)
+    ids: IdSource = field(default_factory=RandomIds)
+
+
+class LocalFlow:
+    """An async context manager that gives a FlowRunner.
+
+    `hub` stays its owner's to close. A `sim` provider without an address gets a simulated model of its own,
+    as a child process that ends with the context.
+    """
+
+    def __init__(self, flow: Flow, *, hub: LLMHub | None = None, settings: LocalSettings | None = None) -> None:
+        self._plan = plan(flow)
+        self._hub = hub
+        self._settings = settings or LocalSettings()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> FlowRunner:
+        async with AsyncExitStack() as stack:
+            settings = self._settings
+            resources = await stack.enter_async_context(OperationResources())
+            state = StateBackends(await self._state_backends(stack))
+            parts = NodeParts(
+                clock=settings.clock,
+                models=await self._models(stack),
+                state=state,
+                operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
+                operation_resources=resources,
+                code=settings.code,
+            )
+            bodies = {
+                node: await stack.enter_async_context(body_of(self._plan, node, parts))
+                for node in self._plan.graph.nodes
+            }
+            self._stack = stack.pop_all()
+        return FlowRunner(self._plan, LocalDispatch(bodies), clock=settings.clock, ids=settings.ids, state=state)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def _models(self, stack: AsyncExitStack) -> Models | None:
+        if self._hub is None:
+            return None
+        return HubModels(self._hub, allow_hosts=self._settings.allow_hosts)
+
+    async def _state_backends(self, stack: AsyncExitStack) -> dict[str, StateBackend]:
+        urls = {"memory": "memory:", "store": self._settings.store}
+        used = {node.state.backend for node in self._plan.flow.nodes.values() if node.state}
+        return {
+            name: await StoredState.open(await stack.enter_async_context(open_database(url)), self._settings.clock)
+            for name, url in urls.items()
+            if name in used
+        }
+
+
+def body_of(planned: Plan, node: str, parts: NodeParts) -> NodeBody:
+    """The body of one planned node."""
+    return NodeBody(node, planned.node(node), planned.settings[node], parts)
+
+
+async def run(
+    flow: Flow,
+    request: Mapping[str, Any],
+    *,
+    hub: LLMHub | None = None,
+    settings: LocalSettings | None = None,
+    deadline_s: float | None = None,
+    observe: Observer | None = None,
+) -> RunReport:
+    """Run one request through a flow in this process and report. `hub` is needed by flows with prompts."""
+    async with LocalFlow(flow, hub=hub, settings=settings) as runner:
+        return await runner.run(request, deadline_s=deadline_s, observe=observe)

@@ -1,0 +1,91 @@
+"""One request through one flow: check it, run the graph, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+
+from agentflow.errors import RequestInvalid
+from agentflow.plan import Plan
+from agentflow.request import RequestCheck
+from agentflow.schedule import RunStarted, StartNode
+from flow_runtime.call import NodeCall
+from flow_runtime.state import StateBackends
+from runtime_core.clock import Clock
+from runtime_core.context import ExecutionContext, Identity
+from runtime_core.errors import IdentityError
+from runtime_core.ids import IdSource, check_id, trace_id_or_new
+from runtime_core.loop import NodeOutcome, Observer, run_graph
+from runtime_core.report import RunError, RunReport
+
+
+class Dispatcher(Protocol):
+    """Brings a call to the place where its node runs.
+
+    Raises NodeLostError when that process died, DispatchRefusedError when it did not take the call.
+    """
+
+    async def call(self, node: str, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome: ...
+
+
+class FlowRunner:
+    """Runs requests through a planned flow; safe for any number at once."""
+
+    def __init__(
+        self, plan: Plan, dispatcher: Dispatcher, *, clock: Clock, ids: IdSource, state: StateBackends
+    ) -> None:
+        self.plan = plan
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._ids = ids
+        self._state = state
+        self._check = RequestCheck(plan.signature)
+        self._has_request_state = any(
+            node.state is not None and node.state.scope == "request" for node in plan.flow.nodes.values()
+        )
+
+    async def run(
+        self,
+        request: Mapping[str, Any],
+        *,
+        identity: Identity | None = None,
+        trace_id: str | None = None,
+        deadline_s: float | None = None,
+        observe: Observer | None = None,
+    ) -> RunReport:
+        """Run one request and report. A request that does not fit the flow is reported as `bad_input`."""
+        run_id = self._ids.new("run")
+        trace_id = trace_id_or_new(trace_id)
+        now = self._clock.now()
+        try:
+            fields = self._check.prepare(request, trace_id=trace_id, event_time=now.isoformat())
+            session_id = fields.get("session_id")
+            context = ExecutionContext(
+                **(identity or Identity()).model_dump(),
+                session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
+                run_id=run_id,
+                trace_id=trace_id,
+                deadline=None if deadline_s is None else now + timedelta(seconds=deadline_s),
+            )
+        except (RequestInvalid, IdentityError) as exc:
+            return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
+        call = NodeCall(context=context, fields=fields)
+
+        async def dispatch(command: StartNode) -> NodeOutcome:
+            return await self._dispatcher.call(command.node, command.inputs, call)
+
+        try:
+            return await run_graph(
+                self.plan.graph,
+                RunStarted(request=request, fields=fields),
+                dispatch,
+                clock=self._clock,
+                run_id=run_id,
+                trace_id=trace_id,
+                deadline_s=deadline_s,
+                observe=observe,
+            )
+        finally:
+            if self._has_request_state:
+                await self._state.forget_run(context)

@@ -1,0 +1,71 @@
+"""Model calls by role name: `llmhub.yaml` says which model a role is, any-llm talks to its provider.
+
+Importing this package is cheap; any-llm is imported with the first call.
+"""
+
+from .config_loader import load_runtime_config, parse_runtime_config
+from .errors import (
+    ConfigError,
+    EnvVarMissingError,
+    HubClosedError,
+    LLMHubRuntimeError,
+    ModeMismatchError,
+    ProviderAuthError,
+    ProviderBadRequestError,
+    ProviderCallError,
+    ProviderMalformedError,
+    ProviderRateLimitError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    StreamAbandonedError,
+    UnknownProviderError,
+    UnknownRoleError,
+    UnsupportedModeError,
+)
+from .hub import LLMHub
+from .models import (
+    CallContext,
+    CallResult,
+    LLMMode,
+    ProviderConfig,
+    ResolvedCall,
+    RoleConfig,
+    RoleDefaultsConfig,
+    RoleLimits,
+    RolePrice,
+    RuntimeConfig,
+)
+from .resolver import resolve_role
+
+__all__ = [
+    "CallContext",
+    "CallResult",
+    "ConfigError",
+    "EnvVarMissingError",
+    "HubClosedError",
+    "LLMHub",
+    "LLMHubRuntimeError",
+    "LLMMode",
+    "ModeMismatchError",
+    "ProviderAuthError",
+    "ProviderBadRequestError",
+    "ProviderCallError",
+    "ProviderConfig",
+    "ProviderMalformedError",
+    "ProviderRateLimitError",
+    "ProviderTimeoutError",
+    "ProviderUnavailableError",
+    "ResolvedCall",
+    "RoleConfig",
+    "RoleDefaultsConfig",
+    "RoleLimits",
+    "RolePrice",
+    "RuntimeConfig",
+    "StreamAbandonedError",
+    "UnknownProviderError",
+    "UnknownRoleError",
+    "UnsupportedModeError",
+    "load_runtime_config",
+    "parse_runtime_config",
+    "resolve_role",
+]

@@ -1,0 +1,309 @@
+"""`LLMHub`: model calls by role name.
+
+A call resolves its role, finds its client, and hands any-llm's answer through untouched. What this layer adds
+is what a caller should not have to think about: reused clients, one tree of errors, a time limit, answers
+that are checked to be answers, and hooks. It never retries; `fallback` and `limits` of a role are applied by
+llm_client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .background import BackgroundLoop
+from .classify import translated
+from .clients import ClientPool, load_any_llm
+from .config_loader import load_runtime_config, with_api_base
+from .endpoints import endpoint_of
+from .errors import ConfigError, EnvVarMissingError, HubClosedError, ModeMismatchError, UnsupportedModeError
+from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
+from .models import CHAT_MODES, LLMMode, ResolvedCall, RuntimeConfig
+from .resolver import merge_params, resolve_role
+from .streams import StreamTally, TimeBudget, Translate, read_stream
+from .wire import chat_arguments, check_chat_answer, check_embedding_answer, embedding_arguments, time_limit
+
+if TYPE_CHECKING:
+    from any_llm import AnyLLM
+
+log = logging.getLogger(__name__)
+
+Messages = Sequence[Mapping[str, Any]]
+Params = Mapping[str, Any]
+
+_CALLABLE_MODES = CHAT_MODES | {LLMMode.EMBEDDING}
+_END = object()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class LLMHub:
+    """Calls models by role. Exactly one of `config_path` and `config_obj` is given.
+
+    `strict_env` checks at once that every provider's `env_key` is set. `on_before_call` and `on_after_call`
+    are described in `hooks`. `api_bases` (provider id -> URL) overrides or supplements the configured
+    addresses, for servers whose address is known only when they start, such as the simulated model.
+
+    One hub may be used from any number of threads and event loops. Close it with `close()`, `await aclose()`,
+    or by using it as a context manager; the sync methods share one private event loop in a thread.
+
+    Every calling method takes a role name, or a `ResolvedCall` for a model that has no role (see `ad_hoc`),
+    raises ProviderCallError and its kinds for whatever the provider does, and LLMHubRuntimeError for the
+    rest.
+    """
+
+    def __init__(
+        self,
+        config_path: str | os.PathLike[str] | None = None,
+        config_obj: RuntimeConfig | None = None,
+        strict_env: bool = False,
+        on_before_call: BeforeHook | None = None,
+        on_after_call: AfterHook | None = None,
+        *,
+        api_bases: Mapping[str, str] | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        if (config_path is None) == (config_obj is None):
+            raise ConfigError("LLMHub needs exactly one of config_path and config_obj.")
+        self._config = config_obj or load_runtime_config(config_path or "")
+        for provider, base in (api_bases or {}).items():
+            self.set_api_base(provider, base)
+        if strict_env:
+            _check_environment(self._config)
+        self._hooks = Hooks(on_before_call, on_after_call)
+        self._now = now
+        self._clients = ClientPool()
+        self._background = BackgroundLoop("llmhub-sync")
+        self._warned_roles: set[str] = set()
+
+    @property
+    def config(self) -> RuntimeConfig:
+        """The configuration in force, with the addresses that were set later."""
+        return self._config
+
+    def set_api_base(self, provider: str, base: str) -> None:
+        """The address of a provider from now on. Raises ConfigError when `base` is no http(s) URL."""
+        self._config = with_api_base(self._config, provider, base)
+
+    def role_names(self) -> tuple[str, ...]:
+        """The configured roles, in the order of the file."""
+        return tuple(self._config.roles)
+
+    def resolve(self, role: str, params_override: Params | None = None) -> ResolvedCall:
+        """What a call of `role` would use. Raises UnknownRoleError, UnknownProviderError."""
+        return resolve_role(self._config, role, params_override)
+
+    def ad_hoc(
+        self,
+        *,
+        provider: str,
+        model: str,
+        params: Params | None = None,
+        api_base: str | None = None,
+        timeout_s: float | None = None,
+    ) -> ResolvedCall:
+        """A chat call of a model without a role, to be given to a calling method in place of one.
+
+        The provider must be under `providers` or known to any-llm. `api_base` must have been checked by the
+        caller; with another origin than the provider's own it gets no key.
+        """
+        return ResolvedCall(
+            role=f"{provider}/{model}",
+            provider=provider,
+            model=model,
+            mode=LLMMode.CHAT,
+            params=dict(params or {}),
+            api_base=api_base,
+            timeout_s=timeout_s,
+        )
+
+    async def acompletion(
+        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+    ) -> Any:
+        """any-llm's ChatCompletion for a role of mode `chat` or `tool`."""
+        call = self._call(role, params_override, LLMMode.CHAT)
+        async with ObservedCall(self._hooks, call, messages=messages) as observed:
+            client, translate = await self._client(call)
+            with translate():
+                async with TimeBudget(time_limit(call)).spend():
+                    response = await client.acompletion(
+                        messages=[dict(message) for message in messages],
+                        **chat_arguments(call, client, stream=False),
+                    )
+            check_chat_answer(response, call)
+            observed.response = response
+            return response
+
+    async def aembedding(
+        self, role: str | ResolvedCall, input: str | Sequence[str], params_override: Params | None = None
+    ) -> Any:
+        """any-llm's CreateEmbeddingResponse for a role of mode `embedding`: one vector for each input."""
+        call = self._call(role, params_override, LLMMode.EMBEDDING)
+        async with ObservedCall(self._hooks, call, inputs=input) as observed:
+            client, translate = await self._client(call)
+            with translate():
+                async with TimeBudget(time_limit(call)).spend():
+                    response = await client.aembedding(
+                        inputs=input if isinstance(input, str) else list(input),
+                        **embedding_arguments(call, client),
+                    )
+            check_embedding_answer(response, call, input)
+            observed.response = response
+            return response
+
+    def astream_completion(
+        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+    ) -> AsyncGenerator[Any]:
+        """any-llm's chunks as they come, for `async for`. The request starts with the first one.
+
+        The last chunks carry the finish reason and the token counts; an answer that ends without a finish
+        reason is a ProviderMalformedError. A time limit counts the waiting for the provider, not the
+        consumer's own time. Stopping early closes the upstream: at once with `contextlib.aclosing`, else when
+        the loop collects it.
+        """
+        return self._stream(self._call(role, params_override, LLMMode.CHAT), messages)
+
+    def completion(
+        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+    ) -> Any:
+        """`acompletion` from synchronous code; an event loop that runs in this thread waits meanwhile."""
+        return self._background.run(self.acompletion(role, messages, params_override))
+
+    def embedding(
+        self, role: str | ResolvedCall, input: str | Sequence[str], params_override: Params | None = None
+    ) -> Any:
+        """`aembedding` from synchronous code."""
+        return self._background.run(self.aembedding(role, input, params_override))
+
+    def stream_completion(
+        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+    ) -> Generator[Any]:
+        """`astream_completion` from synchronous code. Leaving the loop early closes the upstream."""
+        return self._read_from_thread(self.astream_completion(role, messages, params_override))
+
+    async def awarm_up(self, roles: Iterable[str]) -> None:
+        """Makes these roles' clients on the running loop, so that the first call does not pay for it."""
+        for role in roles:
+            await self._client(self.resolve(role))
+
+    async def aclose(self) -> None:
+        """Ends the sync calls in flight and closes every client. May be called again."""
+        await asyncio.to_thread(self._background.close)
+        await self._clients.aclose()
+
+    def close(self) -> None:
+        """The same from synchronous code. Raises LLMHubRuntimeError on a running loop that has clients."""
+        self._clients.check_closable_here()
+        self._background.close()
+        self._clients.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _call(self, target: str | ResolvedCall, override: Params | None, wanted: LLMMode) -> ResolvedCall:
+        if isinstance(target, ResolvedCall):
+            params = merge_params(target.params, override, mode=target.mode, role=target.role)
+            call = target.model_copy(update={"params": params})
+        else:
+            call = self.resolve(target, override)
+            if call.used_default and call.role not in self._warned_roles:
+                self._warned_roles.add(call.role)
+                log.warning(
+                    "Role '%s' is not configured; defaults serve it with %s/%s.",
+                    call.role,
+                    call.provider,
+                    call.model,
+                )
+        _check_mode(call, wanted)
+        return call
+
+    async def _client(self, call: ResolvedCall) -> tuple[AnyLLM, Translate]:
+        with translated(call, now=self._now):
+            any_llm = await load_any_llm()
+            endpoint = endpoint_of(call, self._config, any_llm=any_llm, environ=os.environ)
+            client = await self._clients.get(endpoint, any_llm)
+        return client, partial(translated, call, now=self._now, secret=endpoint.api_key)
+
+    async def _stream(self, call: ResolvedCall, messages: Messages) -> AsyncGenerator[Any]:
+        tally = StreamTally()
+        async with ObservedCall(self._hooks, call, messages=messages, tally=tally):
+            client, translate = await self._client(call)
+            opening = partial(
+                client.acompletion,
+                messages=[dict(message) for message in messages],
+                **chat_arguments(call, client, stream=True),
+            )
+            budget = TimeBudget(time_limit(call))
+            chunks = read_stream(opening, call=call, budget=budget, tally=tally, translate=translate)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+
+    def _read_from_thread(self, chunks: AsyncGenerator[Any]) -> Generator[Any]:
+        try:
+            while (chunk := self._background.run(_next(chunks))) is not _END:
+                yield chunk
+        finally:
+            if self._background.is_current:
+                self._background.run_later(_close(chunks))
+            else:
+                with suppress(HubClosedError):
+                    self._background.run(_close(chunks))
+
+
+async def _next(chunks: AsyncGenerator[Any]) -> Any:
+    return await anext(chunks, _END)
+
+
+async def _close(chunks: AsyncGenerator[Any]) -> None:
+    await chunks.aclose()
+
+
+def _check_mode(call: ResolvedCall, wanted: LLMMode) -> None:
+    mode = call.mode
+    if mode not in _CALLABLE_MODES:
+        raise UnsupportedModeError(
+            f"Role '{call.role}' has mode {mode.value}, which is not supported yet; "
+            "chat, tool and embedding are.",
+            role=call.role,
+            mode=mode.value,
+            wanted=wanted.value,
+        )
+    if (mode is LLMMode.EMBEDDING) != (wanted is LLMMode.EMBEDDING):
+        source = "is not configured, and the defaults have" if call.used_default else "has"
+        raise ModeMismatchError(
+            f"Role '{call.role}' {source} mode {mode.value}; this call needs {wanted.value}.",
+            role=call.role,
+            mode=mode.value,
+            wanted=wanted.value,
+        )
+
+
+def _check_environment(config: RuntimeConfig) -> None:
+    named = {provider.env_key: name for name, provider in config.providers.items() if provider.env_key}
+    missing = tuple(variable for variable in named if not os.environ.get(variable, "").strip())
+    if missing:
+        shown = ", ".join(f"{variable} (provider {named[variable]})" for variable in missing)
+        raise EnvVarMissingError(f"These environment variables are not set: {shown}.", names=missing)

@@ -1,0 +1,26 @@
+"""The base of every store: operations as generators of SQL, and the databases that run them.
+
+`sql` says what an operation is, `database` what runs one, `url` which databases there are, `migrations` how
+tables come to be; `keyed` is a store of its own.
+"""
+
+from runtime_core.stores.database import Database
+from runtime_core.stores.keyed import Bucket, Entry, KeyedStore
+from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.sql import Op, OpFactory, Rows, Sql, SqlValue
+from runtime_core.stores.url import open_database
+
+__all__ = [
+    "Bucket",
+    "Database",
+    "Entry",
+    "KeyedStore",
+    "Migration",
+    "Op",
+    "OpFactory",
+    "Rows",
+    "Sql",
+    "SqlValue",
+    "migrate",
+    "open_database",
+]

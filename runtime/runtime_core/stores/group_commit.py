@@ -1,0 +1,93 @@
+"""What the two threads of an SQLite database do with a batch of operations."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runtime_core.errors import StoreError, StoreUnavailableError
+from runtime_core.stores.connection import Connection
+from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.outcome import Failed, Outcome, outcome_of
+from runtime_core.stores.sql import OpFactory
+
+
+class GroupCommit:
+    """Writes: one transaction and one disk flush for the whole batch, one savepoint for each operation."""
+
+    def __init__(self, connect: Callable[[], Connection], *, patience_s: float) -> None:
+        self._connect = connect
+        self._patience_s = patience_s
+        self.commits = 0
+
+    def open(self) -> None:
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def handle(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
+        """One outcome for each operation; all that are Done are durable."""
+        try:
+            self._connection.begin(patience_s=self._patience_s)
+        except StoreError as error:
+            return _share(error, len(batch))
+        outcomes: list[Outcome] = []
+        for op_factory in batch:
+            outcome = outcome_of(lambda op_factory=op_factory: self._connection.attempt(op_factory))
+            if not self._connection.in_transaction:
+                return [outcome] if len(batch) == 1 else self._one_by_one(batch)
+            outcomes.append(outcome)
+        return self._commit(outcomes)
+
+    def _one_by_one(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
+        """SQLite rolled everything back, as it does on a full disk; nobody pays for another's error."""
+        return [outcome for op_factory in batch for outcome in self.handle([op_factory])]
+
+    def _commit(self, outcomes: list[Outcome]) -> list[Outcome]:
+        try:
+            failpoint("store.before_commit")
+            self._connection.commit()
+            failpoint("store.after_commit")
+        except StoreError as error:
+            self._connection.rollback()
+            unknown = StoreUnavailableError(
+                f"The commit failed, so the write may be stored or not; repeat it with the same ids. {error}",
+                location=error.location,
+                outcome_unknown=True,
+            )
+            unknown.__cause__ = error
+            # Also for operations that raised: what they saw may never have been committed.
+            return _share(unknown, len(outcomes))
+        self.commits += 1
+        return outcomes
+
+
+class Snapshots:
+    """Reads: each operation sees one snapshot, taken when its turn comes."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+
+    def open(self) -> None:
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def handle(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
+        return [
+            outcome_of(lambda op_factory=op_factory: self._connection.look(op_factory))
+            for op_factory in batch
+        ]
+
+
+def _share(error: StoreError, count: int) -> list[Outcome]:
+    """An error object of its own for each caller: raising one object twice mixes up the tracebacks."""
+    shared: list[Outcome] = []
+    for _ in range(count):
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        shared.append(Failed(own))
+    return shared

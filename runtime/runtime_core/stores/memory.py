@@ -1,0 +1,66 @@
+"""`memory:` - the same SQL on a private SQLite database in memory, for one process and for tests.
+
+Operations run inline: there is no thread and no commit to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self, TypeVar
+
+from runtime_core.errors import StoreUnavailableError
+from runtime_core.stores.connection import Connection
+from runtime_core.stores.dialect import SQLITE, Dialect
+from runtime_core.stores.sql import OpFactory
+
+T = TypeVar("T")
+
+
+class MemoryDatabase:
+    """A Database that ends with its process."""
+
+    def __init__(self) -> None:
+        self._connection: Connection | None = Connection.in_memory()
+        self.commits = 0
+
+    @property
+    def dialect(self) -> Dialect:
+        return SQLITE
+
+    async def run(self, op_factory: OpFactory[T]) -> T:
+        try:
+            result = self._open_connection().transact(op_factory)
+            self.commits += 1
+            return result
+        finally:
+            await _let_others_run()
+
+    async def read(self, op_factory: OpFactory[T]) -> T:
+        try:
+            return self._open_connection().look_and_undo(op_factory)
+        finally:
+            await _let_others_run()
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open_connection(self) -> Connection:
+        if self._connection is None:
+            raise StoreUnavailableError("The store in memory is closed.", location="memory:")
+        return self._connection
+
+
+async def _let_others_run() -> None:
+    """Without this a loop that polls the store would never let another task run."""
+    await asyncio.sleep(0)

@@ -1,0 +1,52 @@
+"""An operation on a store, written once, without I/O: a generator that yields SQL and receives rows.
+
+    def deposit(scope_id: str, amount: int) -> Op[int]:
+        rows = yield Sql(
+            "UPDATE account SET total = total + ? WHERE scope_id = ? RETURNING total", (amount, scope_id)
+        )
+        return rows[0][0]
+
+    total = await database.run(lambda: deposit("tenant-1", 5))
+
+The SQL is portable text: `?` parameters (and no `?` in literals), `ON CONFLICT` to handle a key that is
+taken, `RETURNING` to learn what was changed, no functions of one dialect. Values are text, 64-bit integers,
+floats, bytes and None; truth values are integers, JSON is text. No identifier from a request ever enters it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+SqlValue: TypeAlias = str | int | float | bytes | None
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """One statement and its parameters, in order."""
+
+    text: str
+    params: tuple[SqlValue, ...] = ()
+
+
+Op: TypeAlias = Generator[Sql, Rows, T]
+OpFactory: TypeAlias = Callable[[], Op[T]]
+
+
+def drive(operation: Op[T], execute: Callable[[Sql], Rows]) -> T:
+    """Run `operation` to its end with `execute`.
+
+    A statement's error ends it and cannot be caught inside: on PostgreSQL the transaction is over anyway.
+    """
+    try:
+        statement = next(operation)
+        while True:
+            statement = operation.send(execute(statement))
+    except StopIteration as finished:
+        return finished.value
+    finally:
+        operation.close()

@@ -1,0 +1,43 @@
+"""The address of a store in a configuration becomes a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime_core.errors import StoreUrlError
+from runtime_core.stores.database import Database
+from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.sqlite import SqliteDatabase
+
+_FORMS = "memory:, sqlite:///relative.db, sqlite:////absolute.db"
+
+
+def open_database(url: str, *, node_id: str | None = None) -> Database:
+    """The database at `url`; it opens at its first use, or with `async with`.
+
+    `node_id` names this machine: an SQLite file remembers its first one and refuses any other. Raises
+    StoreUrlError for an address that is none of memory:, sqlite:///relative.db and sqlite:////absolute.db.
+    """
+    if url == "memory:":
+        return MemoryDatabase()
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return SqliteDatabase(_sqlite_path(url), node_id=node_id)
+    # Never show the rest of an address: it may hold a password.
+    if scheme in ("postgresql", "postgres"):
+        raise StoreUrlError(f"Stores on PostgreSQL are not supported yet; use one of {_FORMS}.")
+    raise StoreUrlError(f"The store address begins with {scheme[:20]!r}; it must be one of {_FORMS}.")
+
+
+def _sqlite_path(url: str) -> Path:
+    prefix = "sqlite:///"
+    name = url.removeprefix(prefix)
+    if not url.startswith(prefix) or name in ("", "/") or name.endswith("/"):
+        raise StoreUrlError(
+            f"The store address {url[:80]!r} names no file; write sqlite:///relative.db or sqlite:////absolute.db."
+        )
+    if name.startswith((":", "file:")) or "?" in name or "\0" in name:
+        raise StoreUrlError(
+            f"The store address {url[:80]!r} is not a plain file name; for a store in memory write memory:."
+        )
+    return Path(name)

@@ -1,0 +1,274 @@
+"""The scheduler, one promise at a time, and against a naive interpreter on random graphs."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.graphs import graph, play
+
+from agentflow.graph import Graph
+from agentflow.schedule import (
+    MAX_DISPATCHES,
+    CancelNode,
+    DeadlinePassed,
+    EndRun,
+    Failure,
+    NodeFailed,
+    NodeLost,
+    NodeRefused,
+    NodeSucceeded,
+    RunStarted,
+    StartNode,
+    initial,
+    step,
+)
+
+
+def started(**fields: Any) -> RunStarted:
+    return RunStarted(request=fields, fields={**fields, "trace_id": "t"})
+
+
+def done(node: str, value: Any = 1) -> NodeSucceeded:
+    return NodeSucceeded(node, {"out": value})
+
+
+def failed(node: str) -> NodeFailed:
+    return NodeFailed(node, Failure("broke", attempts=2))
+
+
+def starts(commands: list[Any]) -> list[str]:
+    return [command.node for command in commands if isinstance(command, StartNode)]
+
+
+def the_end(commands: list[Any]) -> Any:
+    [end] = [command.end for command in commands if isinstance(command, EndRun)]
+    return end
+
+
+def test_a_node_starts_when_its_own_inputs_are_settled_and_waits_for_no_level():
+    comb = graph("_input.x -> a", "a -> slow", "a -> quick", "quick -> after", "slow -> end.s", "after -> end.a", "end -> _output")
+    _, commands = play(comb, started(x=1), done("a"), done("quick"))
+    assert starts(commands) == ["after"]
+
+
+def test_independent_nodes_start_at_once():
+    _, commands = play(graph("_input.x -> a", "_input.x -> b", "a -> _output", "b -> _output"), started(x=1))
+    assert starts(commands) == ["a", "b"]
+
+
+def test_an_edge_whose_condition_is_false_carries_nothing_and_skips_the_branch_behind_it():
+    branch = graph("_input.x -> a", "a -> hot.in if out > 5", "hot -> hotter", "hotter -> _output", "a -> cold if out <= 5", "cold -> _output")
+    state, commands = play(branch, started(x=1), done("a", 3))
+    assert starts(commands) == ["cold"]
+    state, commands = step(state, done("cold", "fine"))
+    assert the_end(commands).output == "fine"
+    assert state.settled == {"a": "succeeded", "hot": "skipped", "hotter": "skipped", "cold": "succeeded"}
+
+
+def test_a_condition_sees_the_source_port_value_and_the_context():
+    check = graph("_input.x -> a", "a -> b if out == value and context.user == 'u1'", "b -> _output")
+    _, commands = play(check, started(x=1, user="u1"), done("a", 7))
+    assert starts(commands) == ["b"]
+
+
+def test_a_condition_that_raises_fails_the_run_and_names_the_edge():
+    _, commands = play(graph("_input.x -> a", "a -> b if out['k'] > 1", "b -> _output"), started(x=1), done("a", {}))
+    end = the_end(commands)
+    assert end.code == "condition_failed"
+    assert "edges[1] from 'a' to 'b'" in end.message
+
+
+def test_optional_inputs_without_a_live_edge_are_none():
+    optional = graph("_input.x -> a", "_input.y -> a.extra", "a -> _output", optional=["a.extra"])
+    _, [command] = play(optional, started(x=1))
+    assert command.inputs == {"in": 1, "extra": None}
+
+
+def test_an_absent_request_field_makes_its_edges_dead():
+    _, commands = play(graph("_input.y -> a", "a -> _output"), started(x=1))
+    assert the_end(commands).code == "no_output"
+
+
+def test_two_live_edges_into_one_input_fail_the_target_node():
+    merge = graph("_input.x -> a", "_input.x -> b", "a -> c", "b -> c", "c.err -> d", "c -> _output", "d -> _output")
+    state, commands = play(merge, started(x=1), done("a"), done("b"))
+    assert starts(commands) == ["d"]
+    assert state.settled["c"] == "failed"
+    assert "c.in" in state.failures["c"].reason
+
+
+def test_a_caught_failure_is_a_value_and_kills_the_normal_outputs():
+    caught = graph("_input.x -> a", "a -> b", "b -> _output", "a.err -> sorry", "sorry -> _output")
+    state, [command] = play(caught, started(x=1), failed("a"))
+    assert command == StartNode("sorry", {"in": {"reason": "broke", "node": "a", "type": "error", "attempts": 2}}, 1)
+    assert state.settled["b"] == "skipped"
+
+
+def test_an_uncaught_failure_ends_the_run_and_cancels_what_is_running():
+    plain = graph("_input.x -> a", "_input.x -> b", "a -> _output", "b -> _output")
+    _, commands = play(plain, started(x=1), failed("a"))
+    assert CancelNode("b") in commands
+    end = the_end(commands)
+    assert (end.code, end.node) == ("node_failed", "a")
+    assert "'a'" in end.message
+
+
+def test_the_first_live_edge_in_the_order_of_the_list_makes_the_answer():
+    first = graph("_input.x -> a", "_input.x -> b", "b -> _output", "a -> _output")
+    _, commands = play(first, started(x=1), done("a", "a"), done("b", "b"))
+    assert the_end(commands).output == "b"
+
+
+def test_named_answers_build_an_object_of_the_live_ones():
+    named = graph("_input.x -> a", "a -> _output.yes if out", "a -> _output.no if not out", "a -> _output.raw")
+    _, commands = play(named, started(x=1), done("a", 0))
+    assert the_end(commands).output == {"no": 0, "raw": 0}
+
+
+def test_the_answer_waits_for_every_needed_node():
+    tail = graph("_input.x -> a", "a -> _output", "a -> writes")
+    state, commands = play(tail, started(x=1), done("a"))
+    assert starts(commands) == ["writes"]
+    _, commands = step(state, done("writes"))
+    assert the_end(commands).output == 1
+
+
+def test_a_lost_node_is_dispatched_at_most_twice_again():
+    lonely = graph("_input.x -> a", "a -> _output")
+    events: list[Any] = [started(x=1)]
+    for dispatch in range(2, MAX_DISPATCHES + 1):
+        events.append(NodeLost("a", "died"))
+        _, [command] = play(lonely, *events)
+        assert command == StartNode("a", {"in": 1}, dispatch)
+    _, commands = play(lonely, *events, NodeLost("a", "died"))
+    assert the_end(commands).code == "node_lost"
+
+
+def test_a_lost_node_with_side_effects_is_not_dispatched_again():
+    writer = graph("_input.x -> a", "a -> _output", unrepeatable=["a"])
+    _, commands = play(writer, started(x=1), NodeLost("a", "died"))
+    assert starts(commands) == []
+    assert the_end(commands).code == "node_lost"
+
+
+def test_a_refused_node_ends_the_run_with_the_reason_and_when_to_try_again():
+    refused = NodeRefused("a", "overloaded", "its queue is full", 2.5)
+    end = the_end(play(graph("_input.x -> a", "a -> _output"), started(x=1), refused)[1])
+    assert (end.code, end.retry_after, end.node) == ("overloaded", 2.5, "a")
+
+
+def test_the_deadline_ends_the_run_and_names_the_nodes_that_were_running():
+    _, commands = play(graph("_input.x -> slow", "slow -> _output"), started(x=1), DeadlinePassed())
+    assert commands[0] == CancelNode("slow")
+    end = the_end(commands)
+    assert end.code == "deadline_exceeded"
+    assert "'slow'" in end.message
+
+
+def test_events_after_the_end_and_doubled_reports_change_nothing():
+    chain = graph("_input.x -> a", "a -> b", "b -> _output")
+    once, _ = play(chain, started(x=1), done("a"))
+    twice, commands = step(once, done("a", "other"))
+    assert (twice, commands) == (once, [])
+    over, _ = step(once, done("b"))
+    assert step(over, done("b", 2)) == (over, [])
+
+
+def test_a_flow_without_nodes_answers_from_the_request():
+    assert the_end(play(graph("_input.x -> _output"), started(x=5))[1]).output == 5
+    assert the_end(play(graph("_input -> _output"), started(x=5))[1]).output == {"x": 5}
+
+
+def test_a_chain_of_ten_thousand_skipped_nodes_settles_in_one_step():
+    edges = ["_input.x -> n0", *(f"n{i} -> n{i + 1}" for i in range(10_000)), "n10000 -> _output", "_input.y -> _output"]
+    _, commands = play(graph(*edges), started(y="short cut"))
+    assert the_end(commands).output == "short cut"
+
+
+# -- against a naive interpreter ---------------------------------------------------------------------------------------
+
+BEHAVIOURS = st.sampled_from(["succeed", "succeed", "succeed", "fail"])
+
+
+@st.composite
+def random_graphs(draw: st.DrawFn) -> tuple[Graph, dict[str, str]]:
+    names = [f"n{number}" for number in range(draw(st.integers(1, 7)))]
+    edges: list[str] = []
+    optional: set[str] = set()
+    for number, name in enumerate(names):
+        for port in range(draw(st.integers(0, 3))):
+            source = draw(st.sampled_from(["_input.x", "_input.absent", *names[:number]]))
+            if source in names and draw(st.booleans()) and draw(st.booleans()):
+                source += ".err"
+            condition = draw(st.sampled_from(["", "", " if True", " if False"]))
+            edges.append(f"{source} -> {name}.p{port}{condition}")
+            if draw(st.booleans()):
+                optional.add(f"{name}.p{port}")
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3)):
+        edges.append(f"{name} -> _output")
+    return graph(*edges, optional=optional, alone=names), {name: draw(BEHAVIOURS) for name in names}
+
+
+def expected(target: Graph, behaviour: dict[str, str]) -> tuple[dict[str, str], set[str]]:
+    """What becomes of each node when nothing ever aborts, and which failures nobody handles."""
+    status: dict[str, str] = {}
+    live: set[int] = set()
+
+    def settle(source: str | None, ports: set[str]) -> None:
+        for each in target.wires:
+            if each.source == source and (each.source_port or "") in ports:
+                if each.condition is None or each.condition.source == "True":
+                    live.add(each.index)
+
+    settle(None, {"x"})
+    for name, node in target.nodes.items():
+        fed = {each.target_port for each in target.wires if each.target == name and each.index in live}
+        if any(port.name not in fed and not port.optional for port in node.inputs):
+            status[name] = "skipped"
+        elif behaviour[name] == "fail":
+            status[name] = "failed"
+            settle(name, {"err"})
+        else:
+            status[name] = "succeeded"
+            settle(name, {"out"})
+    wired = {each.source for each in target.wires if each.from_error}
+    return status, {name for name, what in status.items() if what == "failed" and name not in wired}
+
+
+@given(random_graphs(), st.integers())
+def test_any_order_of_completion_gives_what_a_naive_interpreter_gives(case: tuple[Graph, dict[str, str]], seed: int):
+    target, behaviour = case
+    want, unhandled = expected(target, behaviour)
+    rng = random.Random(seed)
+    state, commands = step(initial(target), started(x=1))
+    running: list[str] = []
+    while state.end is None:
+        running += starts(commands)
+        node = running.pop(rng.randrange(len(running)))
+        event = failed(node) if behaviour[node] == "fail" else done(node, node)
+        state, commands = step(state, event)
+    if unhandled:
+        assert state.end.code == "node_failed"
+        assert state.end.node in unhandled
+        return
+    assert dict(state.settled) == want
+    answers = [each.source for each in target.incoming.get(None, ()) if want[each.source or ""] == "succeeded"]
+    assert state.end.code == (None if answers else "no_output")
+    assert state.end.output == (answers[0] if answers else None)
+
+
+@given(random_graphs())
+def test_a_step_leaves_the_state_before_it_untouched(case: tuple[Graph, dict[str, str]]):
+    target, _ = case
+    state = initial(target)
+    snapshot = copy.deepcopy((state.unsettled, state.carried, state.running, state.settled))
+    after, commands = step(state, started(x=1))
+    assert (state.unsettled, state.carried, state.running, state.settled) == snapshot
+    for node in starts(commands):
+        snapshot = copy.deepcopy((after.unsettled, after.carried, after.running, after.settled))
+        step(after, done(node))
+        assert (after.unsettled, after.carried, after.running, after.settled) == snapshot

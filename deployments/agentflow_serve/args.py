@@ -1,10 +1,12 @@
 """What a serve config says to the app builder under `args`, and what each replica is told of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentflow.ir import Placement
+from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code import CodeMode
 
@@ -32,13 +34,21 @@ class AppArgs(BaseModel):
     sim_script: str | dict[str, Any] | None = None
 
 
+def parse_args(data: Mapping[str, Any]) -> AppArgs:
+    """The arguments as a serve config writes them. Raises AppInvalid that names every key that is wrong."""
+    try:
+        return AppArgs.model_validate(data)
+    except ValidationError as exc:
+        known = ", ".join(AppArgs.model_fields)
+        problems = "; ".join(f"args.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
+        raise AppInvalid(f"the serve config's args are wrong: {problems} (args has: {known})") from exc
+
+
 class ProcessSettings(BaseModel):
     """What a process needs to run nodes: the arguments with every file read, so that pods need none."""
 
     model_config = ConfigDict(frozen=True)
 
-    app_name: str
-    flow_name: str
     llmhub: dict[str, Any] | None
     store: str
     code: CodeMode

@@ -32,8 +32,6 @@ def app(args: AppArgs) -> Application:
     inputs = read_inputs(args)
     planned = inputs.plan
     process = ProcessSettings(
-        app_name=planned.name,
-        flow_name=planned.name,
         llmhub=inputs.llmhub.model_dump(mode="json") if inputs.llmhub else None,
         store=args.store,
         code=args.code,

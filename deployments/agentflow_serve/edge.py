@@ -65,7 +65,7 @@ class Edge:
         except ClientLeft:
             return
         except RequestRefused as refusal:
-            await reply.refuse(refusal, receive, drop_bytes=self._limits.max_body_bytes)
+            await reply.refuse(refusal, receive)
         finally:
             self._in_flight -= counted
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-import agentflow.load
-from agentflow.ir import Flow, ModelRef
+from agentflow import from_mapping, load
+from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
-from agentflow.settings import node_settings, roles_of
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
-from flow_runtime.models import SIM
+from flow_runtime.hub_models import needs_sim
 
 if TYPE_CHECKING:
     from llmhub_runtime.models import RuntimeConfig
@@ -33,7 +32,8 @@ class AppInputs:
 def read_inputs(args: AppArgs) -> AppInputs:
     """Read every file that the arguments name.
 
-    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, AppInvalid where they do not fit.
+    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, UnknownRoleError or AppInvalid
+    where the two do not fit.
     """
     flow = _flow(args.flow)
     llmhub = _llmhub(args.llmhub)
@@ -48,7 +48,7 @@ def read_inputs(args: AppArgs) -> AppInputs:
 
 
 def _flow(flow: str | dict[str, Any]) -> Flow:
-    loaded = agentflow.load.load(_path(flow)) if isinstance(flow, str) else agentflow.load.from_mapping(flow)
+    loaded = load(_path(flow)) if isinstance(flow, str) else from_mapping(flow)
     return loaded.flow
 
 
@@ -61,20 +61,12 @@ def _llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
 
 
 def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None) -> bool:
-    models = {node: node_settings(flow, spec).model for node, spec in flow.nodes.items() if spec.prompt}
-    if llmhub is None:
-        if models:
-            raise AppInvalid(f"node '{next(iter(models))}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
-        return False
-    providers = {model.provider for model in models.values() if isinstance(model, ModelRef)}
-    for role in sorted(roles_of(flow)):
-        binding = llmhub.roles.get(role) or llmhub.defaults
-        if binding is None:
-            known = ", ".join(llmhub.roles) or "none"
-            raise AppInvalid(f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}")
-        providers.add(binding.provider)
-    own = llmhub.providers.get(SIM)
-    return SIM in providers and (own is None or own.api_base is None)
+    if llmhub is not None:
+        return needs_sim(flow, llmhub)
+    prompts = [node for node, spec in flow.nodes.items() if spec.prompt]
+    if prompts:
+        raise AppInvalid(f"node '{prompts[0]}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
+    return False
 
 
 def _path(name: str) -> Path:

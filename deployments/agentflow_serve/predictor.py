@@ -51,8 +51,9 @@ class Predictor:
         self._spec = spec
         self._plan = plan(Flow.model_validate(spec.flow))
         self._stack = AsyncExitStack()
-        self._ledger = SharedState(spec.process.app_name)
-        self._health = GraphHealth(spec.process.app_name)
+        app_name = serve.get_replica_context().app_name
+        self._ledger = SharedState(app_name)
+        self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
         parts = await open_parts(self._stack, spec.process, inline, locate_sim=sim_locator(sim))

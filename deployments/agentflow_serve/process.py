@@ -6,9 +6,12 @@ import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 
+from ray import serve
+
 from agentflow.ir import Node
 from agentflow_serve.args import ProcessSettings
-from flow_runtime.models import HubModels, Models
+from flow_runtime.hub_models import HubModels
+from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
@@ -23,6 +26,8 @@ async def open_parts(
 ) -> NodeParts:
     """The parts that these nodes need; what is opened is closed with `stack`."""
     clock = SystemClock()
+    resources = OperationResources()
+    stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and any(node.prompt for node in nodes):
         models = await _open_models(stack, settings, locate_sim)
@@ -32,7 +37,7 @@ async def open_parts(
         models=models,
         state=StateBackends({name: await _open_state(stack, settings, name) for name in sorted(backends)}),
         operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
-        operation_resources=await stack.enter_async_context(OperationResources()),
+        operation_resources=resources,
         code=settings.code,
     )
 
@@ -50,6 +55,6 @@ async def _open_state(stack: AsyncExitStack, settings: ProcessSettings, backend:
     if backend == "memory":
         from agentflow_serve.session_ledger import SharedState
 
-        return SharedState(settings.app_name)
+        return SharedState(serve.get_replica_context().app_name)
     database = await stack.enter_async_context(open_database(settings.store, node_id=socket.gethostname()))
     return await StoredState.open(database, SystemClock())

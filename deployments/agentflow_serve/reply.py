@@ -14,7 +14,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LINGER_S = 1.0  # how long an unwanted body is read and dropped, so that its sender gets to see the refusal
+# How much of an unwanted body is read and dropped, so that its sender gets to see the refusal.
+LINGER_S = 1.0
+LINGER_BYTES = 8 * 1024 * 1024
 
 
 class Reply:
@@ -44,8 +46,8 @@ class Reply:
         await self._pass_on(head)
         await self._pass_on({"type": "http.response.body", "body": body})
 
-    async def refuse(self, refusal: RequestRefused, receive: Receive, *, drop_bytes: int) -> None:
-        """Answers with `refusal`, then drops up to `drop_bytes` of a body that nobody has read.
+    async def refuse(self, refusal: RequestRefused, receive: Receive) -> None:
+        """Answers with `refusal`, then drops a bounded part of a body that nobody has read.
 
         A connection that is closed on unread data is reset, and a reset can overtake the answer.
         """
@@ -58,7 +60,7 @@ class Reply:
         await self._pass_on({"type": "http.response.body", "body": body, "more_body": True})
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                await _drop(receive, max_bytes=drop_bytes)
+                await _drop(receive)
         await self._pass_on({"type": "http.response.body", "body": b""})
 
     async def _pass_on(self, message: Message) -> None:
@@ -80,9 +82,9 @@ class Reply:
         return {"type": "http.response.start", "status": answer.status, "headers": raw}, body
 
 
-async def _drop(receive: Receive, *, max_bytes: int) -> None:
+async def _drop(receive: Receive) -> None:
     dropped = 0
-    while dropped <= max_bytes:
+    while dropped <= LINGER_BYTES:
         message = await receive()
         dropped += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body", False):

@@ -244,7 +244,9 @@ def fit_items(meter: Meter, size: int) -> None:
 
 def shown(value: Any) -> str:
     """A short form of a value for a message."""
-    short = repr(value) if type(value) in _FLAT else kind_of(value)
+    short = kind_of(value)
+    if type(value) in _FLAT and not (isinstance(value, int) and value.bit_length() > MAX_BITS):
+        short = repr(value[:60]) if isinstance(value, str) else repr(value)
     return short if len(short) <= 60 else short[:57] + "..."
 
 

@@ -166,7 +166,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "Edge": {
             "from": "node.port, or node where it has one output; _input.field for a request field.",
             "to": "node.port, or node where it has one input; _output or _output.name for the answer.",
-            "condition": "An expression over the source port's name, value and context; if false, nothing flows.",
+            "condition": "Over the source port's name, value and context; if it is false, nothing flows.",
             "transform": _LATER + "edges carry values as they are.",
         },
         "InputField": {

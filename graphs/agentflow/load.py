@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -162,7 +162,7 @@ def _refused(file: str, code: str, message: str, hint: str, *, before: str = "")
 
 
 @contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
+def _garbage_collection_paused() -> Generator[None]:
     """Loading makes many objects and no garbage: collecting meanwhile doubled the time for 2,500 nodes."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agentflow.ir import Flow, ModelRef, Node
+from agentflow.wiring import request_fields
 
 Number = TypeVar("Number", int, float)
 
@@ -19,7 +20,7 @@ class NodeSettings:
     """`attempts` counts every attempt (IR.md Q16). `timeout_s` bounds each attempt on its own (Q17).
 
     `concurrency` is per process, None where the flow leaves it open. `model` is a role name or a model named
-    in the flow; None for a node without a prompt.
+    in the flow; None for a node without a prompt. `context_names` are the request fields that the flow knows.
     """
 
     timeout_s: float
@@ -29,6 +30,7 @@ class NodeSettings:
     model: str | ModelRef | None = None
     temperature: float | None = None
     max_tokens: int | None = None
+    context_names: frozenset[str] = frozenset()
 
 
 def node_settings(flow: Flow, node: Node) -> NodeSettings:
@@ -43,6 +45,7 @@ def node_settings(flow: Flow, node: Node) -> NodeSettings:
         model=(prompt.role or prompt.model or defaults.role) if prompt else None,
         temperature=_optional(prompt.temperature, defaults.temperature) if prompt else None,
         max_tokens=_optional(prompt.max_tokens, defaults.max_tokens) if prompt else None,
+        context_names=request_fields(flow),
     )
 
 

@@ -37,7 +37,8 @@ class Missing(StrictUndefined):
             return self._undefined_hint
         if self._undefined_obj is missing:
             return f"'{self._undefined_name}' has no value"
-        return f"{kind_of(self._undefined_obj)} has no {bounded.shown(self._undefined_name)}"
+        part = "key" if is_object(self._undefined_obj) else "element"
+        return f"{kind_of(self._undefined_obj)} has no {part} {bounded.shown(self._undefined_name)}"
 
 
 def lookup(value: Any, key: Any) -> Any:

@@ -8,7 +8,7 @@ whose names no template can write.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 from jinja2 import nodes
 
@@ -171,13 +171,10 @@ class Grammar:
 
     def _literal(self, node: nodes.Expr) -> None:
         match node:
-            case (
-                nodes.Neg(node=nodes.Const(value=int() | float()))
-                | nodes.Pos(node=nodes.Const(value=int() | float()))
-            ):
-                _check_constant(node.node)
             case nodes.Const():
                 _check_constant(node)
+            case nodes.Neg() | nodes.Pos():
+                _check_signed(node)
             case nodes.List() | nodes.Tuple():
                 for item in node.items:
                     self._nested_literal(item)
@@ -185,8 +182,6 @@ class Grammar:
                 for pair in node.items:
                     self._nested_literal(pair.key)
                     self._nested_literal(pair.value)
-            case nodes.Neg() | nodes.Pos():
-                raise _error(node, "a sign can only stand before a number; templates do no arithmetic")
             case _:
                 raise _error(node, "an array or object written in a template holds constants only")
 
@@ -269,8 +264,11 @@ def _counted(name: str, node: nodes.Node, *arguments: nodes.Expr) -> nodes.Filte
     return counted
 
 
-def _is_number(node: nodes.Expr) -> TypeGuard[nodes.Const]:
-    return isinstance(node, nodes.Const) and isinstance(node.value, (int, float))
+def _check_signed(node: nodes.Neg | nodes.Pos) -> None:
+    number = node.node
+    if not isinstance(number, nodes.Const) or not isinstance(number.value, (int, float)):
+        raise _error(node, "a sign can only stand before a number; templates do no arithmetic")
+    _check_constant(number)
 
 
 def _check_constant(node: nodes.Const) -> None:

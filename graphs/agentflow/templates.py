@@ -39,6 +39,8 @@ MAX_WORK = 1_000_000
 _ALL_FILTERS = {**FILTERS, **COUNTING_FILTERS}
 _ODD_ESCAPE = re.compile(r"""\\(?![\\'"abfnrtv0-3\n]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})""")
 
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -74,7 +76,7 @@ class Template:
                     raise LimitExceeded(f"a rendered text may have at most {MAX_OUTPUT} characters")
                 pieces.append(piece)
         except _FAULTS as exc:
-            raise _failed(body, exc) from exc
+            raise _failed(self.source, _line(body, exc.__traceback__), exc) from exc
         return "".join(pieces)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -191,16 +193,17 @@ def _check_tokens(environment: _Sandbox, source: str) -> None:
             raise TemplateError(f"the template is wrong at line {line}: {reason}", line=line)
 
 
-def _failed(body: jinja2.Template, exc: BaseException) -> TemplateFailed:
-    line = _line(body, exc.__traceback__)
+def _failed(source: str, line: int, exc: BaseException) -> TemplateFailed:
     match exc:
         case RecursionError():
             cause = "a value is nested too deeply"
         case OverflowError():
             cause = "a number is too large"
+        case ZeroDivisionError():
+            cause = "it divides by zero"
         case _:
             cause = shortened(str(exc)) or type(exc).__name__
-    where = f" at line {line}" if line else ""
+    where = f" at line {line} (`{shortened(_NEWLINE.split(source)[line - 1].strip())}`)" if line else ""
     return TemplateFailed(f"the template failed{where}: {cause}", line=line, cause=cause)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from agentflow.findings import Finding, PathStep, Place
@@ -15,12 +16,22 @@ MAX_FINDINGS = 100
 """A hostile file could hold a defect in every byte; a person reads the first few."""
 
 
+_NO_KEYS: Mapping[str, Spot] = MappingProxyType({})
+
+
 class Spot(NamedTuple):
     """Where something stands in the text, counted from 0: a key with its value, or an element of a list."""
 
     line: int
     column: int
-    inner: Mapping[str, Spot] | Sequence[Spot] | None = None
+    keys: Mapping[str, Spot]
+    elements: Sequence[Spot]
+
+    def step(self, step: PathStep) -> Spot | None:
+        """What stands one step further in, if it does."""
+        if isinstance(step, str):
+            return self.keys.get(step)
+        return self.elements[step] if step < len(self.elements) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +49,10 @@ class Tree:
             return None
         spot = self.root
         for step in path:
-            inner = spot.inner
-            if (isinstance(step, str) and isinstance(inner, Mapping) and step in inner) or (
-                isinstance(step, int) and isinstance(inner, Sequence) and step < len(inner)
-            ):
-                spot = inner[step]
-            else:
+            inner = spot.step(step)
+            if inner is None:
                 break
+            spot = inner
         return Place(self.file, spot.line + 1, spot.column + 1)
 
 
@@ -54,15 +62,16 @@ class TreeRejectedError(Exception):
 
 @dataclass(slots=True)
 class _Frame:
-    """An open mapping or list, and where its parent put it."""
+    """An open mapping or list; `key` is the key that waits for its value."""
 
     data: dict[str, Any] | list[Any]
-    spots: dict[str, Spot] | list[Spot]
     line: int
     column: int
+    keys: dict[str, Spot] = field(default_factory=dict[str, Spot])
+    elements: list[Spot] = field(default_factory=list[Spot])
     key: str | None = None
-    seen_line: int = 0
-    seen_column: int = 0
+    key_line: int = 0
+    key_column: int = 0
 
 
 @dataclass(slots=True)
@@ -85,34 +94,31 @@ class TreeBuilder:
         if len(self._stack) >= MAX_DEPTH:
             message = f"the file is nested more than {MAX_DEPTH} levels deep"
             self.reject("too-deep", message, "flatten it; no flow needs that", line, column)
-        spots: dict[str, Spot] | list[Spot] = {} if isinstance(data, dict) else []
-        self._stack.append(_Frame(data, spots, line, column))
+        self._stack.append(_Frame(data, line, column))
 
     def close(self) -> None:
         """The innermost mapping or list ends."""
         frame = self._stack.pop()
-        self._put(frame.data, frame.line, frame.column, frame.spots)
+        self._put(frame.data, frame.line, frame.column, frame.keys, frame.elements)
 
     def scalar(self, value: Any, line: int, column: int) -> None:
         """A text, number, boolean or null: a key where one is due, else a value."""
         self._count(line, column)
         if isinstance(value, str) and not value.isascii() and has_surrogate(value):
-            self.report(
-                "not-utf-8",
-                "half of a surrogate pair is not text",
-                "write the character itself",
-                line,
-                column,
-            )
+            hint = "write the character itself"
+            self.report("not-utf-8", "half of a surrogate pair is not text", hint, line, column)
         if self.expects_key:
             self._key(value, line, column)
         else:
-            self._put(value, line, column, None)
+            self._put(value, line, column, _NO_KEYS, ())
 
     @property
     def expects_key(self) -> bool:
         """Whether the next value is a key of the innermost mapping."""
-        return bool(self._stack) and self._stack[-1].key is None and isinstance(self._stack[-1].data, dict)
+        if not self._stack:
+            return False
+        frame = self._stack[-1]
+        return frame.key is None and type(frame.data) is dict
 
     def report(self, code: str, message: str, hint: str, line: int, column: int) -> None:
         """Note a finding here and go on, until there are too many."""
@@ -137,27 +143,27 @@ class TreeBuilder:
             self.report("bad-key", f"the key {text} is not text", f'write "{text}" in quotes', line, column)
             value = text
         if value in frame.data:
-            assert isinstance(frame.spots, dict)
             message = f"the key '{shortened(value)}' stands here twice"
             hint = (
-                f"it is also on line {frame.spots[value].line + 1}; keep one" if self.is_text else "keep one"
+                f"it is also on line {frame.keys[value].line + 1}; keep one" if self.is_text else "keep one"
             )
             self.report("duplicate-key", message, hint, line, column)
-        frame.key, frame.seen_line, frame.seen_column = value, line, column
+        frame.key, frame.key_line, frame.key_column = value, line, column
 
-    def _put(self, value: Any, line: int, column: int, inner: dict[str, Spot] | list[Spot] | None) -> None:
+    def _put(
+        self, value: Any, line: int, column: int, keys: Mapping[str, Spot], elements: Sequence[Spot]
+    ) -> None:
         if not self._stack:
-            self.data, self.root = value, Spot(line, column, inner)
+            self.data, self.root = value, Spot(line, column, keys, elements)
             return
         frame = self._stack[-1]
         if isinstance(frame.data, list):
             frame.data.append(value)
-            assert isinstance(frame.spots, list)
-            frame.spots.append(Spot(line, column, inner))
+            frame.elements.append(Spot(line, column, keys, elements))
         else:
-            assert frame.key is not None and isinstance(frame.spots, dict)
+            assert frame.key is not None
             frame.data[frame.key] = value
-            frame.spots[frame.key] = Spot(frame.seen_line, frame.seen_column, inner)
+            frame.keys[frame.key] = Spot(frame.key_line, frame.key_column, keys, elements)
             frame.key = None
 
     def _count(self, line: int, column: int) -> None:

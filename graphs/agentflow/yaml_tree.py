@@ -42,32 +42,25 @@ def _events(text: str, reader: Any) -> Iterator[Any]:
 
 
 def _take(builder: TreeBuilder, event: Any) -> None:
+    mark = event.start_mark
     match event:
         case yaml.ScalarEvent():
-            _refuse_extras(builder, event)
-            builder.scalar(_value(builder, event), event.start_mark.line, event.start_mark.column)
+            builder.scalar(_value(builder, event), mark.line, mark.column)
         case yaml.MappingStartEvent():
             _refuse_extras(builder, event)
-            builder.open({}, event.start_mark.line, event.start_mark.column)
+            builder.open({}, mark.line, mark.column)
         case yaml.SequenceStartEvent():
             _refuse_extras(builder, event)
-            builder.open([], event.start_mark.line, event.start_mark.column)
-        case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+            builder.open([], mark.line, mark.column)
+        case yaml.CollectionEndEvent():
             builder.close()
         case yaml.AliasEvent():
-            _report(
-                builder,
-                event,
-                "yaml-alias",
-                f"the alias *{event.anchor} is not allowed",
-                "write the value out",
-            )
-            builder.scalar("", event.start_mark.line, event.start_mark.column)
-        case yaml.DocumentStartEvent():
-            if builder.root is not None:
-                hint = "one file holds one flow; remove everything from this --- on"
-                _report(builder, event, "yaml-documents", "a second document begins here", hint)
-                raise TreeRejectedError
+            message = f"the alias *{event.anchor} is not allowed"
+            builder.report("yaml-alias", message, "write the value out", mark.line, mark.column)
+            builder.scalar("", mark.line, mark.column)
+        case yaml.DocumentStartEvent() if builder.root is not None:
+            hint = "one file holds one flow; remove everything from this --- on"
+            builder.reject("yaml-documents", "a second document begins here", hint, mark.line, mark.column)
         case _:
             pass
 
@@ -86,6 +79,8 @@ def _refuse_extras(builder: TreeBuilder, event: Any) -> None:
 
 
 def _value(builder: TreeBuilder, event: Any) -> Any:
+    if event.anchor is not None or event.tag is not None:
+        _refuse_extras(builder, event)
     if event.style:
         return event.value
     if event.value == "<<" and builder.expects_key:

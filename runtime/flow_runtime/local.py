@@ -11,7 +11,8 @@ from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
 from flow_runtime.call import NodeCall
 from flow_runtime.code import CodeMode
-from flow_runtime.models import HubModels, Models
+from flow_runtime.hub_models import local_models
+from flow_runtime.models import Models
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.runner import FlowRunner
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
     from llmhub_runtime.hub import LLMHub
 
 
+@dataclass(frozen=True, slots=True)
+class LocalSettings:
+    """`store` is opened only for a flow that keeps state in it; `code` and `allow_hosts` as in the serve config."""
+
+    store: str = "sqlite:///agentflow.sqlite"
+    code: CodeMode = "inline"
+    allow_hosts: tuple[str, ...] = ()
+    clock: Clock = field(default_factory=SystemClock)
+    ids: IdSource = field(default_factory=RandomIds)
+
+
 class LocalDispatch:
     """Calls node bodies of this process."""
 
@@ -36,38 +48,26 @@ class LocalDispatch:
         return await self._bodies[node].run(inputs, call)
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSettings:
-    """`store` is opened only for a flow that keeps state in it; `allow_hosts` as in the serve config."""
-
-    store: str = "sqlite:///agentflow.sqlite"
-    code: CodeMode = "inline"
-    allow_hosts: tuple[str, ...] = ()
-    clock: Clock = field(default_factory=SystemClock)
-    ids: IdSource = field(default_factory=RandomIds)
-
-
 class LocalFlow:
-    """An async context manager that gives a FlowRunner.
+    """An async context manager that gives a FlowRunner. `models` may be left out for a flow without prompts."""
 
-    `hub` stays its owner's to close. A `sim` provider without an address gets a simulated model of its own,
-    as a child process that ends with the context.
-    """
-
-    def __init__(self, flow: Flow, *, hub: LLMHub | None = None, settings: LocalSettings | None = None) -> None:
+    def __init__(
+        self, flow: Flow, *, models: Models | None = None, settings: LocalSettings | None = None
+    ) -> None:
         self._plan = plan(flow)
-        self._hub = hub
+        self._models = models
         self._settings = settings or LocalSettings()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> FlowRunner:
+        settings = self._settings
         async with AsyncExitStack() as stack:
-            settings = self._settings
-            resources = await stack.enter_async_context(OperationResources())
+            resources = OperationResources()
+            stack.push_async_callback(resources.aclose)
             state = StateBackends(await self._state_backends(stack))
             parts = NodeParts(
                 clock=settings.clock,
-                models=await self._models(stack),
+                models=self._models,
                 state=state,
                 operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
                 operation_resources=resources,
@@ -82,11 +82,6 @@ class LocalFlow:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
-
-    async def _models(self, stack: AsyncExitStack) -> Models | None:
-        if self._hub is None:
-            return None
-        return HubModels(self._hub, allow_hosts=self._settings.allow_hosts)
 
     async def _state_backends(self, stack: AsyncExitStack) -> dict[str, StateBackend]:
         urls = {"memory": "memory:", "store": self._settings.store}
@@ -112,6 +107,15 @@ async def run(
     deadline_s: float | None = None,
     observe: Observer | None = None,
 ) -> RunReport:
-    """Run one request through a flow in this process and report. `hub` is needed by flows with prompts."""
-    async with LocalFlow(flow, hub=hub, settings=settings) as runner:
+    """Run one request through a flow in this process and report.
+
+    `hub` is needed by flows with prompts and stays its owner's to close. A `sim` provider without an address
+    gets a simulated model of its own, as a child process that ends with the run.
+    """
+    settings = settings or LocalSettings()
+    async with AsyncExitStack() as stack:
+        models = None
+        if hub is not None:
+            models = await stack.enter_async_context(local_models(flow, hub, allow_hosts=settings.allow_hosts))
+        runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
         return await runner.run(request, deadline_s=deadline_s, observe=observe)

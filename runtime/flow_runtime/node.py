@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from agentflow.ir import Code, Declarative, ModelRef, Node
+from agentflow.ir import Code, Declarative, ModelRef, Node, State
 from agentflow.settings import NodeSettings
 from flow_runtime.attempts import Attempted, attempt, once
 from flow_runtime.bindings import OutputBinder
@@ -64,7 +64,7 @@ class NodeBody:
         self._prompt = PromptLayer(node_id, node.prompt, settings, self._inputs) if node.prompt else None
         self._operation: BoundOperation | None = None
         self._code: CodeTransform | None = None
-        self._states = NodeStates(node_id, node.state, self._inputs, parts.state) if node.state else None
+        self._states = self._bind_state(node.state) if node.state else None
         self._slots = asyncio.Semaphore(settings.concurrency) if settings.concurrency else None
         self._stack = AsyncExitStack()
         match node.transform:
@@ -79,6 +79,15 @@ class NodeBody:
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
             case None:
                 pass
+
+    def _bind_state(self, state: State) -> NodeStates:
+        return NodeStates(
+            self.id,
+            state,
+            input_names=self._inputs,
+            context_names=self._settings.context_names,
+            backends=self._parts.state,
+        )
 
     async def __aenter__(self) -> NodeBody:
         if self._code is not None:

@@ -6,12 +6,12 @@ are JSON. The last write wins; `update` is a compare-and-set and loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agentflow.ir import State
-from agentflow.placeholders import compile_state_key
+from agentflow.state_keys import compile_state_key
 from flow_runtime.call import NodeCall
 from flow_runtime.errors import StateFailed
 from runtime_core.clock import Clock
@@ -127,10 +127,18 @@ class NoState:
 class NodeStates:
     """Opens the state of one node for one call after another; the bucket's name is compiled once."""
 
-    def __init__(self, node: str, state: State, input_names: tuple[str, ...], backends: StateBackends) -> None:
+    def __init__(
+        self,
+        node: str,
+        state: State,
+        *,
+        input_names: Collection[str],
+        context_names: Collection[str],
+        backends: StateBackends,
+    ) -> None:
         self._node = node
         self._state = state
-        self._key = compile_state_key(state.key, input_names, None)
+        self._key = compile_state_key(state.key, input_names, context_names)
         self._backend = backends.backend(state.backend)
 
     def open(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeState:

@@ -26,6 +26,11 @@ class BackgroundLoop:
         self._closed = False
 
     @property
+    def is_running(self) -> bool:
+        """Whether there is a thread to wait for."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
     def is_current(self) -> bool:
         """Whether the calling thread is the loop's own."""
         return threading.current_thread() is self._thread

@@ -93,7 +93,7 @@ def with_api_base(config: RuntimeConfig, provider: str, base: str) -> RuntimeCon
         changed = ProviderConfig(env_key=known.env_key, api_base=base, client_args=known.client_args)
     except ValidationError as exc:
         key = f"providers.{provider}.api_base"
-        raise ConfigError(f"{key} {exc.errors()[0]['msg']}.", key=key) from exc
+        raise ConfigError(f"{key} {first_problem(exc)[1]}.", key=key) from exc
     return config.model_copy(update={"providers": {**config.providers, provider: changed}})
 
 
@@ -190,6 +190,12 @@ def _validate(data: Any, positions: _Positions, name: str | None) -> RuntimeConf
         return RuntimeConfig.model_validate(data)
     except ValidationError as exc:
         raise _config_error(_problems(exc, positions), name) from exc
+
+
+def first_problem(exc: ValidationError) -> tuple[str | None, str]:
+    """The key and the sentence of a validation error's first problem, without the value that caused it."""
+    problem = _problems(exc, _Positions())[0]
+    return problem.key, problem.sentence
 
 
 def _problems(exc: ValidationError, positions: _Positions) -> list[_Problem]:

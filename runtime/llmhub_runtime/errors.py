@@ -1,6 +1,6 @@
 """What can go wrong between a role and an answer.
 
-    LLMHubRuntimeError
+    LLMHubRuntimeError (an AgentflowError)
     |- ConfigError              the configuration: what is wrong, in which file, line and key
     |- UnknownRoleError         no such role, and no defaults to serve it
     |- UnknownProviderError     a role names a provider that nobody knows
@@ -23,8 +23,10 @@ The original error stays on this side of a process boundary, as `__cause__`.
 
 from __future__ import annotations
 
+from runtime_core.errors import AgentflowError
 
-class LLMHubRuntimeError(Exception):
+
+class LLMHubRuntimeError(AgentflowError):
     """Base of everything that this package raises on purpose."""
 
 

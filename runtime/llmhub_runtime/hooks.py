@@ -11,10 +11,11 @@ import copy
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+
+from runtime_core.clock import Clock, SystemClock
 
 from .errors import StreamAbandonedError
 from .models import CallContext, CallResult, ResolvedCall
@@ -30,6 +31,7 @@ AfterHook = Callable[[CallResult], Awaitable[None] | None]
 class Hooks:
     before: BeforeHook | None = None
     after: AfterHook | None = None
+    clock: Clock = field(default_factory=SystemClock)
 
 
 class ObservedCall:
@@ -58,7 +60,7 @@ class ObservedCall:
     async def __aenter__(self) -> ObservedCall:
         if self._hooks.before is not None:
             await _run(self._hooks.before, self._context())
-        self._started = perf_counter()
+        self._started = self._hooks.clock.monotonic()
         return self
 
     async def __aexit__(
@@ -66,7 +68,7 @@ class ObservedCall:
     ) -> None:
         if self._hooks.after is None:
             return
-        duration_ms = (perf_counter() - self._started) * 1000
+        duration_ms = (self._hooks.clock.monotonic() - self._started) * 1000
         try:
             await _run(self._hooks.after, self._result(error, duration_ms))
         except Exception:

@@ -11,17 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
+
+from runtime_core.clock import Clock, SystemClock
+
 from .background import BackgroundLoop
 from .classify import translated
 from .clients import ClientPool, load_any_llm
-from .config_loader import load_runtime_config, with_api_base
+from .config_loader import first_problem, load_runtime_config, with_api_base
 from .endpoints import endpoint_of
 from .errors import ConfigError, EnvVarMissingError, HubClosedError, ModeMismatchError, UnsupportedModeError
 from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
@@ -42,23 +45,19 @@ _CALLABLE_MODES = CHAT_MODES | {LLMMode.EMBEDDING}
 _END = object()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class LLMHub:
     """Calls models by role. Exactly one of `config_path` and `config_obj` is given.
 
-    `strict_env` checks at once that every provider's `env_key` is set. `on_before_call` and `on_after_call`
-    are described in `hooks`. `api_bases` (provider id -> URL) overrides or supplements the configured
-    addresses, for servers whose address is known only when they start, such as the simulated model.
+    `strict_env` checks at once that every provider's `env_key` is set. The hooks are described in `hooks`.
+    `api_bases` (provider id -> URL) overrides or supplements the configured addresses, for servers whose
+    address is known only when they start, such as the simulated model. `fast_messages=False` takes every
+    message through the openai SDK's own conversion, which costs CPU and changes nothing on the wire.
 
-    One hub may be used from any number of threads and event loops. Close it with `close()`, `await aclose()`,
-    or by using it as a context manager; the sync methods share one private event loop in a thread.
+    One hub may be used from any number of threads and event loops; the sync methods share one private event
+    loop in a thread. Close it with `close()`, `await aclose()`, or as a context manager.
 
-    Every calling method takes a role name, or a `ResolvedCall` for a model that has no role (see `ad_hoc`),
-    raises ProviderCallError and its kinds for whatever the provider does, and LLMHubRuntimeError for the
-    rest.
+    Every calling method takes a role name, or a `ResolvedCall` for a model without one (see `ad_hoc`). It
+    raises ProviderCallError and its kinds for what the provider does, and LLMHubRuntimeError for the rest.
     """
 
     def __init__(
@@ -70,7 +69,8 @@ class LLMHub:
         on_after_call: AfterHook | None = None,
         *,
         api_bases: Mapping[str, str] | None = None,
-        now: Callable[[], datetime] = _utc_now,
+        fast_messages: bool = True,
+        clock: Clock | None = None,
     ) -> None:
         if (config_path is None) == (config_obj is None):
             raise ConfigError("LLMHub needs exactly one of config_path and config_obj.")
@@ -79,8 +79,9 @@ class LLMHub:
             self.set_api_base(provider, base)
         if strict_env:
             _check_environment(self._config)
-        self._hooks = Hooks(on_before_call, on_after_call)
-        self._now = now
+        self._clock = clock or SystemClock()
+        self._hooks = Hooks(on_before_call, on_after_call, self._clock)
+        self._fast_messages = fast_messages
         self._clients = ClientPool()
         self._background = BackgroundLoop("llmhub-sync")
         self._warned_roles: set[str] = set()
@@ -114,17 +115,22 @@ class LLMHub:
         """A chat call of a model without a role, to be given to a calling method in place of one.
 
         The provider must be under `providers` or known to any-llm. `api_base` must have been checked by the
-        caller; with another origin than the provider's own it gets no key.
+        caller; with another origin than the provider's own it gets no key. Raises ConfigError when a value is
+        not usable.
         """
-        return ResolvedCall(
-            role=f"{provider}/{model}",
-            provider=provider,
-            model=model,
-            mode=LLMMode.CHAT,
-            params=dict(params or {}),
-            api_base=api_base,
-            timeout_s=timeout_s,
-        )
+        try:
+            return ResolvedCall(
+                role=f"{provider}/{model}",
+                provider=provider,
+                model=model,
+                mode=LLMMode.CHAT,
+                params=dict(params or {}),
+                api_base=api_base,
+                timeout_s=timeout_s,
+            )
+        except ValidationError as exc:
+            key, sentence = first_problem(exc)
+            raise ConfigError(f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key) from exc
 
     async def acompletion(
         self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
@@ -133,12 +139,10 @@ class LLMHub:
         call = self._call(role, params_override, LLMMode.CHAT)
         async with ObservedCall(self._hooks, call, messages=messages) as observed:
             client, translate = await self._client(call)
+            arguments = self._chat_arguments(call, client, messages)
             with translate():
                 async with TimeBudget(time_limit(call)).spend():
-                    response = await client.acompletion(
-                        messages=[dict(message) for message in messages],
-                        **chat_arguments(call, client, stream=False),
-                    )
+                    response = await client.acompletion(**arguments)
             check_chat_answer(response, call)
             observed.response = response
             return response
@@ -150,12 +154,10 @@ class LLMHub:
         call = self._call(role, params_override, LLMMode.EMBEDDING)
         async with ObservedCall(self._hooks, call, inputs=input) as observed:
             client, translate = await self._client(call)
+            arguments = embedding_arguments(call, client, input)
             with translate():
                 async with TimeBudget(time_limit(call)).spend():
-                    response = await client.aembedding(
-                        inputs=input if isinstance(input, str) else list(input),
-                        **embedding_arguments(call, client),
-                    )
+                    response = await client.aembedding(**arguments)
             check_embedding_answer(response, call, input)
             observed.response = response
             return response
@@ -197,7 +199,9 @@ class LLMHub:
 
     async def aclose(self) -> None:
         """Ends the sync calls in flight and closes every client. May be called again."""
-        await asyncio.to_thread(self._background.close)
+        if self._background.is_running:
+            await asyncio.to_thread(self._background.close)
+        self._background.close()
         await self._clients.aclose()
 
     def close(self) -> None:
@@ -240,21 +244,22 @@ class LLMHub:
         return call
 
     async def _client(self, call: ResolvedCall) -> tuple[AnyLLM, Translate]:
-        with translated(call, now=self._now):
+        with translated(call, now=self._clock.now):
             any_llm = await load_any_llm()
             endpoint = endpoint_of(call, self._config, any_llm=any_llm, environ=os.environ)
             client = await self._clients.get(endpoint, any_llm)
-        return client, partial(translated, call, now=self._now, secret=endpoint.api_key)
+        return client, partial(translated, call, now=self._clock.now, secret=endpoint.api_key)
+
+    def _chat_arguments(
+        self, call: ResolvedCall, client: AnyLLM, messages: Messages, *, stream: bool = False
+    ) -> dict[str, Any]:
+        return chat_arguments(call, client, messages, stream=stream, fast_messages=self._fast_messages)
 
     async def _stream(self, call: ResolvedCall, messages: Messages) -> AsyncGenerator[Any]:
         tally = StreamTally()
         async with ObservedCall(self._hooks, call, messages=messages, tally=tally):
             client, translate = await self._client(call)
-            opening = partial(
-                client.acompletion,
-                messages=[dict(message) for message in messages],
-                **chat_arguments(call, client, stream=True),
-            )
+            opening = partial(client.acompletion, **self._chat_arguments(call, client, messages, stream=True))
             budget = TimeBudget(time_limit(call))
             chunks = read_stream(opening, call=call, budget=budget, tally=tally, translate=translate)
             async with aclosing(chunks):

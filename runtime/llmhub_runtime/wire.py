@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .classify import call_error
@@ -12,6 +12,8 @@ from .models import ResolvedCall
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM
+
+_PLACEHOLDER = {"role": "user", "content": "-"}
 
 
 def time_limit(call: ResolvedCall) -> float | None:
@@ -28,20 +30,31 @@ def time_limit(call: ResolvedCall) -> float | None:
     return float(limit)
 
 
-def chat_arguments(call: ResolvedCall, client: AnyLLM, *, stream: bool) -> dict[str, Any]:
-    """Keyword arguments for `acompletion` apart from the messages. A stream is asked for token counts."""
+def chat_arguments(
+    call: ResolvedCall, client: AnyLLM, messages: Sequence[Any], *, stream: bool, fast_messages: bool
+) -> dict[str, Any]:
+    """Keyword arguments for `acompletion`. A stream is asked for its token counts.
+
+    The openai SDK spends about 0.3 ms of CPU on every message. With `fast_messages` they go in its
+    `extra_body`, which it merges into the request as it is: the same request on the wire, and a call with 100
+    messages in a seventh of the time.
+    """
     arguments = _without_timeout(call)
+    sent = [dict(message) if isinstance(message, Mapping) else message for message in messages]
+    if fast_messages and _may_bypass_sdk(sent, client, arguments):
+        arguments["extra_body"] = {**(arguments.get("extra_body") or {}), "messages": sent}
+        sent = [_PLACEHOLDER]
     limit = time_limit(call)
     if limit is not None and client.TIMEOUT_SUPPORT != "unsupported":
         arguments["timeout"] = limit
     if stream:
         arguments["stream"] = True
         arguments["stream_options"] = {"include_usage": True, **(arguments.get("stream_options") or {})}
-    return {"model": call.model, **arguments}
+    return {"model": call.model, "messages": sent, **arguments}
 
 
-def embedding_arguments(call: ResolvedCall, client: AnyLLM) -> dict[str, Any]:
-    """Keyword arguments for `aembedding` apart from the inputs. `embedding_dim` becomes `dimensions`."""
+def embedding_arguments(call: ResolvedCall, client: AnyLLM, inputs: str | Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments for `aembedding`. The parameter `embedding_dim` becomes `dimensions`."""
     arguments = _without_timeout(call)
     limit = time_limit(call)
     # `mapped` timeouts are translated for completions only.
@@ -50,7 +63,8 @@ def embedding_arguments(call: ResolvedCall, client: AnyLLM) -> dict[str, Any]:
     size = arguments.pop("embedding_dim", None)
     if size is not None:
         arguments.setdefault("dimensions", size)
-    return {"model": call.model, **arguments}
+    sent = inputs if isinstance(inputs, str) else list(inputs)
+    return {"model": call.model, "inputs": sent, **arguments}
 
 
 def check_chat_answer(response: Any, call: ResolvedCall) -> None:
@@ -70,6 +84,22 @@ def check_embedding_answer(response: Any, call: ResolvedCall, inputs: str | Sequ
         raise call_error(
             ProviderMalformedError, call, detail=f"{wanted} inputs gave {got} embeddings.", code="wrong_count"
         )
+
+
+def _may_bypass_sdk(messages: list[Any], client: AnyLLM, arguments: Mapping[str, Any]) -> bool:
+    """Only where any-llm and the SDK would leave every message as it is."""
+    from any_llm.providers.openai.base import BaseOpenAIProvider as Plain
+
+    kind = type(client)
+    return (
+        issubclass(kind, Plain)
+        and kind._acompletion is Plain._acompletion
+        and kind._convert_completion_params is Plain._convert_completion_params
+        and bool(messages)
+        and all(isinstance(message, dict) and "extra_content" not in message for message in messages)
+        and "messages" not in (arguments.get("extra_body") or {})
+        and not isinstance(arguments.get("response_format"), type)
+    )
 
 
 def _without_timeout(call: ResolvedCall) -> dict[str, Any]:

@@ -75,7 +75,11 @@ class DispatchRefusedError(AgentflowError):
     """Nothing was started. `retry_after` is in seconds."""
 
     def __init__(
-        self, message: str, *, code: Literal["overloaded", "unavailable"] = "unavailable", retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        code: Literal["overloaded", "unavailable"] = "unavailable",
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code: Literal["overloaded", "unavailable"] = code

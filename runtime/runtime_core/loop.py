@@ -135,6 +135,7 @@ class _Loop:
 
     def _done(self, task: asyncio.Task[Event]) -> None:
         if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not complain when the run ends before its turn
             self.finished.put_nowait(task)
 
     async def _call(self, command: StartNode) -> Event:

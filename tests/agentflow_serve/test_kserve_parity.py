@@ -126,10 +126,8 @@ SAME = [
     post("explain unknown model", "/v1/models/nobody:explain", ONE),
     post("explain instances not a list", EXPLAIN, {"instances": 1}),
     post("binary cloud event", PREDICT, ONE, **CE),
-    Ask("binary cloud event, bad JSON", "POST", PREDICT, b"{", {**CE, "content-type": "application/json"}),
-    Ask(
-        "cloud event without a type", "POST", PREDICT, ONE, {"ce-id": "1", "content-type": "application/json"}
-    ),
+    post("cloud event of an unknown version", PREDICT, ONE, **{**CE, "ce-specversion": "9"}),
+    post("cloud event without a type", PREDICT, ONE, ce_id="1"),
     post(
         "structured cloud event",
         PREDICT,
@@ -218,7 +216,7 @@ NOT_READY = [
 DIFFERENT = [
     # A broken tensor is the client's mistake; kserve lets numpy or struct fail on it.
     (post("element count", INFER, v2({**TEXT, "shape": [2]})), 500, 400),
-    (post("negative dimension", INFER, v2({**TEXT, "shape": [-2]})), 500, 400),
+    (post("negative dimension", INFER, v2({**TEXT, "shape": [-2]})), 200, 400),
     (post("uneven nesting", INFER, v2(TEXT, {**N, "shape": [3], "data": [[1], [2, 3]]})), 500, 400),
     (post("a text as a number", INFER, v2(TEXT, {**N, "data": ["x"]})), 500, 400),
     (post("integer out of range", INFER, v2(TEXT, {**N, "datatype": "INT8", "data": [300]})), 500, 400),

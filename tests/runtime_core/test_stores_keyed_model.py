@@ -35,7 +35,6 @@ class KeyedStoreMachine(RuleBasedStateMachine):
         self.wait(self.store.prepare())
 
     def wait(self, call: Coroutine[Any, Any, T]) -> T:
-        self.now += 0.001
         return self.runner.run(call)
 
     def teardown(self) -> None:
@@ -55,11 +54,13 @@ class KeyedStoreMachine(RuleBasedStateMachine):
 
     @rule(bucket=buckets, key=keys, value=values, ttl_s=lifetimes)
     def set(self, bucket: Bucket, key: str, value: Any, ttl_s: int | None) -> None:
+        self.now += 0.001  # every write takes time; versions are made of it
         version = self.wait(self.store.set(bucket, key, value, now=self.now, ttl_s=ttl_s))
         self.remember(bucket, key, value, version, ttl_s)
 
     @rule(bucket=buckets, key=keys, value=values, ttl_s=lifetimes, offset=st.sampled_from([0, 0, 0, -1, 1]))
     def compare_and_set(self, bucket: Bucket, key: str, value: Any, ttl_s: int | None, offset: int) -> None:
+        self.now += 0.001
         stored = self.live(bucket).get(key)
         actual = stored.version if stored else 0
         try:

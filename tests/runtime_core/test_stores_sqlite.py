@@ -178,7 +178,7 @@ async def test_a_disk_that_fails_during_the_commit_leaves_the_outcome_open(file:
 
 @pytest.mark.parametrize(("failpoint", "stored"), [("store.before_commit", 0), ("store.after_commit", 1)])
 async def test_a_failed_commit_is_reported_as_unknown_to_the_whole_group(
-    database: SqliteDatabase, failpoint: str, stored: int
+    database: SqliteDatabase, file: Path, failpoint: str, stored: int
 ) -> None:
     def lose_connection() -> None:
         raise StoreUnavailableError("gone")
@@ -199,6 +199,8 @@ async def test_a_failed_commit_is_reported_as_unknown_to_the_whole_group(
     assert [type(result) for result in results] == [StoreUnavailableError] * 2
     assert all(isinstance(result, StoreUnavailableError) and result.outcome_unknown for result in results)
     assert results[0] is not results[1]
+    with closing(sqlite3.connect(file, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the failed group holds no lock
     assert await database.read(total) == stored
     assert await database.run(lambda: record("e1")) == 1
 
@@ -221,6 +223,19 @@ async def test_a_lock_held_by_another_process_is_unavailable_after_the_busy_time
             assert await database.read(total) == 0
             other.execute("ROLLBACK")
         assert await database.run(lambda: record("e1")) == 1
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["writing", "opening"])
+async def test_a_lock_that_another_process_holds_for_a_while_is_waited_for(file: Path, is_open: bool) -> None:
+    database = SqliteDatabase(file)
+    if is_open:
+        await prepare_journal(database)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        asyncio.get_running_loop().call_later(0.2, other.execute, "ROLLBACK")
+        async with database:
+            await prepare_journal(database)
+            assert await database.run(lambda: record("e1")) == 1
 
 
 async def test_commits_are_flushed_to_the_disk_and_foreign_keys_hold(database: SqliteDatabase) -> None:
@@ -282,13 +297,18 @@ class TestLocation:
         assert (caught.value.owner, caught.value.here) == ("node-1", "node-2")
 
     async def test_the_refused_process_touches_nothing(self, file: Path) -> None:
-        async with SqliteDatabase(file, node_id="node-1") as database:
-            await prepare_journal(database)
-        before = file.read_bytes()
+        """Not even the log that a killed owner left: it is the owner's to recover."""
+        async with store_process("write", str(file), "e") as process:
+            assert process.stdout is not None
+            await process.stdout.readline()
+            process.kill()
+            await process.communicate()
+        before = {part.name: part.read_bytes() for part in file.parent.iterdir()}
+        assert before[f"{file.name}-wal"]
+
         with pytest.raises(StoreLocationError):
             await SqliteDatabase(file, node_id="node-2").read(total)
-        assert [part.name for part in file.parent.iterdir()] == [file.name]
-        assert file.read_bytes() == before
+        assert {part.name: part.read_bytes() for part in file.parent.iterdir()} == before
 
     async def test_other_processes_of_the_same_node_are_welcome(
         self, database: SqliteDatabase, file: Path
@@ -317,12 +337,12 @@ class TestDamage:
 
     async def test_a_damaged_page_refuses_to_open_and_is_not_repaired(self, file: Path, whole: bytes) -> None:
         damaged = bytearray(whole)
-        for page in range(4096, len(whole), 4096):
-            damaged[page : page + 16] = b"\xa5" * 16
+        damaged[-4096:-4080] = b"\xa5" * 16
         file.write_bytes(damaged)
 
         with pytest.raises(StoreCorruptError, match="restore a backup"):
-            await SqliteDatabase(file).read(total)
+            async with SqliteDatabase(file):
+                pass
         assert file.read_bytes() == damaged
 
     async def test_a_file_that_is_no_database_is_left_alone(self, file: Path) -> None:

@@ -63,7 +63,7 @@ class Shout(Model):
         texts = [item.decode() if isinstance(item, bytes) else item for item in text.as_numpy().flatten()]
         numbers = n.as_numpy().flatten().tolist() if n is not None else [0.0] * len(texts)
         rows = [_shout(text, number) for text, number in zip(texts, numbers, strict=True)]
-        seen = [json.dumps(row["seen"], separators=(",", ":")) for row in rows]
+        seen = [json.dumps(row["seen"], separators=(",", ":"), ensure_ascii=False) for row in rows]
         outputs = [
             _output("loud", "BYTES", np.array([row["loud"] for row in rows], dtype=np.object_)),
             _output("double", "FP64", np.array([row["double"] for row in rows], dtype=np.float64)),

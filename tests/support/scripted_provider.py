@@ -101,7 +101,13 @@ class ScriptedProvider:
         self._script: deque[Reply] = deque()
         self._socket = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
-            self._app, interface="asgi3", log_config=None, lifespan="off", ws="none", loop="asyncio", timeout_graceful_shutdown=1
+            self._app,
+            interface="asgi3",
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            loop="asyncio",
+            timeout_graceful_shutdown=1,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
@@ -167,7 +173,9 @@ def normal_reply(path: str, document: Any) -> Reply:
         case "/v1/embeddings":
             inputs = document["input"] if isinstance(document["input"], list) else [document["input"]]
             size = document.get("dimensions", 3)
-            data = [{"object": "embedding", "index": i, "embedding": [0.5] * size} for i in range(len(inputs))]
+            data = [
+                {"object": "embedding", "index": i, "embedding": [0.5] * size} for i in range(len(inputs))
+            ]
             usage = {"prompt_tokens": 2, "total_tokens": 2}
             return json_reply({"object": "list", "model": "e", "data": data, "usage": usage})
         case "/v1/messages":
@@ -179,7 +187,13 @@ def normal_reply(path: str, document: Any) -> Reply:
             message = {"role": "assistant", "content": "hello"}
             counts = {"prompt_eval_count": 11, "eval_count": 7}
             stamp = "2024-01-01T00:00:00Z"
-            answer = {"model": "m", "created_at": stamp, "message": message, "done": True, "done_reason": "stop"}
+            answer = {
+                "model": "m",
+                "created_at": stamp,
+                "message": message,
+                "done": True,
+                "done_reason": "stop",
+            }
             return json_reply({**answer, **counts})
         case _:
             return error_reply(404, f"no such path: {path}")

@@ -82,13 +82,14 @@ async def until(condition: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def store_process(*args: str, failpoints: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
     """`support.store_process` in a process of its own, killed at the end if it still runs."""
+    path = filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "support.store_process",
         *args,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "AGENTFLOW_FAILPOINTS": failpoints},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "AGENTFLOW_FAILPOINTS": failpoints},
     )
     try:
         yield process

@@ -87,9 +87,9 @@ def command(
 
 def _config_of(flow: Path, llmhub: Path | None, host: str, port: int, placement: str | None) -> dict[str, Any]:
     """A serve config that carries the flow and the llmhub.yaml, so that it runs from any directory."""
-    import agentflow.load
+    from agentflow import load
 
-    loaded = agentflow.load.load(flow)
+    loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
     if llmhub is not None:
         args["llmhub"] = yaml.safe_load(llmhub.read_text())

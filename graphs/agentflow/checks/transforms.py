@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -10,6 +11,7 @@ from agentflow.checks.scope import CONTEXT, PROMPT_OUTPUT, Findings, Scope, at_n
 from agentflow.code_transform import CodeError, code_kind
 from agentflow.errors import ExpressionError, PlaceholderError
 from agentflow.expressions import compile_expression
+from agentflow.findings import PathStep
 from agentflow.ir import Code, Declarative, Node, OperationSpec
 from agentflow.operations import OperationSpecification
 from agentflow.placeholders import compile_args
@@ -17,6 +19,7 @@ from agentflow.placeholders import compile_args
 _SPEC = ("transform", "spec")
 _ARGS = ("transform", "spec", "args")
 EXPRESSION = "expression"
+_STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
 def check_transforms(scope: Scope) -> Findings:
@@ -118,18 +121,19 @@ def _placeholders(
         if argument == EXPRESSION and known is not None and known.expression_names:
             continue
         try:
-            used = compile_args(value, names)
+            used = compile_args({argument: value}, names)
         except PlaceholderError as exc:
-            yield at_node(
-                "bad-placeholder", str(exc), _placeholder_hint(names), node=name, at=(*_ARGS, argument)
-            )
+            at = (*_ARGS, *_steps(exc.where or argument))
+            yield at_node("bad-placeholder", str(exc), "write $${ for a plain ${", node=name, at=at)
             continue
-        for field in sorted(used.context_fields - scope.fields):
-            yield unknown_field(scope, field, ("nodes", name, *_ARGS, argument))
+        for entry in used.placeholders:
+            if entry.path[0] == CONTEXT and entry.path[1] not in scope.fields:
+                yield unknown_field(scope, entry.path[1], ("nodes", name, *_ARGS, *_steps(entry.where)))
 
 
-def _placeholder_hint(names: set[str]) -> str:
-    return f"the names here are: {', '.join(sorted(names))}; write $${{ for a plain ${{"
+def _steps(where: str) -> tuple[PathStep, ...]:
+    """`body.items[0]` as a path."""
+    return tuple(int(index) if index else key for index, key in _STEP.findall(where))
 
 
 def _code(name: str, code: Code) -> Findings:

@@ -1,10 +1,10 @@
 """What can go wrong in the simulated model.
 
-    SimError
-    |- SimBadRequest     the caller's request (or its schema) cannot be served; answered with a 4xx
-    |- SimScriptError    a script file or document is not a script
-    |- SimStartError     the server or the child process did not start
-    `- SimControlError   a running server refused a control call
+SimError
+|- SimBadRequest     the caller's request (or its schema) cannot be served; answered with a 4xx
+|- SimScriptError    a script file or document is not a script
+|- SimStartError     the server or the child process did not start
+`- SimControlError   a running server refused a control call
 """
 
 from __future__ import annotations

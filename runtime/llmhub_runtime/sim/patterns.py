@@ -56,8 +56,10 @@ class _Repeat:
 _Node = _Chars | _Anchor | _Sequence | _Choice | _Repeat
 
 
-def text_matching(pattern: str, *, rng: random.Random, shortest: int = 0, longest: int | None = None) -> str | None:
-    """A text in which `pattern` is found, between `shortest` and `longest` characters; None if none was built."""
+def text_matching(
+    pattern: str, *, rng: random.Random, shortest: int = 0, longest: int | None = None
+) -> str | None:
+    """A text in which `pattern` is found, `shortest` to `longest` characters long; None if none was built."""
     most = shortest + _MAX_STRETCH if longest is None else longest
     try:
         tree = _Parser(pattern).parse()

@@ -31,7 +31,7 @@ class ToolOffer:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """`tool_choice` is auto, none, required, or `=name` for one tool. `schema` is set when `form` is schema."""
+    """`tool_choice` is auto, none, required, or `=name` for one tool. `schema` belongs to the form schema."""
 
     model: str
     turns: tuple[Turn, ...]
@@ -101,6 +101,11 @@ class ToolCall:
             return self.arguments
 
 
+def answer_size(text: str, calls: tuple[ToolCall, ...]) -> int:
+    """The bytes of an answer that count as tokens: its text, and the names and arguments of its tool calls."""
+    return len(text.encode()) + sum(len(call.name.encode()) + len(call.arguments.encode()) for call in calls)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A chat answer; `usage` is None when the script says that it is missing."""
@@ -110,6 +115,10 @@ class Completion:
     finish_reason: str
     usage: Usage | None
     decided: str
+
+    @property
+    def size(self) -> int:
+        return answer_size(self.text, self.tool_calls)
 
 
 @dataclass(frozen=True, slots=True)

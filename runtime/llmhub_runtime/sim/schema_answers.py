@@ -27,8 +27,8 @@ _LAVISH_VALUES = 200
 _LAVISH_DEPTH = 6
 _LAVISH_ITEMS = 2
 _CHECKED = frozenset(
-    "not if then else oneOf contains patternProperties propertyNames dependentSchemas dependencies dependentRequired "
-    "unevaluatedProperties unevaluatedItems maxContains".split()
+    {"not", "if", "then", "else", "oneOf", "contains", "maxContains", "patternProperties", "propertyNames"}
+    | {"dependentSchemas", "dependentRequired", "dependencies", "unevaluatedProperties", "unevaluatedItems"}
 )
 _T = TypeVar("_T")
 
@@ -57,7 +57,9 @@ def _answer(schema: Mapping[str, Any] | bool, seed: str, words: Sequence[str]) -
         value = writer.write(schema)
         if not (must_check or writer.unsure) or _is_valid(value, schema):
             return value
-    raise SimBadRequest("The simulated model could not build a value for this schema; script an exact answer for it.")
+    raise SimBadRequest(
+        "The simulated model could not build a value for this schema; script an exact answer for it."
+    )
 
 
 def _is_valid(value: JsonValue, schema: Any) -> bool:
@@ -110,7 +112,7 @@ class _Writer:
         raise reason
 
     def _ordered(self, schema: Any, depth: int) -> list[Shape]:
-        """The alternatives that can be finished, useful ones first; the shallowest first once the answer is big."""
+        """The alternatives that can be finished: useful ones first, or, in a big answer, the shallowest."""
         shapes = self._fit.finishable(schema, depth)
         if len(shapes) < 2:
             return shapes
@@ -167,7 +169,9 @@ class _Writer:
             raise _Unsatisfiable("too few properties are possible")
         return {name: made[name] for name in (*known, *made) if name in made}
 
-    def _add(self, made: dict[str, JsonValue], name: str, schema: Any, *, depth: int, turn: int | None) -> None:
+    def _add(
+        self, made: dict[str, JsonValue], name: str, schema: Any, *, depth: int, turn: int | None
+    ) -> None:
         """Add a property that need not be there, unless nothing satisfies it."""
         if name in made or not self._fit.finishable(schema, depth + 1):
             return
@@ -182,7 +186,11 @@ class _Writer:
             if built is not None:
                 return built, schema
         names = shape.get("propertyNames", True)
-        name = f"extra_{index + 1}" if names is True else self._value(names, name="", depth=_LAVISH_DEPTH, turn=index)
+        name = (
+            f"extra_{index + 1}"
+            if names is True
+            else self._value(names, name="", depth=_LAVISH_DEPTH, turn=index)
+        )
         return str(name), shape.get("additionalProperties", True)
 
     def _array(self, shape: Shape, *, depth: int, turn: int) -> JsonValue:
@@ -218,7 +226,9 @@ class _Writer:
 def _required(shape: Shape) -> list[str]:
     names = list(dict.fromkeys(shape.get("required", ())))
     for name in names:
-        names.extend(other for other in shape.get("dependentRequired", {}).get(name, ()) if other not in names)
+        names.extend(
+            other for other in shape.get("dependentRequired", {}).get(name, ()) if other not in names
+        )
     return names
 
 

@@ -132,7 +132,9 @@ class Shapes:
 
     def _target(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise SimBadRequest(f"The schema refers to {reference!r}; only references inside it (#/...) are followed.")
+            raise SimBadRequest(
+                f"The schema refers to {reference!r}; only references inside it (#/...) are followed."
+            )
         if reference != "#" and not reference.startswith("#/"):
             return self._anchor(reference)
         node = self._root
@@ -160,7 +162,14 @@ class Shapes:
 def _own(schema: Mapping[str, Any]) -> Shape:
     """The keywords of one schema object by themselves, in the form that merges."""
     shape: dict[str, Any] = {"types": _declared_types(schema)}
-    for keyword in (*_MERGED, "properties", "patternProperties", "additionalProperties", "items", "prefixItems"):
+    for keyword in (
+        *_MERGED,
+        "properties",
+        "patternProperties",
+        "additionalProperties",
+        "items",
+        "prefixItems",
+    ):
         if keyword in schema:
             shape[keyword] = (schema[keyword],) if keyword in _WRAPPED else schema[keyword]
     if "contains" in schema:
@@ -187,7 +196,7 @@ def _declared_types(schema: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _merged_properties(left: Shape, right: Shape) -> dict[str, Any]:
-    """`properties` of both; what only one side names must also pass the other side's `additionalProperties`."""
+    """`properties` of both; what one side does not name must pass its `additionalProperties`."""
     merged: dict[str, Any] = {}
     mine, theirs = left.get("properties", {}), right.get("properties", {})
     if mine or theirs:

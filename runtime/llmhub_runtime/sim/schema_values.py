@@ -51,10 +51,20 @@ def _grid(multiples: Sequence[int | float], *, whole: bool) -> Fraction | None:
 
 
 def _on_grid(
-    shape: Shape, low: Fraction | None, high: Fraction | None, step: Fraction, *, rng: random.Random, turn: int | None
+    shape: Shape,
+    low: Fraction | None,
+    high: Fraction | None,
+    step: Fraction,
+    *,
+    rng: random.Random,
+    turn: int | None,
 ) -> int | float | None:
     span = max(1, int(_SPAN / step)) if step < 1 else _SPAN
-    first = math.ceil(low / step) if low is not None else (math.floor(high / step) - span if high is not None else 0)
+    first = (
+        math.ceil(low / step)
+        if low is not None
+        else (math.floor(high / step) - span if high is not None else 0)
+    )
     last = math.floor(high / step) if high is not None else first + span
     if last < first:
         return None
@@ -77,7 +87,13 @@ def _shortest(value: Fraction) -> int | float | None:
 
 
 def _between(shape: Shape, low: float, high: float) -> float | None:
-    candidates = (low + (high - low) / 2, low, high, math.nextafter(low, math.inf), math.nextafter(high, -math.inf))
+    candidates = (
+        low + (high - low) / 2,
+        low,
+        high,
+        math.nextafter(low, math.inf),
+        math.nextafter(high, -math.inf),
+    )
     return next((value for value in candidates if math.isfinite(value) and within_limits(value, shape)), None)
 
 
@@ -98,7 +114,9 @@ def _divides(value: int | float, multiple: int | float) -> bool:
     return math.isfinite(quotient) and quotient == int(quotient)
 
 
-def text(shape: Shape, *, name: str, words: Sequence[str], rng: random.Random, turn: int | None) -> str | None:
+def text(
+    shape: Shape, *, name: str, words: Sequence[str], rng: random.Random, turn: int | None
+) -> str | None:
     """A text of the right length that matches the shape's (first) `pattern`, if that can be built."""
     shortest, longest = shape.get("minLength", 0), shape.get("maxLength")
     if (longest is not None and longest < shortest) or shortest > _MAX_TEXT:

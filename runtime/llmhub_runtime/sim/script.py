@@ -178,7 +178,9 @@ def parse_script(document: Any, *, source: str | None = None) -> Script:
     try:
         return Script.model_validate({} if document is None else document)
     except ValidationError as exc:
-        raise SimScriptError(f"{source or 'The script'} is not a valid script: {_sentence(exc)}", source=source) from exc
+        raise SimScriptError(
+            f"{source or 'The script'} is not a valid script: {_sentence(exc)}", source=source
+        ) from exc
 
 
 def load_script(path: str | Path) -> Script:
@@ -196,4 +198,6 @@ def load_script(path: str | Path) -> Script:
 
 
 def _sentence(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'script'}: {item['msg']}" for item in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'script'}: {item['msg']}" for item in error.errors()
+    )

@@ -36,7 +36,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored value. Its version grows with each write, and is another one when it is set again once deleted."""
+    """A stored value. Its version grows with each write, also across a deletion."""
 
     value: Any
     version: int
@@ -97,6 +97,15 @@ class KeyedStore:
         """`set` if the stored version is the expected one (0: nothing is stored), else StoreConflictError."""
         write = self._write(bucket, key, value, now=now, ttl_s=ttl_s)
         return await self._database.run(lambda: _put(write, expected_version=expected_version))
+
+    async def delete(self, bucket: Bucket, key: str) -> None:
+        """Forget one value; its bucket's expiry stays as it is."""
+        await self._database.run(lambda: _delete(bucket, key))
+
+    async def delete_space(self, scope_id: str, space: str) -> int:
+        """Forget every bucket of a space of one scope; how many values they had."""
+        check_scope_id(scope_id)
+        return await self._database.run(lambda: _delete_space(scope_id, space))
 
     async def delete_bucket(self, bucket: Bucket) -> int:
         """Forget the bucket; how many values it had, expired ones included."""
@@ -211,6 +220,17 @@ def _check_quota(scope_id: str, now: float, quota: int) -> Op[None]:
     )
     if rows[0][0] > quota:
         raise StoreFullError(f"The scope keeps {quota} bytes of values, and that is its limit.", limit=quota)
+
+
+def _delete(bucket: Bucket, key: str) -> Op[None]:
+    yield Sql(
+        "DELETE FROM kv WHERE scope_id = ? AND space = ? AND bucket = ? AND key = ?", (*_place(bucket), key)
+    )
+
+
+def _delete_space(scope_id: str, space: str) -> Op[int]:
+    rows = yield Sql("DELETE FROM kv WHERE scope_id = ? AND space = ? RETURNING version", (scope_id, space))
+    return len(rows)
 
 
 def _delete_bucket(bucket: Bucket) -> Op[int]:

@@ -47,8 +47,6 @@ def _migrate(component: str, migrations: Sequence[Migration], types: Mapping[str
             found=found,
             known=known,
         )
-    if found == known:
-        return
     for step in migrations[found:]:
         for statement in step.statements:
             yield Sql(statement.format_map(types))

@@ -75,7 +75,7 @@ class SqliteDatabase:
             return
         writer, reader = workers
         try:
-            await reader.stop()  # first: the last connection to leave folds the log into the file
+            await reader.stop()
             await writer.stop()
         finally:
             reader.abandon()

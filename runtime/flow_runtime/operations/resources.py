@@ -1,0 +1,44 @@
+"""What operations of a process share: clients with connections, made when first used."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+Resolver = Callable[[str, int], Awaitable[tuple[str, ...]]]
+
+
+class Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+Client = TypeVar("Client", bound=Closable)
+
+
+async def resolve_by_system(host: str, port: int) -> tuple[str, ...]:
+    """The addresses of a host as the system's resolver gives them. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class OperationResources:
+    """The shared clients of one process, one set for each event loop. Whoever makes it closes it."""
+
+    def __init__(self, *, resolve: Resolver = resolve_by_system) -> None:
+        self.resolve = resolve
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Any]] = WeakKeyDictionary()
+
+    def shared(self, key: Hashable, make: Callable[[], Client]) -> Client:
+        """The running loop's client of that key, made now if this is its first use."""
+        clients = self._clients.setdefault(asyncio.get_running_loop(), {})
+        if key not in clients:
+            clients[key] = make()
+        return clients[key]
+
+    async def aclose(self) -> None:
+        """Close the clients of the running loop; what is used afterwards is made anew."""
+        for client in self._clients.pop(asyncio.get_running_loop(), {}).values():
+            await client.aclose()

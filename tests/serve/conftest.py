@@ -1,0 +1,122 @@
+"""One small Ray cluster for the folder, with the example flows deployed in both placements.
+
+Own temp dir, own ports, loopback only; what was started here is shut down here.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.ports import free_port
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+FLOWS = {"returns-desk": "returns_desk", "research-brief": "research_brief", "triage": "triage"}
+PLACEMENTS = ("per_node", "inline")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployed flow: `app` is the Serve application, `model` the name in KServe's routes."""
+
+    app: str
+    model: str
+    base: str
+
+    def predict(self, request: Mapping[str, Any], **options: Any) -> httpx.Response:
+        return self.post(f"/v1/models/{self.model}:predict", {"instances": [dict(request)]}, **options)
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return httpx.post(self.base + path, json=body, timeout=60, **options)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.base + path, timeout=60)
+
+    def handle(self, deployment: str) -> Any:
+        from ray import serve
+
+        return serve.get_deployment_handle(f"{self.model}.{deployment}", self.app)
+
+    def sim_log(self) -> list[dict[str, Any]]:
+        """Every request that the app's simulated model has seen."""
+        base = self.handle("sim").address.remote().result(timeout_s=30).removesuffix("/v1")
+        return httpx.get(f"{base}/sim/log", timeout=30).json()["entries"]
+
+
+Deploy = Callable[..., Served]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[int]:
+    """Ray, and Serve's proxy on the port that this gives."""
+    import ray
+    from ray import serve
+
+    folder = tempfile.mkdtemp(prefix="af-")
+    port = free_port()
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=150_000_000,
+        namespace="serve",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        yield port
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def deploy(cluster: int) -> Deploy:
+    """Deploys one flow, given the builder's arguments, as an app of its own and waits until it runs."""
+    from ray import serve
+
+    from agentflow_serve import app
+    from agentflow_serve.args import parse_args
+    from agentflow_serve.inputs import read_inputs
+
+    def start(name: str, **args: Any) -> Served:
+        parsed = parse_args(args)
+        serve.run(app(parsed), name=name, route_prefix=f"/{name}")
+        return Served(app=name, model=read_inputs(parsed).plan.name, base=f"http://127.0.0.1:{cluster}/{name}")
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def examples(cluster: int) -> dict[tuple[str, str], Served]:
+    """The flows of configs/ by (flow, placement), all deployed together because start-up is what costs."""
+    from ray import serve
+
+    from agentflow_serve import app
+    from agentflow_serve.args import AppArgs
+
+    served: dict[tuple[str, str], Served] = {}
+    targets: list[serve.RunTarget] = []
+    for flow, file in FLOWS.items():
+        for placement in PLACEMENTS:
+            name = f"{flow}-{placement.replace('_', '-')}"
+            args = AppArgs(
+                flow=str(CONFIGS / "flows" / f"{file}.yaml"),
+                llmhub=str(CONFIGS / "llmhub.sim.yaml"),
+                placement=placement,
+            )
+            targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))
+            served[flow, placement] = Served(app=name, model=flow, base=f"http://127.0.0.1:{cluster}/{name}")
+    serve.run_many(targets)
+    return served

@@ -50,6 +50,7 @@ class ProcessSettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     llmhub: dict[str, Any] | None
+    roles: tuple[str, ...]
     store: str
     code: CodeMode
     allow_hosts: tuple[str, ...]

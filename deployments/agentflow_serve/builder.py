@@ -10,6 +10,7 @@ from ray.serve import Application
 
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
+from agentflow.settings import roles_of
 from agentflow_serve.args import AppArgs, ProcessSettings
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
@@ -33,6 +34,7 @@ def app(args: AppArgs) -> Application:
     planned = inputs.plan
     process = ProcessSettings(
         llmhub=inputs.llmhub.model_dump(mode="json") if inputs.llmhub else None,
+        roles=tuple(sorted(roles_of(planned.flow))),
         store=args.store,
         code=args.code,
         allow_hosts=args.allow_hosts,

@@ -13,7 +13,6 @@ from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.args import ProcessSettings
 from agentflow_serve.process import open_parts
-from agentflow_serve.sim import sim_locator
 from flow_runtime.call import NodeCall
 from flow_runtime.node import NodeBody
 from runtime_core.loop import NodeOutcome
@@ -35,7 +34,7 @@ class NodeReplica:
     async def __init__(self, spec: NodeSpec, sim: DeploymentHandle | None) -> None:
         node = Node.model_validate(spec.node)
         self._stack = AsyncExitStack()
-        parts = await open_parts(self._stack, spec.process, [node], locate_sim=sim_locator(sim))
+        parts = await open_parts(self._stack, spec.process, [node], sim=sim)
         self._body = await self._stack.enter_async_context(NodeBody(spec.id, node, spec.settings, parts))
 
     async def __call__(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:

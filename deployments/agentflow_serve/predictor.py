@@ -20,7 +20,6 @@ from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.process import open_parts
 from agentflow_serve.session_ledger import SharedState
-from agentflow_serve.sim import sim_locator
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import LocalDispatch, body_of
 from flow_runtime.runner import FlowRunner
@@ -56,7 +55,7 @@ class Predictor:
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
-        parts = await open_parts(self._stack, spec.process, inline, locate_sim=sim_locator(sim))
+        parts = await open_parts(self._stack, spec.process, inline, sim=sim)
         bodies = {
             node: await self._stack.enter_async_context(body_of(self._plan, node, parts))
             for node in spec.inline

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Node
 from agentflow_serve.args import ProcessSettings
@@ -21,8 +22,19 @@ from runtime_core.stores.url import open_database
 Locate = Callable[[], Awaitable[str]]
 
 
+def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | None:
+    """How a replica finds the simulated model, if the app has one."""
+    if sim is None:
+        return None
+
+    async def locate() -> str:
+        return await sim.address.remote()
+
+    return locate
+
+
 async def open_parts(
-    stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, locate_sim: Locate | None
+    stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, sim: DeploymentHandle | None
 ) -> NodeParts:
     """The parts that these nodes need; what is opened is closed with `stack`."""
     clock = SystemClock()
@@ -30,7 +42,7 @@ async def open_parts(
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and any(node.prompt for node in nodes):
-        models = await _open_models(stack, settings, locate_sim)
+        models = await _open_models(stack, settings, sim_locator(sim))
     backends = {node.state.backend for node in nodes if node.state}
     return NodeParts(
         clock=clock,
@@ -48,7 +60,9 @@ async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_
 
     hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub))
     stack.push_async_callback(hub.aclose)
-    return HubModels(hub, allow_hosts=settings.allow_hosts, locate_sim=locate_sim)
+    models = HubModels(hub, allow_hosts=settings.allow_hosts, locate_sim=locate_sim)
+    await models.warm_up(settings.roles)
+    return models
 
 
 async def _open_state(stack: AsyncExitStack, settings: ProcessSettings, backend: str) -> StateBackend:

@@ -140,10 +140,8 @@ def _contains(schema: dict[str, Any], scope: Scope) -> Check:
 
 def _properties(schema: dict[str, Any], scope: Scope) -> Check:
     known = _mapped(schema, "properties", scope)
-    matched: list[tuple[Pattern, Check]] = [
-        (compile_pattern(source), each)
-        for source, each in _mapped(schema, "patternProperties", scope).items()
-    ]
+    by_pattern = _mapped(schema, "patternProperties", scope)
+    matched = [(compile_pattern(source), each) for source, each in by_pattern.items()]
     rest = _optional(schema, "additionalProperties", scope)
     closed = schema.get("additionalProperties") is False
 

@@ -17,6 +17,8 @@ from agentflow.errors import SchemaInvalid
 from agentflow.patterns import compile_pattern
 from agentflow.types import kind_of
 
+_MAX_CONSTANTS = 1_000_000
+
 
 class Problem:
     """Why a value does not fit; `path` leads to it, last step first."""
@@ -69,17 +71,20 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-def canonical(value: Any) -> Hashable:
+def canonical(value: Any, meter: Meter) -> Hashable:
     """Equal for values that are equal as JSON: 1 and 1.0 are, 1 and true are not."""
     if isinstance(value, bool):
         return (bool, value)
-    if is_list(value):
-        return (list, tuple(map(canonical, value)))
-    if is_dict(value):
-        return (dict, frozenset((key, canonical(item)) for key, item in value.items()))
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return (type(value), id(value))
+    meter.spend(10)
+    if is_list(value):
+        meter.spend(2 * len(value))
+        return (list, tuple([canonical(item, meter) for item in value]))
+    if is_dict(value):
+        meter.spend(4 * len(value))
+        return (dict, frozenset([(key, canonical(item, meter)) for key, item in value.items()]))
+    return (object, id(cast(object, value)))
 
 
 def _type(wanted: Any) -> Check:
@@ -103,22 +108,23 @@ def _type(wanted: Any) -> Check:
 def _enum(values: Any) -> Check:
     if not is_list(values):
         raise SchemaInvalid("enum is an array of values")
-    allowed = frozenset(map(canonical, values))
+    meter = Meter(_MAX_CONSTANTS)
+    allowed = frozenset([canonical(value, meter) for value in values])
     named = ", ".join(bounded.shown(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
     def check(value: Any, meter: Meter) -> Problem | None:
-        meter.weigh(value)
-        return None if canonical(value) in allowed else Problem(f"is not one of {named or 'no values'}")
+        return (
+            None if canonical(value, meter) in allowed else Problem(f"is not one of {named or 'no values'}")
+        )
 
     return check
 
 
 def _const(wanted: Any) -> Check:
-    only = canonical(wanted)
+    only = canonical(wanted, Meter(_MAX_CONSTANTS))
 
     def check(value: Any, meter: Meter) -> Problem | None:
-        meter.weigh(value)
-        return None if canonical(value) == only else Problem(f"is not {bounded.shown(wanted)}")
+        return None if canonical(value, meter) == only else Problem(f"is not {bounded.shown(wanted)}")
 
     return check
 
@@ -194,10 +200,9 @@ def _unique_items(wanted: Any) -> Check | None:
     def check(value: Any, meter: Meter) -> Problem | None:
         if not is_list(value):
             return None
-        meter.weigh(value)
         first: dict[Hashable, int] = {}
         for index, item in enumerate(value):
-            earlier = first.setdefault(canonical(item), index)
+            earlier = first.setdefault(canonical(item, meter), index)
             if earlier != index:
                 return Problem(f"has the same element at positions {earlier} and {index}")
         return None

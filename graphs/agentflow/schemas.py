@@ -23,6 +23,8 @@ from agentflow.types import kind_of
 
 MAX_DEPTH = 64
 """Levels of nesting in a schema, and references that may follow each other without going into the value."""
+MAX_EXPANSION = 1_000
+"""Schemas that may apply to one and the same value."""
 MAX_NODES = 10_000
 """Objects, arrays and scalars of one schema."""
 MAX_WORK = 1_000_000
@@ -99,14 +101,14 @@ class _Compiler:
     def __init__(self, root: Any) -> None:
         self._root = root
         self._checks: dict[int, Check] = {}
-        self._in_place: dict[int, set[int]] = {}
+        self._in_place: dict[int, list[int]] = {}
         self._referenced: list[tuple[dict[str, Any], Path]] = []
 
     def compile(self) -> Check:
         run = self.schema(self._root, ())
         while self._referenced:
             self.schema(*self._referenced.pop())
-        self._check_loops()
+        self._check_expansion()
         return run
 
     def schema(self, schema: Any, path: Path) -> Check:
@@ -141,7 +143,7 @@ class _Compiler:
 
     def applied(self, parent: dict[str, Any], child: Any) -> None:
         """Note that `child` applies to the same value as `parent`."""
-        self._in_place.setdefault(id(parent), set()).add(id(child))
+        self._in_place.setdefault(id(parent), []).append(id(child))
 
     def _reference(self, schema: dict[str, Any], path: Path) -> Check:
         """Beside `$ref`, draft-07 ignores every other keyword."""
@@ -167,16 +169,19 @@ class _Compiler:
                 raise _invalid(path, f"the schema has no {shown(reference)}")
         return target, steps
 
-    def _check_loops(self) -> None:
+    def _check_expansion(self) -> None:
+        """Follow what applies to one and the same value: it must end, and soon."""
         depths: dict[int, int] = {}
+        sizes: dict[int, int] = {}
         try:
             for key in TopologicalSorter(self._in_place).static_order():
-                below = (depths[child] for child in self._in_place.get(key, ()))
-                depths[key] = 1 + max(below, default=0)
+                below = self._in_place.get(key, [])
+                depths[key] = 1 + max((depths[child] for child in below), default=0)
+                sizes[key] = 1 + sum(sizes[child] for child in below)
         except CycleError as exc:
             raise _invalid((), "its references form a loop that never goes into the value") from exc
-        if max(depths.values(), default=0) > MAX_DEPTH:
-            raise _invalid((), f"more than {MAX_DEPTH} references follow each other")
+        if max(depths.values(), default=0) > MAX_DEPTH or max(sizes.values(), default=0) > MAX_EXPANSION:
+            raise _invalid((), "its references and alternatives expand to too many schemas for one value")
 
 
 class _Scope:
@@ -202,7 +207,7 @@ def _built(path: Path, build: Callable[[], Check | None]) -> Check | None:
 
 def _all(checks: list[Check]) -> Check:
     def run(value: Any, meter: Meter) -> Problem | None:
-        meter.spend(2)
+        meter.spend(4)
         for check in checks:
             if problem := check(value, meter):
                 return problem

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from agentflow.findings import Finding, PathStep, Place
 
@@ -16,22 +15,11 @@ MAX_FINDINGS = 100
 """A hostile file could hold a defect in every byte; a person reads the first few."""
 
 
-_NO_KEYS: Mapping[str, Spot] = MappingProxyType({})
+Spot: TypeAlias = "tuple[int, int, dict[str, Spot] | list[Spot] | None]"
+"""Line and column, from 0, of a key with its value or of an element of a list; then the spots inside it.
 
-
-class Spot(NamedTuple):
-    """Where something stands in the text, counted from 0: a key with its value, or an element of a list."""
-
-    line: int
-    column: int
-    keys: Mapping[str, Spot]
-    elements: Sequence[Spot]
-
-    def step(self, step: PathStep) -> Spot | None:
-        """What stands one step further in, if it does."""
-        if isinstance(step, str):
-            return self.keys.get(step)
-        return self.elements[step] if step < len(self.elements) else None
+Plain tuples: there is one per value, and the garbage collector need not look at them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +37,14 @@ class Tree:
             return None
         spot = self.root
         for step in path:
-            inner = spot.step(step)
-            if inner is None:
+            inner = spot[2]
+            if isinstance(inner, dict) and step in inner:
+                spot = inner[str(step)]
+            elif isinstance(inner, list) and isinstance(step, int) and step < len(inner):
+                spot = inner[step]
+            else:
                 break
-            spot = inner
-        return Place(self.file, spot.line + 1, spot.column + 1)
+        return Place(self.file, spot[0] + 1, spot[1] + 1)
 
 
 class TreeRejectedError(Exception):
@@ -65,10 +56,9 @@ class _Frame:
     """An open mapping or list; `key` is the key that waits for its value."""
 
     data: dict[str, Any] | list[Any]
+    spots: dict[str, Spot] | list[Spot]
     line: int
     column: int
-    keys: dict[str, Spot] = field(default_factory=dict[str, Spot])
-    elements: list[Spot] = field(default_factory=list[Spot])
     key: str | None = None
     key_line: int = 0
     key_column: int = 0
@@ -94,12 +84,13 @@ class TreeBuilder:
         if len(self._stack) >= MAX_DEPTH:
             message = f"the file is nested more than {MAX_DEPTH} levels deep"
             self.reject("too-deep", message, "flatten it; no flow needs that", line, column)
-        self._stack.append(_Frame(data, line, column))
+        spots: dict[str, Spot] | list[Spot] = {} if isinstance(data, dict) else []
+        self._stack.append(_Frame(data, spots, line, column))
 
     def close(self) -> None:
         """The innermost mapping or list ends."""
         frame = self._stack.pop()
-        self._put(frame.data, frame.line, frame.column, frame.keys, frame.elements)
+        self._put(frame.data, frame.line, frame.column, frame.spots)
 
     def scalar(self, value: Any, line: int, column: int) -> None:
         """A text, number, boolean or null: a key where one is due, else a value."""
@@ -110,7 +101,7 @@ class TreeBuilder:
         if self.expects_key:
             self._key(value, line, column)
         else:
-            self._put(value, line, column, _NO_KEYS, ())
+            self._put(value, line, column, None)
 
     @property
     def expects_key(self) -> bool:
@@ -144,26 +135,25 @@ class TreeBuilder:
             value = text
         if value in frame.data:
             message = f"the key '{shortened(value)}' stands here twice"
-            hint = (
-                f"it is also on line {frame.keys[value].line + 1}; keep one" if self.is_text else "keep one"
-            )
+            hint = "keep one"
+            if self.is_text and isinstance(frame.spots, dict):
+                hint = f"it is also on line {frame.spots[value][0] + 1}; keep one"
             self.report("duplicate-key", message, hint, line, column)
         frame.key, frame.key_line, frame.key_column = value, line, column
 
-    def _put(
-        self, value: Any, line: int, column: int, keys: Mapping[str, Spot], elements: Sequence[Spot]
-    ) -> None:
+    def _put(self, value: Any, line: int, column: int, inner: dict[str, Spot] | list[Spot] | None) -> None:
         if not self._stack:
-            self.data, self.root = value, Spot(line, column, keys, elements)
+            self.data, self.root = value, (line, column, inner)
             return
         frame = self._stack[-1]
         if isinstance(frame.data, list):
+            assert isinstance(frame.spots, list)
             frame.data.append(value)
-            frame.elements.append(Spot(line, column, keys, elements))
+            frame.spots.append((line, column, inner))
         else:
-            assert frame.key is not None
+            assert isinstance(frame.spots, dict) and frame.key is not None
             frame.data[frame.key] = value
-            frame.keys[frame.key] = Spot(frame.key_line, frame.key_column, keys, elements)
+            frame.spots[frame.key] = (frame.key_line, frame.key_column, inner)
             frame.key = None
 
     def _count(self, line: int, column: int) -> None:

@@ -88,8 +88,10 @@ def kind_of(value: Any) -> str:
         return "a string"
     if isinstance(value, Mapping):
         return "an object"
-    if is_array(value):
+    if isinstance(value, list):
         return "an array"
+    if isinstance(value, tuple):
+        return "a tuple"
     return f"a Python {type(typed(object, value)).__name__}"
 
 

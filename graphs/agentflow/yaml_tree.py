@@ -6,7 +6,7 @@ No anchors, aliases, merge keys, tags, duplicate keys or second document. libyam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -22,47 +22,62 @@ _TAB_INDENT = re.compile(r"[ ]*\t")
 def read_yaml(text: str, *, file: str, reader: Any = _READER) -> Tree:
     """Read one document. The tree's findings say what is wrong; nothing is raised."""
     builder = TreeBuilder(file)
+    parser = reader(text)
     try:
-        for event in _events(text, reader):
-            _take(builder, event)
+        while parser.check_event():
+            event: Any = parser.get_event()
+            take = _TAKERS.get(event.__class__)
+            if take is not None:
+                take(builder, event)
     except TreeRejectedError:
         pass
     except yaml.YAMLError as exc:
         _report_syntax(builder, exc, text)
+    finally:
+        parser.dispose()
     return builder.tree()
 
 
-def _events(text: str, reader: Any) -> Iterator[Any]:
-    parser = reader(text)
-    try:
-        while parser.check_event():
-            yield parser.get_event()
-    finally:
-        parser.dispose()
-
-
-def _take(builder: TreeBuilder, event: Any) -> None:
+def _scalar(builder: TreeBuilder, event: Any) -> None:
     mark = event.start_mark
-    match event:
-        case yaml.ScalarEvent():
-            builder.scalar(_value(builder, event), mark.line, mark.column)
-        case yaml.MappingStartEvent():
-            _refuse_extras(builder, event)
-            builder.open({}, mark.line, mark.column)
-        case yaml.SequenceStartEvent():
-            _refuse_extras(builder, event)
-            builder.open([], mark.line, mark.column)
-        case yaml.CollectionEndEvent():
-            builder.close()
-        case yaml.AliasEvent():
-            message = f"the alias *{event.anchor} is not allowed"
-            builder.report("yaml-alias", message, "write the value out", mark.line, mark.column)
-            builder.scalar("", mark.line, mark.column)
-        case yaml.DocumentStartEvent() if builder.root is not None:
-            hint = "one file holds one flow; remove everything from this --- on"
-            builder.reject("yaml-documents", "a second document begins here", hint, mark.line, mark.column)
-        case _:
-            pass
+    builder.scalar(_value(builder, event), mark.line, mark.column)
+
+
+def _mapping(builder: TreeBuilder, event: Any) -> None:
+    _refuse_extras(builder, event)
+    builder.open({}, event.start_mark.line, event.start_mark.column)
+
+
+def _sequence(builder: TreeBuilder, event: Any) -> None:
+    _refuse_extras(builder, event)
+    builder.open([], event.start_mark.line, event.start_mark.column)
+
+
+def _end(builder: TreeBuilder, event: Any) -> None:
+    builder.close()
+
+
+def _alias(builder: TreeBuilder, event: Any) -> None:
+    _report(builder, event, "yaml-alias", f"the alias *{event.anchor} is not allowed", "write the value out")
+    builder.scalar("", event.start_mark.line, event.start_mark.column)
+
+
+def _document(builder: TreeBuilder, event: Any) -> None:
+    if builder.root is not None:
+        hint = "one file holds one flow; remove everything from this --- on"
+        _report(builder, event, "yaml-documents", "a second document begins here", hint)
+        raise TreeRejectedError
+
+
+_TAKERS: Mapping[type, Callable[[TreeBuilder, Any], None]] = {
+    yaml.ScalarEvent: _scalar,
+    yaml.MappingStartEvent: _mapping,
+    yaml.SequenceStartEvent: _sequence,
+    yaml.MappingEndEvent: _end,
+    yaml.SequenceEndEvent: _end,
+    yaml.AliasEvent: _alias,
+    yaml.DocumentStartEvent: _document,
+}
 
 
 def _refuse_extras(builder: TreeBuilder, event: Any) -> None:

@@ -61,6 +61,12 @@ class HubModels:
         except LLMHubRuntimeError as exc:
             raise ModelFailed(str(exc), model=_name(model)) from exc
 
+    async def warm_up(self, roles: Collection[str]) -> None:
+        """Make the clients of these roles now, so that the first call does not pay for it."""
+        if self._locate_sim is not None:
+            await self._find_sim()
+        await self._hub.awarm_up(roles)
+
     async def _ask(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
         response = await self._hub.acompletion(call, [dict(message) for message in messages])
         choice = response.choices[0]
@@ -84,10 +90,12 @@ class HubModels:
 
     def _resolve(self, model: str | ModelRef, params: Mapping[str, Any]) -> ResolvedCall:
         if isinstance(model, str):
-            call = self._hub.resolve(model, dict(params))
+            call = self._hub.resolve(model, params)
         else:
             self._admit(model)
-            call = self._hub.ad_hoc(model.provider, model.name, dict(params), api_base=model.endpoint)
+            call = self._hub.ad_hoc(
+                provider=model.provider, model=model.name, params=params, api_base=model.endpoint
+            )
         if call.provider == SIM:
             headers = {"x-agentflow-role": call.role}
             call = call.model_copy(update={"params": {**call.params, "extra_headers": headers}})

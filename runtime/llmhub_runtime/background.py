@@ -42,7 +42,7 @@ class BackgroundLoop:
         before the work is done.
         """
         try:
-            self._refuse_own_thread()
+            self.refuse_own_thread()
             future = self._submit(work)
         except BaseException:
             work.close()
@@ -66,7 +66,7 @@ class BackgroundLoop:
 
     def close(self) -> None:
         """Cancels what runs, closes what lives on the loop, ends the thread. May be called again."""
-        self._refuse_own_thread()
+        self.refuse_own_thread()
         with self._lock:
             self._closed = True
         if self._thread is not None and self._stop is not None:
@@ -89,7 +89,8 @@ class BackgroundLoop:
         self._stop.atexit = False
         return self._loop
 
-    def _refuse_own_thread(self) -> None:
+    def refuse_own_thread(self) -> None:
+        """Raises LLMHubRuntimeError on the loop's own thread, where waiting for the loop would never end."""
         if self.is_current:
             raise LLMHubRuntimeError(
                 "A hook may not use a sync method of its hub: it would wait for itself; use the async one."

@@ -130,7 +130,9 @@ class LLMHub:
             )
         except ValidationError as exc:
             key, sentence = first_problem(exc)
-            raise ConfigError(f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key) from exc
+            raise ConfigError(
+                f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key
+            ) from exc
 
     async def acompletion(
         self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
@@ -199,6 +201,7 @@ class LLMHub:
 
     async def aclose(self) -> None:
         """Ends the sync calls in flight and closes every client. May be called again."""
+        self._background.refuse_own_thread()
         if self._background.is_running:
             await asyncio.to_thread(self._background.close)
         self._background.close()
@@ -206,6 +209,7 @@ class LLMHub:
 
     def close(self) -> None:
         """The same from synchronous code. Raises LLMHubRuntimeError on a running loop that has clients."""
+        self._background.refuse_own_thread()
         self._clients.check_closable_here()
         self._background.close()
         self._clients.close()

@@ -4,8 +4,6 @@ AgentflowError
 ├── IdentityError (a ValueError)      an id, a name or a trace id is not in its one legal form
 ├── NodeLostError                     the process that ran a node died; whether it did its work is not known
 ├── DispatchRefusedError              a node was not taken on: its queue is full, or it is not there
-├── NodeLostError                     the process that ran a node died; whether it did its work is not known
-├── DispatchRefusedError              a node was not taken on at all; try again
 └── StoreError                        a store could not do what it was asked, or was asked something wrong
     ├── StoreUnavailableError         no answer now; try again, with the same ids if `outcome_unknown`
     ├── StoreFullError                no room left: the disk, or a scope's quota
@@ -38,29 +36,6 @@ class IdentityError(AgentflowError, ValueError):
     def __init__(self, message: str, *, what: str | None = None) -> None:
         super().__init__(message)
         self.what = what
-
-
-class NodeLostError(AgentflowError):
-    """The process that ran `node` died during the call."""
-
-    def __init__(self, message: str, *, node: str | None = None) -> None:
-        super().__init__(message)
-        self.node = node
-
-
-class DispatchRefusedError(AgentflowError):
-    """Nothing was started: a queue is full, or nobody serves the node. `retry_after` is in seconds."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: Literal["overloaded", "unavailable"] = "unavailable",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.code: Literal["overloaded", "unavailable"] = code
-        self.retry_after = retry_after
 
 
 class NodeLostError(AgentflowError):

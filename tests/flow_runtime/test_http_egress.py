@@ -395,6 +395,7 @@ async def test_headers_that_could_change_the_request_are_refused(headers: Any):
         "https://",
         "https:///x",
         "https://example.com:99999/",
+        "https://example.com:0/",
         "https://example.com:port/",
         " https://example.com/",
         "https://exa mple.com/",

@@ -1,4 +1,4 @@
-"""Whatever a provider does, the caller sees one of our errors, with the facts. any-llm really talks to a server."""
+"""Whatever a provider does, the caller sees one of our errors, with its facts. The HTTP is real."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ async def test_the_roles_timeout_s_is_applied(provider: ScriptedProvider) -> Non
 async def test_retry_after_is_seconds_or_a_date(
     hub: LLMHub, provider: ScriptedProvider, status: int, header: str, seconds: float | None
 ) -> None:
-    provider.script(error_reply(status, **{"retry_after": header}))
+    provider.script(error_reply(status, retry_after=header))
     assert (await failure(hub)).retry_after == seconds
 
 

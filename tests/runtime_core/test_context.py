@@ -120,7 +120,7 @@ def test_the_rest_of_the_time_is_never_negative() -> None:
 def test_a_deadline_is_one_moment_in_utc() -> None:
     local = NOON.astimezone(timezone(timedelta(hours=9)))
     deadline = ExecutionContext(deadline=local).deadline
-    assert deadline == NOON and deadline.tzinfo is UTC
+    assert deadline is not None and deadline == NOON and deadline.tzinfo is UTC
     with pytest.raises(ValidationError):
         ExecutionContext(deadline=datetime(2026, 3, 1, 12))
 

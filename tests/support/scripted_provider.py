@@ -1,7 +1,7 @@
 """A real HTTP server that speaks enough of the OpenAI, Anthropic and Ollama APIs for any-llm to talk to it.
 
-Each request takes the next scripted reply, or the normal answer for its path when the script is empty. The server
-runs in a thread of its own, so synchronous tests and tests with their own event loop use it alike.
+Each request takes the next scripted reply, or the normal answer for its path when the script is empty. The
+server runs in a thread of its own, so synchronous tests and tests with their own event loop use it alike.
 """
 
 from __future__ import annotations

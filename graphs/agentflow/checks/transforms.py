@@ -43,7 +43,8 @@ def _operation(scope: Scope, name: str, node: Node, spec: OperationSpec) -> Find
         )
     elif not known.supported:
         message = f"the operation '{spec.op}' is not supported yet"
-        yield at_node("not-supported-yet", message, known.summary, node=name, at=(*_SPEC, "op"))
+        hint = "until then, http.get, http.post or code can stand in for it"
+        yield at_node("not-supported-yet", message, hint, node=name, at=(*_SPEC, "op"))
     else:
         yield from _arguments(name, spec, known)
     yield from _placeholders(scope, name, node, spec, known)

@@ -70,7 +70,7 @@ def build_request(method: str, args: Mapping[str, Any], *, largest_body: int) ->
         method=method,
         scheme=url.scheme,
         host=url.raw_host.decode("ascii"),
-        port=url.port or (443 if url.scheme == "https" else 80),
+        port=_port(url),
         netloc=url.netloc,
         target=url.raw_path,
         headers=(*ours, *headers),
@@ -92,11 +92,17 @@ def _url(value: Any) -> httpx.URL:
         raise OperationFailed("the url is not one that can be called") from exc
     if not url.is_absolute_url or not url.host:
         raise OperationFailed("the url must be absolute, such as https://api.example.com/items")
-    if not _HOST.fullmatch(url.raw_host) or not 0 < (url.port or 443) < 65_536:
+    if not _HOST.fullmatch(url.raw_host) or not 0 < _port(url) < 65_536:
         raise OperationFailed("the url's host or port is not one that can be called")
     if url.userinfo:
         raise OperationFailed("the url holds credentials; send them in a header")
     return url
+
+
+def _port(url: httpx.URL) -> int:
+    if url.port is not None:
+        return url.port
+    return 80 if url.scheme == "http" else 443
 
 
 def _headers(value: Any) -> tuple[Header, ...]:

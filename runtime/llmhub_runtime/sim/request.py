@@ -102,7 +102,7 @@ class ToolCall:
 
 
 def answer_size(text: str, calls: tuple[ToolCall, ...]) -> int:
-    """The bytes of an answer that count as tokens: its text, and the names and arguments of its tool calls."""
+    """The bytes that count as completion tokens: text, and names and arguments of tool calls."""
     return len(text.encode()) + sum(len(call.name.encode()) + len(call.arguments.encode()) for call in calls)
 
 

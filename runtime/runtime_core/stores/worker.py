@@ -11,6 +11,7 @@ import contextvars
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -22,6 +23,11 @@ from runtime_core.stores.sql import OpFactory
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+# A loop that is busy with short callbacks lets go of the interpreter lock too briefly for another thread to get
+# it: measured, one write took up to 11 s. So a loop whose operations make no progress pauses for it.
+_PATIENCE_S = 10000
+_PAUSE_S = 0.002
 
 
 class Engine(Protocol):
@@ -49,6 +55,9 @@ class Worker:
         self._slots = asyncio.Semaphore(max_pending)
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopping = False
+        self._accepted = 0
+        self._answered = 0
+        self._watched = False
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         # A daemon, so that a forgotten close() cannot keep the process alive; acknowledged work is durable.
@@ -92,8 +101,20 @@ class Worker:
     def _enqueue(self, job: _Job) -> bool:
         if self._stopping:
             return False
+        self._accepted += 1
         self._queue.put(job)
+        if not self._watched:
+            self._watched = True
+            self._loop.call_later(_PATIENCE_S, self._watch, self._answered)
         return True
+
+    def _watch(self, answered: int) -> None:
+        if self._answered == self._accepted:
+            self._watched = False
+            return
+        if self._answered == answered:
+            time.sleep(_PAUSE_S)
+        self._loop.call_later(_PATIENCE_S, self._watch, self._answered)
 
     def _work(self) -> None:
         opened = outcome_of(self._engine.open)
@@ -126,6 +147,7 @@ class Worker:
         self._tell(self._answer, batch, outcomes)
 
     def _answer(self, batch: list[_Job], outcomes: list[Outcome]) -> None:
+        self._answered += len(batch)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.holds_slot:
                 self._slots.release()

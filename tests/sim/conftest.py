@@ -1,0 +1,46 @@
+"""A simulated model per test, and clients that close themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import openai
+import pytest
+
+from llmhub_runtime.sim import LogEntry, SimServer
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[SimServer]:
+    async with SimServer() as server:
+        yield server
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "the server left tasks behind"
+
+
+@pytest.fixture
+async def client(sim: SimServer) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(api_key="any", base_url=sim.openai_base, max_retries=0, timeout=20) as found:
+        yield found
+
+
+@pytest.fixture
+async def http(sim: SimServer) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=sim.base_url, timeout=20, trust_env=False) as found:
+        yield found
+
+
+@pytest.fixture
+def entry_when(sim: SimServer) -> Callable[..., object]:
+    """Waits until the last log entry fulfils a condition."""
+
+    async def wait(condition: Callable[[LogEntry], bool], *, deadline_s: float = 20.0) -> LogEntry:
+        async with asyncio.timeout(deadline_s):
+            while True:
+                entries = sim.log()
+                if entries and condition(entries[-1]):
+                    return entries[-1]
+                await asyncio.sleep(0.005)
+
+    return wait

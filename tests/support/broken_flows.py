@@ -1,0 +1,617 @@
+"""One good flow, and for every finding code ways to break it. `#!` marks the line of the finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+GOOD = """\
+version: "1.0"
+metadata: {name: desk}
+context:
+  requires: [question]
+  optional: [locale]
+nodes:
+  draft:
+    type: transform
+    inputs:
+      - {name: question, type: string}
+    outputs:
+      - {name: reply, type: object}
+    prompt:
+      template: "Answer: {{ question }}"
+      role: fast
+  answer:
+    type: transform
+    inputs:
+      - {name: reply, type: object}
+    outputs:
+      - {name: result, type: object}
+    transform:
+      mode: declarative
+      spec:
+        op: io.format_response
+        args:
+          template: {text: "${reply.text}"}
+edges:
+  - {from: _input.question, to: draft.question}
+  - {from: draft.reply, to: answer.reply}
+  - {from: answer.result, to: _output}
+"""
+
+MARK = "#!"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A flow with one defect: the finding's code and path, and what to change in GOOD (or the whole text)."""
+
+    code: str
+    path: str
+    text: str
+    known: dict[str, Any]
+    severity: str = "error"
+    unmarked_line: int = 1
+
+    @property
+    def line(self) -> int:
+        """The marked line; where a text cannot hold a mark, the line that the case gives."""
+        before, mark, _ = self.text.partition(MARK)
+        return before.count("\n") + 1 if mark else self.unmarked_line
+
+
+def broken(code: str, path: str, *changes: tuple[str, str], severity: str = "error", **known: Any) -> Broken:
+    """GOOD with changes; each old text must be there once."""
+    text = GOOD
+    for old, new in changes:
+        assert text.count(old) == 1, f"{code}: {old!r} stands {text.count(old)} times in the flow"
+        text = text.replace(old, new)
+    assert text.count(MARK) == 1, f"{code}: mark one line"
+    return Broken(code, path, text, known, severity)
+
+
+def whole(code: str, path: str, text: str, *, line: int = 1) -> Broken:
+    """A text of its own."""
+    return Broken(code, path, text, {}, unmarked_line=line)
+
+
+ROLE = "      role: fast\n"
+SPEC = """\
+      spec:
+        op: io.format_response
+        args:
+          template: {text: "${reply.text}"}
+"""
+TRANSFORM = "    transform:\n      mode: declarative\n" + SPEC
+ANSWER_EDGE = "  - {from: answer.result, to: _output}\n"
+DRAFT_EDGE = "  - {from: draft.reply, to: answer.reply}\n"
+QUESTION_EDGE = "  - {from: _input.question, to: draft.question}\n"
+NODES = "nodes:\n"
+EDGES = "edges:\n"
+RESULT = "      - {name: result, type: object}\n"
+REPLY_IN = "    inputs:\n      - {name: reply, type: object}\n"
+REPLY_OUT = "      - {name: reply, type: object}\n    prompt:"
+LOCALE = "  optional: [locale]\n"
+ASYNC_CODE = '    transform: {mode: code, spec: "async def transform(inputs, context, state): return {}"}\n'
+
+
+def code_node(source: str) -> tuple[str, str]:
+    return (TRANSFORM, f"    transform:\n      mode: code\n      spec: {source!r} {MARK}\n")
+
+
+def operation(op: str, args: str) -> tuple[str, str]:
+    return (SPEC, f"      spec:\n        op: {op}\n        args: {args}\n")
+
+
+IN_TEXT = [
+    whole("yaml-syntax", "metadata", "version: '1.0'\nmetadata: {name: x\n", line=3),
+    whole("yaml-syntax", "", "a: 1\n]: 2 #!\n"),
+    whole("yaml-tab", "metadata", "metadata:\n\tname: x #!\n"),
+    whole("yaml-alias", "metadata", "metadata: &m {name: x} #!\n"),
+    whole("yaml-alias", "context", "metadata: {name: x}\ncontext: *m #!\n"),
+    whole("yaml-tag", "metadata", "metadata: !!python/object:os.system {} #!\n"),
+    whole("yaml-tag", "version", "version: !!str 1.0 #!\n"),
+    whole("yaml-merge-key", "metadata", "metadata:\n  <<: {name: x} #!\n"),
+    whole("yaml-documents", "", "version: '1.0'\n--- #!\nversion: '1.0'\n"),
+    whole("duplicate-key", "", "version: '1.0'\nedges: []\nversion: '1.0' #!\n"),
+    whole("duplicate-key", "nodes", "nodes:\n  a: {}\n  b: {}\n  a: {} #!\n"),
+    whole("bad-key", "nodes", "nodes:\n  1: {} #!\n"),
+    whole("bad-key", "nodes", "nodes:\n  true: {} #!\n"),
+    whole("bad-key", "nodes", "nodes:\n  ? [a, b] #!\n  : {}\n"),
+    whole("bad-number", "a", "a: .nan #!\n"),
+    whole("bad-number", "a[1]", "a:\n  - 1\n  - -.INF #!\n"),
+    whole("bad-number", "a", "a: 1e999 #!\n"),
+    whole("bad-number", "a", f"a: {'9' * 5000} #!\n"),
+    whole("bad-number", "a", '{"b": 1,\n "a": 1e999}', line=2),
+    whole("too-deep", ".".join(["a"] * 64), "{a: " * 70),
+    whole("too-deep", "[0]" * 64, "[" * 100_000),
+    whole("too-many-nodes", "[99999]", "[" + "0," * 100_001 + "]"),
+    whole("too-large", "", "#" + "x" * (1024 * 1024)),
+    whole("control-character", "", "version: '1.0'\nmetadata: {name: 'a\0b'} #!\n"),
+    whole("not-utf-8", "", "version: '1.0'\nmetadata: {name: '\ud800'} #!\n"),
+    whole("not-utf-8", "a", '{"a": "\\ud800"}'),
+]
+"""Texts that are refused before anybody asks whether they are flows."""
+
+SHAPES = [
+    broken("unknown-key", "nodes.draft.prompt.rolle", (ROLE, "      rolle: fast #!\n")),
+    broken("unknown-key", "nodes.answer.transform.specc", (SPEC, SPEC + "      specc: {} #!\n")),
+    broken(
+        "unknown-key",
+        "edges[1].source",
+        ("{from: draft.reply, to", "{source: x, from: draft.reply, #!\n     to"),
+    ),
+    broken("missing-key", "metadata.name", ("{name: desk}", "{} #!")),
+    broken(
+        "missing-key",
+        "version",
+        ('version: "1.0"\n', ""),
+        ("metadata: {name: desk}", "metadata: {name: desk} #!"),
+    ),
+    broken(
+        "missing-key",
+        "nodes.answer.transform.mode",
+        ("    transform:\n      mode: declarative", "    transform: #!"),
+    ),
+    broken("wrong-type", "nodes.draft.prompt.template", ('"Answer: {{ question }}"', "3 #!")),
+    broken(
+        "wrong-type", "nodes.draft.runtime.timeout_ms", (ROLE, ROLE + "    runtime: {timeout_ms: '5'} #!\n")
+    ),
+    broken(
+        "wrong-type",
+        "nodes.draft.runtime.resources.memory",
+        (ROLE, ROLE + "    runtime: {resources: {memory: 1.5}} #!\n"),
+    ),
+    broken("wrong-type", "nodes.draft", ("  draft:\n", "  draft: [] #!\n  other:\n")),
+    broken("bad-value", "version", ('version: "1.0"', "version: 1.0 #!")),
+    broken("bad-value", "nodes.Draft", ("  draft:\n", "  Draft: #!\n")),
+    broken("bad-value", "nodes.answer.transform.mode", ("mode: declarative", "mode: magic #!")),
+    broken(
+        "bad-value", "nodes.answer.outputs[0].type", (RESULT, "      - name: result\n        type: json #!\n")
+    ),
+    broken("bad-value", "nodes.draft.runtime.retries", (ROLE, ROLE + "    runtime: {retries: 0} #!\n")),
+    broken("bad-value", "deployment.target", (EDGES, "deployment: {target: lambada} #!\n" + EDGES)),
+]
+"""Data that has not the shape of a flow."""
+
+WIRING = [
+    broken(
+        "unknown-node",
+        "edges[2].from",
+        ("answer.result, to", "asnwer.result, to"),
+        (": _output}", ": _output} #!"),
+    ),
+    broken(
+        "unknown-port",
+        "edges[1].from",
+        ("draft.reply,", "draft.replies,"),
+        ("answer.reply}", "answer.reply} #!"),
+    ),
+    broken(
+        "ambiguous-port",
+        "edges[2].from",
+        (RESULT, RESULT + "      - {name: more, type: string}\n"),
+        ("{from: answer.result, to: _output}", "{from: answer, to: _output} #!"),
+    ),
+    broken(
+        "unknown-request-field",
+        "edges[0].from",
+        ("_input.question, to: draft.question}", "_input.query, to: draft.question} #!"),
+    ),
+    broken(
+        "unknown-output",
+        "edges[3].to",
+        (
+            ANSWER_EDGE,
+            "  - {from: answer.result, to: _output.text}\n  - {from: draft.reply, to: _output.txt} #!\n",
+        ),
+        (EDGES, "outputs: {text: {type: object}}\n" + EDGES),
+    ),
+    broken(
+        "type-mismatch",
+        "edges[1].to",
+        (REPLY_IN, REPLY_IN.replace("object", "string")),
+        ("answer.reply}", "answer.reply} #!"),
+    ),
+    broken(
+        "type-mismatch",
+        "edges[2].to",
+        (EDGES, "outputs: {a: {type: string}, b: {type: string}}\n" + EDGES),
+        (RESULT, RESULT.replace("object", "string")),
+        (": _output}", ": _output} #!"),
+    ),
+    broken(
+        "bad-condition",
+        "edges[1].condition",
+        ("answer.reply}", "answer.reply,\n     condition: 'score >'} #!"),
+    ),
+    broken(
+        "bad-condition",
+        "edges[1].condition",
+        ("answer.reply}", "answer.reply,\n     condition: score > 1} #!"),
+    ),
+    broken(
+        "edge-transform", "edges[1].transform", ("answer.reply}", "answer.reply,\n     transform: upper} #!")
+    ),
+    broken(
+        "unknown-context-field",
+        "edges[1].condition",
+        ("answer.reply}", "answer.reply,\n     condition: context.tier == 1} #!"),
+    ),
+]
+
+GRAPH = [
+    broken(
+        "cycle",
+        "edges[3]",
+        (ANSWER_EDGE, ANSWER_EDGE + "  - {from: answer.result, to: draft.more} #!\n"),
+        (
+            "      - {name: question, type: string}\n",
+            "      - {name: question, type: string}\n      - {name: more, type: object, optional: true}\n",
+        ),
+    ),
+    broken(
+        "unwired-input",
+        "nodes.draft.inputs[0]",
+        (QUESTION_EDGE, ""),
+        ("question, type: string}", "question, type: string} #!"),
+    ),
+    broken("doubled-input", "edges[2]", (DRAFT_EDGE, DRAFT_EDGE + DRAFT_EDGE.rstrip() + " #!\n")),
+    broken(
+        "no-output",
+        "edges",
+        (ANSWER_EDGE, ""),
+        (EDGES, "edges: #!\n"),
+        ("    transform:", "    state: {scope: session, key: 'a_{context.session_id}'}\n    transform:"),
+        (LOCALE, "  optional: [session_id]\n"),
+        (SPEC, "      spec: 'async def transform(inputs, context, state): return {}'\n"),
+        ("mode: declarative", "mode: code"),
+    ),
+    broken(
+        "mixed-outputs",
+        "edges[3]",
+        (ANSWER_EDGE, ANSWER_EDGE + "  - {from: answer.result, to: _output.text} #!\n"),
+    ),
+    broken(
+        "undelivered-output",
+        "outputs.b",
+        (EDGES, "outputs:\n  a: {type: object}\n  b: {type: object} #!\n" + EDGES),
+        (ANSWER_EDGE, "  - {from: answer.result, to: _output.a}\n"),
+    ),
+    broken(
+        "unneeded-node",
+        "nodes.answer",
+        (ANSWER_EDGE, "  - {from: draft.reply, to: _output}\n"),
+        ("  answer:\n", "  answer: #!\n"),
+        severity="warning",
+    ),
+    broken(
+        "unwired-error",
+        "nodes.draft.error",
+        (REPLY_OUT, REPLY_OUT.replace("    prompt:", "    error: {name: failed} #!\n    prompt:")),
+        severity="warning",
+    ),
+]
+
+NODE = [
+    broken("node-id-mismatch", "nodes.draft.id", ("  draft:\n", "  draft:\n    id: drafts #!\n")),
+    broken("empty-node", "nodes.answer", (TRANSFORM, ""), ("  answer:\n", "  answer: #!\n")),
+    broken(
+        "duplicate-port",
+        "nodes.answer.outputs[1].name",
+        (RESULT, RESULT + "      - {name: result, type: string} #!\n"),
+    ),
+    broken(
+        "duplicate-port",
+        "nodes.draft.error.name",
+        (REPLY_OUT, REPLY_OUT.replace("    prompt:", "    error: {name: reply} #!\n    prompt:")),
+        (DRAFT_EDGE, DRAFT_EDGE + "  - {from: draft.reply, to: _output}\n"),
+    ),
+    broken(
+        "reserved-name",
+        "nodes.draft.inputs[1].name",
+        (
+            "      - {name: question, type: string}\n",
+            "      - {name: question, type: string}\n"
+            "      - {name: prompt_output, type: string, optional: true} #!\n",
+        ),
+    ),
+    broken(
+        "reserved-name",
+        "nodes.answer.inputs[1].name",
+        (REPLY_IN, REPLY_IN + "      - {name: context, type: document, optional: true} #!\n"),
+    ),
+    broken(
+        "unknown-context-field",
+        "nodes.draft.runtime.requires_context[1]",
+        (ROLE, ROLE + "    runtime:\n      requires_context:\n        - locale\n        - tier #!\n"),
+    ),
+    broken(
+        "bad-replicas",
+        "nodes.draft.runtime.autoscaling.min_replicas",
+        (ROLE, ROLE + "    runtime: {autoscaling: {min_replicas: 3, max_replicas: 2}} #!\n"),
+    ),
+    broken(
+        "bad-replicas",
+        "deployment.kserve.min_replicas",
+        (EDGES, "deployment: {kserve: {min_replicas: 3, max_replicas: 2}} #!\n" + EDGES),
+    ),
+    broken(
+        "bad-replicas",
+        "deployment.ray.autoscaling.min_replicas",
+        (EDGES, "deployment: {ray: {autoscaling: {min_replicas: 3, max_replicas: 2}}} #!\n" + EDGES),
+    ),
+]
+
+PROMPTS = [
+    broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
+    broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
+    broken(
+        "bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')
+    ),
+    broken(
+        "role-and-model",
+        "nodes.draft.prompt.model",
+        (ROLE, ROLE + "      model: {provider: sim, name: x} #!\n"),
+    ),
+    broken(
+        "role-and-model",
+        "nodes.draft.prompt.fallback.model",
+        (
+            ROLE,
+            ROLE
+            + "      fallback:\n        'on': error\n        role: x\n        model: {provider: a, name: b} #!\n",
+        ),
+    ),
+    broken("no-model", "nodes.draft.prompt", (ROLE, ""), ("    prompt:\n", "    prompt: #!\n")),
+    broken(
+        "empty-fallback", "nodes.draft.prompt.fallback", (ROLE, ROLE + "      fallback: {'on': error} #!\n")
+    ),
+    broken(
+        "empty-fallback",
+        "nodes.draft.prompt.fallback.on",
+        (ROLE, ROLE + "      fallback: {'on': [], role: x} #!\n"),
+    ),
+    broken(
+        "bad-static-response",
+        "nodes.draft.prompt.fallback.static_response",
+        (
+            ROLE,
+            ROLE + "      output_schema: {type: object, required: [text]}\n"
+            "      fallback: {'on': error, static_response: 'sorry'} #!\n",
+        ),
+    ),
+    broken(
+        "bad-static-response",
+        "nodes.draft.prompt.fallback.static_response",
+        (
+            ROLE,
+            ROLE + "      output_schema: {type: object, required: [text]}\n"
+            "      fallback: {'on': error, static_response: '{\"txt\": 1}'} #!\n",
+        ),
+    ),
+    broken("unknown-role", "nodes.draft.prompt.role", (ROLE, "      role: fast #!\n"), roles=["slow"]),
+    broken("unknown-role", "defaults.role", (EDGES, "defaults: {role: lost} #!\n" + EDGES), roles=["fast"]),
+    broken(
+        "unknown-role",
+        "nodes.draft.prompt.fallback.role",
+        (ROLE, ROLE + "      fallback: {'on': error, role: lost} #!\n"),
+        roles=["fast"],
+    ),
+    broken(
+        "unknown-provider",
+        "nodes.draft.prompt.model.provider",
+        (ROLE, "      model: {provider: lost, name: x} #!\n"),
+        providers=["sim"],
+    ),
+]
+
+TRANSFORMS = [
+    broken(
+        "unknown-operation", "nodes.answer.transform.spec.op", ("op: io.format_response", "op: io.format #!")
+    ),
+    broken(
+        "unknown-operation",
+        "nodes.answer.transform.spec.op",
+        ("op: io.format_response", "op: llm.generate #!"),
+    ),
+    broken(
+        "missing-argument",
+        "nodes.answer.transform.spec.args.template",
+        ('        args:\n          template: {text: "${reply.text}"}\n', "        args: {} #!\n"),
+    ),
+    broken(
+        "unknown-argument",
+        "nodes.answer.transform.spec.args.templat",
+        ("        args:\n", "        args:\n          templat: 1 #!\n"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.timeout_ms",
+        operation("http.get", "{url: 'https://a.test', timeout_ms: -1} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.url",
+        operation("http.get", "{url: 'file:///etc'} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.headers",
+        operation("http.get", "{url: 'https://a.test', headers: [a]} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.expression",
+        operation("transform.map", "{input: '${reply.items}', expression: 3} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.input",
+        operation("transform.map", "{input: 3, expression: item} #!"),
+    ),
+    broken(
+        "bad-expression",
+        "nodes.answer.transform.spec.args.expression",
+        operation("transform.filter", "{input: '${reply.items}', expression: 'acc + item'} #!"),
+    ),
+    broken(
+        "bad-placeholder",
+        "nodes.answer.transform.spec.args.template.text",
+        ('"${reply.text}"}', '"${replies.text}"} #!'),
+    ),
+    broken(
+        "bad-placeholder",
+        "nodes.answer.transform.spec.args.template.text",
+        ('"${reply.text}"}', '"${prompt_output}"} #!'),
+    ),
+    broken(
+        "unknown-context-field",
+        "nodes.answer.transform.spec.args.template.text",
+        ('"${reply.text}"}', '"${context.tier}"} #!'),
+    ),
+    broken("code-source", "nodes.answer.transform", (TRANSFORM, "    transform: {mode: code} #!\n")),
+    broken(
+        "code-source",
+        "nodes.answer.transform",
+        (
+            TRANSFORM,
+            "    transform: {mode: code, module: 'a:b', spec: 'def transform(inputs, context, state): pass'} #!\n",
+        ),
+    ),
+    broken("bad-code", "nodes.answer.transform.spec", code_node("def transform(inputs, context, state)")),
+    broken(
+        "bad-code", "nodes.answer.transform.spec", code_node("def transfrom(inputs, context, state): pass")
+    ),
+    broken("bad-code", "nodes.answer.transform.spec", code_node("def transform(inputs): pass")),
+    broken("bad-code", "nodes.answer.transform.spec", code_node("x = " + "-" * 10_000 + "1")),
+    broken(
+        "bad-code",
+        "nodes.answer.transform.module",
+        (TRANSFORM, "    transform: {mode: code, module: 'a..b:c'} #!\n"),
+    ),
+]
+
+STATE = [
+    broken(
+        "bad-state-key",
+        "nodes.answer.state.key",
+        (TRANSFORM, "    state: {scope: request, key: '{tier}'} #!\n" + ASYNC_CODE),
+    ),
+    broken(
+        "shared-state-key",
+        "nodes.answer.state.key",
+        (TRANSFORM, "    state: {scope: session, key: 'chat'} #!\n" + ASYNC_CODE),
+    ),
+    broken(
+        "shared-state-key",
+        "nodes.answer.state.key",
+        (TRANSFORM, "    state: {scope: session} #!\n" + ASYNC_CODE),
+    ),
+    broken(
+        "ttl-without-session",
+        "nodes.answer.state.ttl_seconds",
+        (TRANSFORM, "    state: {scope: request, ttl_seconds: 5} #!\n" + ASYNC_CODE),
+    ),
+    broken(
+        "unused-state",
+        "nodes.answer.state",
+        (TRANSFORM, "    state: {scope: request} #!\n" + TRANSFORM),
+        severity="warning",
+    ),
+    broken(
+        "unused-state",
+        "nodes.answer.state",
+        (TRANSFORM, "    state: {scope: request} #!\n" + ASYNC_CODE.replace("async ", "")),
+        severity="warning",
+    ),
+]
+
+INTERFACE = [
+    broken(
+        "contradictory-field",
+        "context.optional[1]",
+        (LOCALE, "  optional:\n    - locale\n    - question #!\n"),
+    ),
+    broken(
+        "contradictory-field",
+        "inputs.question.default",
+        (EDGES, "inputs: {question: {default: hi}} #!\n" + EDGES),
+    ),
+    broken(
+        "bad-default", "inputs.locale", (EDGES, "inputs: {locale: {type: string, default: 3}} #!\n" + EDGES)
+    ),
+    broken(
+        "bad-default",
+        "inputs.locale",
+        (EDGES, "inputs: {locale: {schema: {enum: [de]}, default: en}} #!\n" + EDGES),
+    ),
+    broken(
+        "bad-schema", "inputs.locale.schema", (EDGES, "inputs: {locale: {schema: {type: text}}} #!\n" + EDGES)
+    ),
+    broken(
+        "bad-schema",
+        "nodes.answer.outputs[0].schema",
+        (RESULT, "      - {name: result, type: object, schema: {$ref: '#'}} #!\n"),
+    ),
+    broken(
+        "bad-schema", "nodes.draft.prompt.output_schema", (ROLE, ROLE + "      output_schema: {type: 3} #!\n")
+    ),
+    broken("lambda-target", "deployment.target", (EDGES, "deployment: {target: lambda} #!\n" + EDGES)),
+    broken(
+        "tests-not-run", "tests", (EDGES, "tests: [{name: a, input: {}}] #!\n" + EDGES), severity="warning"
+    ),
+]
+
+
+def later(path: str, *changes: tuple[str, str]) -> Broken:
+    return broken("not-supported-yet", path, *changes)
+
+
+def in_prompt(line: str) -> tuple[str, str]:
+    return (ROLE, f"{ROLE}      {line} #!\n")
+
+
+def in_draft(line: str) -> tuple[str, str]:
+    return (ROLE, f"{ROLE}    {line} #!\n")
+
+
+def on_top(line: str) -> tuple[str, str]:
+    return (EDGES, f"{line} #!\n{EDGES}")
+
+
+LATER = [
+    later("nodes.answer.transform.spec.op", ("op: io.format_response", "op: agent.run #!")),
+    later("nodes.draft.prompt.memory", in_prompt("memory: session")),
+    later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
+    later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
+    later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
+    later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
+    later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
+    later("nodes.draft.for_each", in_draft("for_each: {input: question}")),
+    later("nodes.draft.loop", in_draft("loop: {until: 'True'}")),
+    later("nodes.draft.flow", in_draft("flow: other.yaml")),
+    later(
+        "nodes.answer.type",
+        (TRANSFORM, "    flow: other.yaml\n"),
+        ("  answer:\n    type: transform", "  answer:\n    type: subflow #!"),
+    ),
+    later("nodes.draft.runtime.cache", in_draft("runtime: {cache: {ttl_seconds: 3}}")),
+    later("nodes.draft.runtime.retry_on", in_draft("runtime: {retry_on: [timeout]}")),
+    later("nodes.draft.runtime.backoff", in_draft("runtime: {backoff: exponential}")),
+    later("nodes.draft.runtime.max_backoff_ms", in_draft("runtime: {max_backoff_ms: 5}")),
+    later("nodes.draft.runtime.jitter", in_draft("runtime: {jitter: true}")),
+    later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
+    later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
+    later("budgets", on_top("budgets: {max_tokens: 5}")),
+    later("on_exceed", on_top("on_exceed: ask")),
+    later("durability", on_top("durability: journal")),
+    later(
+        "nodes.answer.state.backend",
+        (TRANSFORM, "    state: {scope: request, backend: redis} #!\n" + ASYNC_CODE),
+    ),
+]
+"""Every field of the language that is read but not run yet."""
+
+MEANING = [*WIRING, *GRAPH, *NODE, *PROMPTS, *TRANSFORMS, *STATE, *INTERFACE, *LATER]
+BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentflow_serve.builder import app as app
     from agentflow_serve.args import AppArgs as AppArgs
+    from agentflow_serve.builder import app as app
 
 __all__ = ["AppArgs", "app"]
 

@@ -48,9 +48,9 @@ def app(args: AppArgs) -> Application:
         limits=args.limits,
         inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
     )
-    return _deployment(
-        Predictor, planned.name, predictor_replicas(planned), drain_s=args.limits.deadline_s
-    ).bind(spec, nodes, sim if spec.inline else None)
+    return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=args.limits.deadline_s).bind(
+        spec, nodes, sim if spec.inline else None
+    )
 
 
 def _node(planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None) -> Application:
@@ -88,7 +88,7 @@ def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) 
                 "target_ongoing_requests": target_load,
             }
         }
-    return serve.deployment(target).options(  # pyright: ignore[reportCallIssue]
+    make: Any = serve.deployment(
         name=name,
         ray_actor_options=options,
         max_ongoing_requests=replicas.concurrency,
@@ -97,3 +97,4 @@ def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) 
         **HEALTH_CHECK,
         **scaling,
     )
+    return make(target)

@@ -1,4 +1,4 @@
-"""From the predictor to the nodes: a handle call for each node with a deployment of its own, a plain call for the rest."""
+"""From the predictor to the nodes: a handle call where a node has its own deployment, a plain call where not."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class ServeDispatch:
             response.cancel()
             raise
         except BackPressureError as exc:
-            raise DispatchRefusedError(
-                "its queue is full", code="overloaded", retry_after=RETRY_AFTER_S
-            ) from exc
+            raise DispatchRefusedError("its queue is full", code="overloaded", retry_after=RETRY_AFTER_S) from exc
         except DeploymentUnavailableError as exc:
             message = "its deployment is not available"
             raise DispatchRefusedError(message, code="unavailable", retry_after=RETRY_AFTER_S) from exc

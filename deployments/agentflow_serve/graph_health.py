@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from ray import serve
-from ray.serve.schema import ApplicationStatus, ReplicaState
+from ray.serve.schema import ApplicationStatus
 
 CACHE_S = 1.0
+RUNNING: Any = "RUNNING"
 SCALED_TO_ZERO = "HEALTHY"
 """What Serve calls a deployment that has no replica and needs none: the next call starts one."""
 
@@ -44,6 +46,6 @@ class GraphHealth:
         idle = [
             name
             for name, deployment in app.deployments.items()
-            if not deployment.replica_states.get(ReplicaState.RUNNING) and deployment.status != SCALED_TO_ZERO
+            if not deployment.replica_states.get(RUNNING) and deployment.status != SCALED_TO_ZERO
         ]
         return f"no replica is running for: {', '.join(sorted(idle))}" if idle else ""

@@ -56,10 +56,7 @@ class Predictor:
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
         parts = await open_parts(self._stack, spec.process, inline, sim=sim)
-        bodies = {
-            node: await self._stack.enter_async_context(body_of(self._plan, node, parts))
-            for node in spec.inline
-        }
+        bodies = {node: await self._stack.enter_async_context(body_of(self._plan, node, parts)) for node in spec.inline}
         self._runner = FlowRunner(
             self._plan,
             ServeDispatch(nodes, LocalDispatch(bodies)),

@@ -45,9 +45,7 @@ class SessionLedger:
     async def get(self, bucket: Bucket, key: str) -> Entry | None:
         return await (await self._state()).get(bucket, key)
 
-    async def put(
-        self, bucket: Bucket, key: str, value: Any, ttl_s: float | None, expected: int | None
-    ) -> int:
+    async def put(self, bucket: Bucket, key: str, value: Any, ttl_s: float | None, expected: int | None) -> int:
         return await (await self._state()).put(bucket, key, value, ttl_s=ttl_s, expected=expected)
 
     async def delete(self, bucket: Bucket, key: str) -> None:
@@ -62,8 +60,8 @@ class SessionLedger:
         return await asyncio.shield(self._opening)
 
     async def _exit_when_idle(self) -> None:
-        while time.monotonic() - self._seen < self._idle_exit_s:
-            await asyncio.sleep(min(self._idle_exit_s / 4, 30))
+        while (left := self._seen + self._idle_exit_s - time.monotonic()) > 0:  # noqa: ASYNC110 - heartbeats move it
+            await asyncio.sleep(left)
         ray.kill(ray.get_runtime_context().current_actor)
 
 
@@ -113,6 +111,4 @@ class SharedState:
             raise
         except (RayActorError, GetTimeoutError, TimeoutError) as exc:
             self._actor = None
-            raise StateFailed(
-                "the shared state of this flow does not answer; it is restarting, try again"
-            ) from exc
+            raise StateFailed("the shared state of this flow does not answer; it is restarting, try again") from exc

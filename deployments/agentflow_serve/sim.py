@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.serve.handle import DeploymentHandle
 
 from llmhub_runtime.sim import SimServer, parse_script
 

@@ -23,7 +23,8 @@ MAX_DIGITS = 1_300
 """Length of a text that may be read as a number."""
 
 _NESTED = frozenset({list, tuple, dict})
-_FLAT = frozenset({str, int, float, bool, type(None)})
+_WEIGHTLESS = frozenset({int, float, bool, type(None)})
+_FLAT = _WEIGHTLESS | {str}
 
 
 class Meter:
@@ -49,12 +50,12 @@ class Meter:
             if isinstance(inner, str):
                 self.spend(len(inner) >> 3)
             elif is_array(inner):
-                self.spend(len(inner))
-                pending.extend(inner)
+                self.spend(2 + len(inner))
+                pending += [child for child in inner if type(child) not in _WEIGHTLESS]
             elif is_object(inner):
-                self.spend(2 * len(inner))
-                pending.extend(inner)
-                pending.extend(inner.values())
+                self.spend(4 + 4 * len(inner))
+                pending += inner
+                pending += [child for child in inner.values() if type(child) not in _WEIGHTLESS]
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -74,9 +75,7 @@ def add(meter: Meter, left: Any, right: Any) -> Any:
     if isinstance(left, str) and isinstance(right, str):
         fit_text(meter, len(left) + len(right))
         return left + right
-    if (isinstance(left, list) and isinstance(right, list)) or (
-        isinstance(left, tuple) and isinstance(right, tuple)
-    ):
+    if (isinstance(left, list) and isinstance(right, list)) or (isinstance(left, tuple) and isinstance(right, tuple)):
         fit_items(meter, len(cast(list[Any], left)) + len(cast(list[Any], right)))
         return cast(list[Any], left) + cast(list[Any], right)
     raise TypeError(f"{kind_of(left)} and {kind_of(right)} cannot be added")

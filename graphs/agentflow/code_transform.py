@@ -9,6 +9,7 @@ from typing import Literal
 
 MAX_SOURCE_CHARS = 64 * 1024
 ENTRY_POINT = "transform"
+FILENAME = "<flow code>"
 PARAMETERS = ("inputs", "context", "state")
 
 CodeKind = Literal["sync", "async"]
@@ -50,7 +51,7 @@ def _parse(source: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(source)
+            return ast.parse(source, FILENAME)
     except SyntaxError as exc:
         raise CodeError(f"line {exc.lineno or 1} of the code: {exc.msg}") from exc
     except (ValueError, RecursionError, MemoryError) as exc:

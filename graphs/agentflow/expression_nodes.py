@@ -126,9 +126,7 @@ class Builder:
             case ast.Dict():
                 return self._object(node)
             case ast.Attribute():
-                raise self._error(
-                    node, f"only `context` has fields; write ['{node.attr}'] for a part of a value"
-                )
+                raise self._error(node, f"only `context` has fields; write ['{node.attr}'] for a part of a value")
             case _:
                 raise self._error(node, f"{_described(node)} not part of the expression language")
 
@@ -273,14 +271,14 @@ class Builder:
         return lambda values, meter: apply(meter, [argument(values, meter) for argument in arguments])
 
     def _array(self, node: ast.List | ast.Tuple) -> Run:
-        self.builds = True
+        self.builds = self.builds or bool(node.elts)
         elements = [self.build(element) for element in node.elts]
         if isinstance(node, ast.List):
             return lambda values, meter: [element(values, meter) for element in elements]
         return lambda values, meter: tuple(element(values, meter) for element in elements)
 
     def _object(self, node: ast.Dict) -> Run:
-        self.builds = True
+        self.builds = self.builds or bool(node.keys)
         pairs: list[tuple[Run, Run]] = []
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:

@@ -16,11 +16,11 @@ MAX_SOURCE = 2_000
 MAX_DEPTH = 50
 """Levels of nesting in one expression."""
 
-_STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\"""", re.DOTALL)
 _BAD_ESCAPE = re.compile(r"""\\(?!["'\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})""")
-_GLUED_NUMBER = re.compile(
-    r"(?<![\w.])(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][+-]?[0-9][0-9_]*)?(?=[^\W\d])"
-)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NUMBER = r"(?:[0-9][0-9_]*+(?:\.[0-9_]*+)?+|\.[0-9][0-9_]*+)(?:[eE][+-]?[0-9][0-9_]*+)?+"
+_GLUED_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?=[^\W\d])")
 
 
 def parse(source: str) -> ast.expr:
@@ -61,6 +61,8 @@ def shortened(text: str) -> str:
 
 
 def _refuse_odd_text(source: str) -> None:
+    if control := _CONTROL.search(source):
+        raise error(source, control.start() + 1, "there is a control character here")
     if escape := _BAD_ESCAPE.search(source):
         raise error(source, escape.start() + 1, "a backslash is followed by one of \\ ' \" n r t xHH uHHHH")
     code = _STRING.sub(lambda text: "'" + " " * (len(text[0]) - 2) + "'", source)

@@ -17,8 +17,10 @@ from agentflow.errors import ExpressionFailed, LimitExceeded
 from agentflow.expression_nodes import Builder, Run
 from agentflow.expression_source import parse, shortened
 
-MAX_WORK = 500_000
-"""Units of work of one evaluation (see `bounded`): at most some 50 ms."""
+MAX_WORK = 300_000
+"""Units of work of one evaluation (see `bounded`): at most some 30 ms."""
+MAX_RESULT = 600_000
+"""Units that an array or object which an expression builds may weigh, with what it takes in."""
 
 _FAULTS = (
     ArithmeticError,
@@ -55,7 +57,7 @@ class Expression:
         try:
             result = self._run(values, meter)
             if self._builds:
-                meter.weigh(result)
+                Meter(MAX_RESULT).weigh(result)
         except _FAULTS as exc:
             cause = _cause(exc)
             message = f"the expression `{shortened(self.source)}` failed: {cause}"

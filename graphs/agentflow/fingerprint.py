@@ -18,9 +18,7 @@ def canonical(flow: Flow) -> bytes:
     The same for the YAML and the JSON form of a flow and for every order of its keys. The order of edges is
     part of it (IR.md Q12).
     """
-    data: dict[str, Any] = flow.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_MEANT
-    )
+    data: dict[str, Any] = flow.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=_NOT_MEANT)
     for name, field in flow.inputs.items():
         if field.has_default:  # a default of null is not the same as none
             data["inputs"][name]["default"] = field.default

@@ -8,7 +8,7 @@ keywords and pydantic's names: `from` is `source`, `schema` is `json_schema`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -104,10 +104,10 @@ class Prompt(IrObject):
     @field_validator("requirements", mode="before")
     @classmethod
     def _text_is_enough(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            items: list[Any] = value
-            return [{"text": item} if isinstance(item, str) else item for item in items]
-        return value
+        if not isinstance(value, list):
+            return value
+        items = cast("list[Any]", value)
+        return [{"text": item} if isinstance(item, str) else item for item in items]
 
 
 class OperationSpec(IrObject):

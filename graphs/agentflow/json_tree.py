@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 from agentflow.scalars import NumberError, finite, integer
 from agentflow.tree import Tree, TreeBuilder, TreeRejectedError
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = re.compile(r"[ \t\r\n]+")
+_SPACES = frozenset(" \t\r\n")
 
 
 def read_json(text: str, *, file: str) -> Tree | None:
@@ -62,15 +63,16 @@ class _Reader:
     def _members(self, data: dict[str, Any] | list[Any], closer: str) -> None:
         self.builder.open(data, self.line, self.at - self.line_start)
         self.at += 1
-        while self._next() != closer:
+        more = self._next() != closer
+        while more:
             if closer == "}":
                 self._key()
             self._value()
-            if self._next() == ",":
+            separator = self._next()
+            more = separator == ","
+            if more:
                 self.at += 1
-                if self._next() == closer:
-                    raise _NotJsonError
-            elif self._next() != closer:
+            elif separator != closer:
                 raise _NotJsonError
         self.at += 1
         self.builder.close()
@@ -95,12 +97,14 @@ class _Reader:
 
     def _next(self) -> str:
         """The next character that is not white space, or nothing at the end."""
+        character = self.text[self.at : self.at + 1]
+        if character not in _SPACES:
+            return character
         match = _SPACE.match(self.text, self.at)
         end = match.end() if match else self.at
-        if end > self.at:
-            newlines = self.text.count("\n", self.at, end)
-            if newlines:
-                self.line += newlines
-                self.line_start = self.text.rfind("\n", self.at, end) + 1
-            self.at = end
-        return self.text[self.at : self.at + 1]
+        newlines = self.text.count("\n", self.at, end)
+        if newlines:
+            self.line += newlines
+            self.line_start = self.text.rfind("\n", self.at, end) + 1
+        self.at = end
+        return self.text[end : end + 1]

@@ -53,9 +53,7 @@ def loads(text: str, *, file: str = NO_FILE, **surroundings: Unpack[Surroundings
     return _loaded(_read_text(text, file), surroundings)
 
 
-def from_mapping(
-    data: Mapping[str, Any], *, file: str = NO_FILE, **surroundings: Unpack[Surroundings]
-) -> LoadedFlow:
+def from_mapping(data: Mapping[str, Any], *, file: str = NO_FILE, **surroundings: Unpack[Surroundings]) -> LoadedFlow:
     """A flow given as data, under the same limits as a file. Raises FlowInvalid with all findings."""
     return _loaded(read_plain(data, file=file), surroundings)
 

@@ -23,9 +23,7 @@ class OperationSpecification:
     expression_names: frozenset[str] = frozenset()
 
 
-def _operation(
-    name: str, args: str, summary: str, *, acts: bool = False, sees: str = ""
-) -> OperationSpecification:
+def _operation(name: str, args: str, summary: str, *, acts: bool = False, sees: str = "") -> OperationSpecification:
     """`args` is a list of words; a word that ends in `?` is optional."""
     words = args.split()
     return OperationSpecification(

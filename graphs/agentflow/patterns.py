@@ -70,9 +70,7 @@ def compile_pattern(source: str) -> Pattern:
     from pydantic_core import SchemaError, SchemaValidator, core_schema
 
     if len(source) > MAX_LENGTH:
-        raise SchemaInvalid(
-            f"a pattern may have at most {MAX_LENGTH} characters, and this one has {len(source)}"
-        )
+        raise SchemaInvalid(f"a pattern may have at most {MAX_LENGTH} characters, and this one has {len(source)}")
     translated, size = _Scanner(source).scan()
     try:
         validator = SchemaValidator(core_schema.str_schema(pattern=translated, regex_engine="rust-regex"))

@@ -23,7 +23,7 @@ __all__ = ["Args", "Placeholder", "StateKey", "compile_args", "compile_state_key
 
 MAX_DEPTH = 64
 """Levels of nesting in the arguments of one operation."""
-MAX_WORK = 500_000
+MAX_WORK = 300_000
 """Units of work of one resolution (see `bounded`)."""
 CONTEXT = "context"
 
@@ -84,14 +84,10 @@ class _Text:
     where: str
 
     def resolve(self, values: Mapping[str, Any], meter: Meter) -> str:
-        texts = [
-            piece if isinstance(piece, str) else self._text(piece, values, meter) for piece in self.pieces
-        ]
+        texts = [piece if isinstance(piece, str) else self._text(piece, values, meter) for piece in self.pieces]
         size = sum(map(len, texts))
         if size > bounded.MAX_TEXT:
-            raise PlaceholderFailed(
-                f"the text in {self.where} is too long when it is filled", where=self.where
-            )
+            raise PlaceholderFailed(f"the text in {self.where} is too long when it is filled", where=self.where)
         return "".join(texts)
 
     def _text(self, piece: Placeholder, values: Mapping[str, Any], meter: Meter) -> str:
@@ -176,9 +172,7 @@ class _Compiler:
         if isinstance(value, str):
             return self._string(value, where)
         if is_object(value):
-            return _Object(
-                tuple((key, self.compile(item, (*steps, str(key)))) for key, item in value.items())
-            )
+            return _Object(tuple((key, self.compile(item, (*steps, str(key)))) for key, item in value.items()))
         if is_array(value):
             return _Array(tuple(self.compile(item, (*steps, index)) for index, item in enumerate(value)))
         if value is None or isinstance(value, (int, float)):

@@ -18,8 +18,11 @@ DEFAULT_NUM_CPUS = 0.05
 """Ray's own default of 1 leaves an app of five deployments waiting for ever on two cores."""
 
 DEFAULT_CONCURRENCY = 64
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("KMGT", start=1)}
+_UNITS = {"": 1} | {
+    unit: base**power
+    for power, prefix in enumerate("KMGT", start=1)
+    for unit, base in ((prefix, 1000), (f"{prefix}i", 1024))
+}
 
 
 @dataclass(frozen=True, slots=True)

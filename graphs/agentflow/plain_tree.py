@@ -57,14 +57,10 @@ class _Copier:
             case float() if math.isfinite(value):
                 return float(value)
             case int() | float():
-                self.builder.report(
-                    "bad-number", "JSON cannot carry this number", "use a finite number", 0, 0
-                )
+                self.builder.report("bad-number", "JSON cannot carry this number", "use a finite number", 0, 0)
             case _:
                 message = f"a {type(value).__name__} is not JSON data"
-                self.builder.report(
-                    "not-json", message, "use text, numbers, booleans, lists and mappings", 0, 0
-                )
+                self.builder.report("not-json", message, "use text, numbers, booleans, lists and mappings", 0, 0)
         return None
 
     def _weigh(self, characters: int) -> None:

@@ -23,9 +23,7 @@ MAX_DISPATCHES = 3
 
 Settled = Literal["succeeded", "failed", "skipped", "cancelled"]
 Refusal = Literal["overloaded", "unavailable"]
-EndCode = (
-    Literal["node_failed", "node_lost", "condition_failed", "no_output", "deadline_exceeded"] | Refusal
-)
+EndCode = Literal["node_failed", "node_lost", "condition_failed", "no_output", "deadline_exceeded"] | Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class NodeRefused:
-    """The node was not taken on at all: its queue is full, or it is not there. The run ends; the caller may try again."""
+    """The node was not taken on: its queue is full, or it is not there. The run ends; its caller may try again."""
 
     node: str
     code: Refusal

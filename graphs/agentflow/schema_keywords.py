@@ -113,9 +113,7 @@ def _enum(values: Any) -> Check:
     named = ", ".join(bounded.shown(value) for value in values[:8]) + (", ..." if len(values) > 8 else "")
 
     def check(value: Any, meter: Meter) -> Problem | None:
-        return (
-            None if canonical(value, meter) in allowed else Problem(f"is not one of {named or 'no values'}")
-        )
+        return None if canonical(value, meter) in allowed else Problem(f"is not one of {named or 'no values'}")
 
     return check
 

@@ -91,9 +91,7 @@ class _Translator:
             case "literal_error" | "enum":
                 return _not_listed(spot, detail["input"], _listed(context["expected"]))
             case "union_tag_invalid":
-                return _not_listed(
-                    _Spot((*spot.path, "mode"), None), context["tag"], _listed(context["expected_tags"])
-                )
+                return _not_listed(_Spot((*spot.path, "mode"), None), context["tag"], _listed(context["expected_tags"]))
             case kind:
                 problem = _bound(kind, context, _described(detail["input"])) or detail["msg"]
                 return Finding("bad-value", f"{spot.name} {problem}", _help(spot), spot.path)

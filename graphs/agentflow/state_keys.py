@@ -82,9 +82,7 @@ class StateKey:
             "context": context,
             "node": {"id": node_id},
         }
-        key = "".join(
-            part if isinstance(part, str) else self._written(part, sources[part.kind]) for part in self.parts
-        )
+        key = "".join(part if isinstance(part, str) else self._written(part, sources[part.kind]) for part in self.parts)
         if len(key) > MAX_KEY:
             message = f"the state key '{self.source}' is longer than {MAX_KEY} characters when it is filled"
             raise PlaceholderFailed(message, placeholder=self.source, where="state.key")
@@ -140,9 +138,7 @@ def _digits(number: int | float) -> str:
     return repr(number) if isinstance(number, float) or number.bit_length() <= MAX_BITS else ""
 
 
-def _variable(
-    written: str, path: str | None, input_names: Collection[str], context_names: Collection[str]
-) -> Variable:
+def _variable(written: str, path: str | None, input_names: Collection[str], context_names: Collection[str]) -> Variable:
     if path is None:
         reason = "a brace stands alone; a key has no other use for braces"
     elif path == "node.id":

@@ -24,9 +24,7 @@ MAX_BLOCKS = 20
 MAX_LOOP = 10_000
 """Elements that one loop may visit."""
 
-LOOP_FIELDS = frozenset(
-    {"first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"}
-)
+LOOP_FIELDS = frozenset({"first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"})
 _RESERVED = frozenset({"caller", "kwargs", "self", "super", "varargs"})
 
 _LOOPED = "each of"

@@ -168,9 +168,7 @@ def _finalize(context: _RenderContext, value: Any) -> Any:
 
 def _parse(source: str) -> nodes.Template:
     if len(source) > MAX_SOURCE:
-        raise TemplateError(
-            f"a template may have at most {MAX_SOURCE} characters, and this one has {len(source)}"
-        )
+        raise TemplateError(f"a template may have at most {MAX_SOURCE} characters, and this one has {len(source)}")
     environment = _environment()
     try:
         _check_tokens(environment, source)

@@ -124,8 +124,8 @@ class TreeBuilder:
         raise TreeRejectedError
 
     def tree(self) -> Tree:
-        """What was read so far."""
-        return Tree(self.file, self.data, self.root, tuple(self.findings))
+        """What was read so far. An empty text has its place at the beginning."""
+        return Tree(self.file, self.data, self.root or (0, 0, None), tuple(self.findings))
 
     def _key(self, value: Any, line: int, column: int) -> None:
         frame = self._stack[-1]

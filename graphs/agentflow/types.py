@@ -54,16 +54,12 @@ def cast(value: Any, source: PortType | None, target: PortType | None) -> Any:
     if source is None or target is None or source == target:
         return value
     if not compatible(source, target):
-        raise CastError(
-            f"{_a(source)} cannot be wired to {_a(target)}", source=source.value, target=target.value
-        )
+        raise CastError(f"{_a(source)} cannot be wired to {_a(target)}", source=source.value, target=target.value)
     if value is None:
         return None
     problem = mismatch(value, source)
     if problem is not None:
-        raise CastError(
-            f"the value cannot become {_a(target)}: {problem}", source=source.value, target=target.value
-        )
+        raise CastError(f"the value cannot become {_a(target)}: {problem}", source=source.value, target=target.value)
     if target is PortType.STRING and source in (PortType.NUMBER, PortType.BOOLEAN):
         return _as_text(value, source)
     if source is PortType.TABLE and target is PortType.OBJECT:

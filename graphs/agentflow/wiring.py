@@ -159,9 +159,7 @@ class _Resolver:
             )
         return node
 
-    def _port(
-        self, index: int, side: str, node: str, port: str, ports: list[str], kind: str
-    ) -> str | None:
+    def _port(self, index: int, side: str, node: str, port: str, ports: list[str], kind: str) -> str | None:
         if port in ports:
             return port
         known = ", ".join(ports) or "none"

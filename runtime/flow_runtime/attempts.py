@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,11 @@ from agentflow.errors import FlowError
 from agentflow.ir import FailureKind
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
+from flow_runtime.errors import NodeTimeout, OutputInvalid
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
-from flow_runtime.errors import NodeTimeout, OutputInvalid
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,19 @@ async def once(
     """One attempt, the `number`th of its node."""
     left = remaining_s()
     timeout_s = settings.timeout_s if left is None else max(min(settings.timeout_s, left), 0)
+    bound = asyncio.timeout(timeout_s)
     try:
-        async with asyncio.timeout(timeout_s) as bound:
+        async with bound:
             value = await body(timeout_s)
     except TimeoutError as exc:
         reason = f"it took longer than {timeout_s:g} s" if bound.expired() else str(exc) or "it timed out"
         return Attempted(failure=Failure(reason=reason, kind="timeout", attempts=number), attempts=number)
     except (AgentflowError, FlowError) as exc:
         failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number)
+        return Attempted(failure=failure, attempts=number)
+    except Exception as exc:  # noqa: BLE001 - the edge of a node: whatever it runs, its failure is a value
+        logger.exception("a node failed in a way that nobody foresaw")
+        failure = Failure(reason=f"{type(exc).__name__}: {exc}", kind="error", attempts=number)
         return Attempted(failure=failure, attempts=number)
     return Attempted(value=value, attempts=number)
 

@@ -8,7 +8,6 @@ from typing import Any
 from agentflow.ir import Port
 from agentflow.schemas import Schema, compile_schema
 from agentflow.types import mismatch
-
 from flow_runtime.errors import OutputInvalid
 
 

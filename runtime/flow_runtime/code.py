@@ -39,9 +39,7 @@ class CodeTransform(Protocol):
 
     async def __aexit__(self, *exc_info: object) -> None: ...
 
-    async def call(
-        self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float
-    ) -> Any:
+    async def call(self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float) -> Any:
         """What `transform(inputs, context, state)` returns.
 
         Raises CodeFailed, or CodeTimeout after `timeout_s` seconds.
@@ -49,9 +47,7 @@ class CodeTransform(Protocol):
         ...
 
 
-def bind_code(
-    code: Code, node_id: str, *, mode: CodeMode = "inline", size: int | None = None
-) -> CodeTransform:
+def bind_code(code: Code, node_id: str, *, mode: CodeMode = "inline", size: int | None = None) -> CodeTransform:
     """A node's code as a transform; `size` is the most calls of a sync one at a time.
 
     Raises CodeRefused when `mode` does not allow it, CodeFailed when it is no transform.
@@ -97,13 +93,11 @@ class _OnTheLoop:
     async def __aexit__(self, *exc_info: object) -> None:
         return None
 
-    async def call(
-        self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float
-    ) -> Any:
-        copies = {name: copy_json(value) for name, value in inputs.items()}
+    async def call(self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float) -> Any:
         bound = asyncio.timeout(timeout_s)
         try:
             async with bound:
+                copies = {name: copy_json(value) for name, value in inputs.items()}
                 result = self._load()(copies, FlowContext(context.to_dict()), state)
                 return await result if inspect.isawaitable(result) else result
         except (Exception, SystemExit) as exc:
@@ -126,9 +120,7 @@ class _Sandboxed:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._sandbox.aclose()
 
-    async def call(
-        self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float
-    ) -> Any:
+    async def call(self, inputs: Mapping[str, Any], context: FlowContext, state: Any, *, timeout_s: float) -> Any:
         return await self._sandbox.call(inputs, context.to_dict(), timeout_s=timeout_s)
 
 

@@ -47,15 +47,13 @@ class HubModels:
         params: Mapping[str, Any],
     ) -> ModelAnswer:
         try:
-            call = self._resolve(model, params)
-            if call.provider == SIM and self._locate_sim is not None and self._sim_base is None:
-                await self._find_sim()
+            call = await self._placed(self._resolve(model, params))
             try:
                 return await self._ask(call, messages)
             except ProviderUnavailableError:
-                if call.provider != SIM or not await self._find_sim():
+                if not self._is_ours(call) or not await self._find_sim():
                     raise
-            return await self._ask(call, messages)
+            return await self._ask(await self._placed(call), messages)
         except ProviderTimeoutError as exc:
             raise NodeTimeout(str(exc)) from exc
         except LLMHubRuntimeError as exc:
@@ -63,9 +61,7 @@ class HubModels:
 
     async def warm_up(self, roles: Collection[str]) -> None:
         """Make the clients of these roles now, so that the first call does not pay for it."""
-        if self._locate_sim is not None:
-            await self._find_sim()
-        await self._hub.awarm_up(roles)
+        await self._hub.awarm_up([await self._placed(self._resolve(role, {})) for role in roles])
 
     async def _ask(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
         response = await self._hub.acompletion(call, [dict(message) for message in messages])
@@ -77,16 +73,22 @@ class HubModels:
             usage={} if usage is None else {"input": usage.prompt_tokens, "output": usage.completion_tokens},
         )
 
+    def _is_ours(self, call: ResolvedCall) -> bool:
+        return call.provider == SIM and self._locate_sim is not None
+
+    async def _placed(self, call: ResolvedCall) -> ResolvedCall:
+        """The call with the address of the simulated model, where that is ours to find."""
+        if not self._is_ours(call):
+            return call
+        if self._sim_base is None:
+            await self._find_sim()
+        return call.model_copy(update={"api_base": self._sim_base})
+
     async def _find_sim(self) -> bool:
         """Ask where the simulated model is; True when it is somewhere new."""
-        if self._locate_sim is None:
-            return False
-        base = await self._locate_sim()
-        if base == self._sim_base:
-            return False
-        self._sim_base = base
-        self._hub.set_api_base(SIM, base)
-        return True
+        assert self._locate_sim is not None
+        before, self._sim_base = self._sim_base, await self._locate_sim()
+        return self._sim_base != before
 
     def _resolve(self, model: str | ModelRef, params: Mapping[str, Any]) -> ResolvedCall:
         if isinstance(model, str):

@@ -51,9 +51,7 @@ class LocalDispatch:
 class LocalFlow:
     """An async context manager that gives a FlowRunner. `models` may be left out for a flow without prompts."""
 
-    def __init__(
-        self, flow: Flow, *, models: Models | None = None, settings: LocalSettings | None = None
-    ) -> None:
+    def __init__(self, flow: Flow, *, models: Models | None = None, settings: LocalSettings | None = None) -> None:
         self._plan = plan(flow)
         self._models = models
         self._settings = settings or LocalSettings()

@@ -24,7 +24,7 @@ from flow_runtime.errors import ModelFailed
 from flow_runtime.models import Models
 from flow_runtime.operations import BoundOperation, OperationCall, OperationResources, OperationSettings, bind_operation
 from flow_runtime.prompt import PromptLayer
-from flow_runtime.state import NoState, NodeStates, StateBackends
+from flow_runtime.state import NodeStates, NoState, StateBackends
 from runtime_core.clock import Clock
 from runtime_core.loop import NodeOutcome
 

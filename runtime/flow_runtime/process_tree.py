@@ -7,13 +7,19 @@ import signal
 from contextlib import suppress
 
 
+def stop_group(leader: int) -> None:
+    """SIGSTOP a process group: at once none of it does anything more, until `kill_tree` ends it."""
+    _signal_group(leader, signal.SIGSTOP)
+
+
 def kill_tree(leader: int) -> None:
     """SIGKILL a session's leader, its process group, and on Linux also descendants that left the group.
 
     The leader must be a child that nobody has waited for yet, so that its id cannot mean another process.
-    Everything is stopped first: a stopped process starts no further ones while we look.
+    Everything is stopped first: a stopped process starts no further ones while we look. Reads all of /proc,
+    which takes milliseconds.
     """
-    _signal_group(leader, signal.SIGSTOP)
+    stop_group(leader)
     stopped: set[int] = set()
     while found := _descendants(leader) - stopped:
         for pid in found:

@@ -40,7 +40,7 @@ class Sandbox:
         self._idle: list[SandboxProcess] = []
         self._busy: set[SandboxProcess] = set()
         self._starting: list[asyncio.Task[SandboxProcess]] = []
-        self._reaping: set[asyncio.Future[None]] = set()
+        self._reaping: set[asyncio.Future[int]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -69,11 +69,15 @@ class Sandbox:
             frame = encode({"inputs": dict(inputs), "context": dict(context)})
         except NotJson as exc:
             raise CodeFailed(f"the inputs cannot go to the sandbox: the data {exc}") from exc
+        started = False
         try:
             async with asyncio.timeout(timeout_s), self._slots:
-                reply = await self._ask(frame)
+                process = await self._take()
+                started = True
+                reply = await self._ask(process, frame)
         except TimeoutError as exc:
-            message = f"the transform was stopped after {timeout_s:g} s"
+            waited = f"no sandbox process was free and ready within {timeout_s:g} s"
+            message = f"the transform was stopped after {timeout_s:g} s" if started else waited
             raise CodeTimeout(message, timeout_s=timeout_s) from exc
         return _result(reply)
 
@@ -81,25 +85,24 @@ class Sandbox:
         """End every worker, also those at work: their calls fail."""
         self._closed = True
         for process in self._busy:
-            process.end()
+            self._reap(process)
+        await self._until_no_call_is_left()
         for start in await asyncio.gather(*self._starting, return_exceptions=True):
             if isinstance(start, SandboxProcess):
                 self._retire(start)
         self._starting.clear()
         while self._idle:
             self._retire(self._idle.pop())
-        await self._until_no_call_is_left()
         await asyncio.gather(*self._reaping)
 
-    async def _ask(self, frame: bytes) -> Reply:
-        process = await self._take()
+    async def _ask(self, process: SandboxProcess, frame: bytes) -> Reply:
         try:
             reply = await self._exchange(process, frame)
         except BaseException:
-            self._retire(process)
+            await self._retired(process)
             raise
         if reply.left_behind:
-            self._retire(process)
+            await self._retired(process)
         else:
             self._put_back(process)
         return reply
@@ -138,11 +141,19 @@ class Sandbox:
         else:
             self._idle.append(process)
 
-    def _retire(self, process: SandboxProcess) -> None:
+    async def _retired(self, process: SandboxProcess) -> None:
+        """Retire a process and wait until nothing of it runs. It goes on if the wait is cancelled."""
+        await asyncio.wait({self._retire(process)})
+
+    def _retire(self, process: SandboxProcess) -> asyncio.Future[int]:
         process.close()
-        waiting = asyncio.get_running_loop().run_in_executor(None, process.wait)
-        self._reaping.add(waiting)
-        waiting.add_done_callback(self._reaping.discard)
+        return self._reap(process)
+
+    def _reap(self, process: SandboxProcess) -> asyncio.Future[int]:
+        reaping = asyncio.get_running_loop().run_in_executor(None, process.reap)
+        self._reaping.add(reaping)
+        reaping.add_done_callback(self._reaping.discard)
+        return reaping
 
     async def _start_worker(self) -> SandboxProcess:
         if self._closed:

@@ -1,4 +1,4 @@
-"""One sandbox process, seen from the node that owns it: started, asked, killed.
+"""One sandbox process, seen from the node that owns it: started, asked, stopped.
 
 The socket is used through the loop's `sock_*` calls and the process is waited for in a thread: that works on
 every event loop (uvloop too) and in every thread, where asyncio's own subprocesses do not.
@@ -12,12 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flow_runtime.errors import CodeFailed
-from flow_runtime.process_tree import kill_tree
+from flow_runtime.process_tree import kill_tree, stop_group
 from flow_runtime.sandbox_frames import HEADER_BYTES, NotJson, decode, decode_length
 
 WORKER = Path(__file__).with_name("sandbox_worker.py")
@@ -45,7 +46,8 @@ class SandboxProcess:
         with theirs:
             ours.setblocking(False)
             self._socket = ours
-            self._ended = False
+            self._killed = False
+            self._reaping = threading.Lock()
             try:
                 self._process = subprocess.Popen(
                     # isolated from PYTHON* variables and the current directory; sys.path is sent to it
@@ -81,28 +83,31 @@ class SandboxProcess:
             size = decode_length(await self._receive(loop, HEADER_BYTES))
             return Reply(**decode(await self._receive(loop, size)))
         except (OSError, EOFError):
-            self.end()
-            status = await asyncio.to_thread(self._process.wait)
+            self.stop()
+            status = await asyncio.to_thread(self.reap)
             raise CodeFailed(f"the sandbox process {_end(status)} before the transform returned") from None
         except NotJson as exc:
             raise CodeFailed(f"the sandbox's answer {exc}") from exc
         except (ValueError, TypeError) as exc:
             raise CodeFailed("the transform wrote into the sandbox's own channel") from exc
 
-    def end(self) -> None:
-        """Kill the process and all that it started, at once. An exchange under way then fails."""
-        if not self._ended:  # never after it was waited for: its id may be another's by then
-            self._ended = True
-            kill_tree(self.pid)
+    def stop(self) -> None:
+        """Nothing in its process group runs on, from now. Takes microseconds; `reap` has to follow."""
+        if not self._killed:  # never after it was waited for: its id may be another's by then
+            stop_group(self.pid)
 
     def close(self) -> None:
-        """End it and let go of the socket; no exchange may be under way."""
-        self.end()
+        """Stop it and let go of the socket; no exchange may be under way."""
+        self.stop()
         self._socket.close()
 
-    def wait(self) -> None:
-        """Block until the ended process is gone, so that it does not stay as a zombie."""
-        self._process.wait()
+    def reap(self) -> int:
+        """Kill it with all that it started, wait for its end, give its status. Blocks: call in a thread."""
+        with self._reaping:
+            if not self._killed:
+                self._killed = True
+                kill_tree(self.pid)
+        return self._process.wait()
 
     async def _receive(self, loop: asyncio.AbstractEventLoop, size: int) -> bytearray:
         received = bytearray()

@@ -144,7 +144,14 @@ def _plain_signals() -> None:
 def _keep_private(channel: int) -> None:
     """A child of the transform must not hold the channel open after this process died."""
     os.set_inheritable(channel, False)
-    os.register_at_fork(after_in_child=lambda: os.close(channel))
+    still_open = [channel]
+
+    def close() -> None:
+        # a grandchild's number may be another file by now
+        while still_open:
+            os.close(still_open.pop())
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _read(channel: int) -> dict[str, Any]:

@@ -37,9 +37,7 @@ def define_transform(code: CodeType) -> Transform:
     # the name of a module that exists: dataclasses and typing look theirs up in sys.modules
     namespace: dict[str, Any] = {"__name__": __name__, "__builtins__": builtins}
     exec(code, namespace)
-    return _callable(
-        namespace.get("transform"), "the code defines no function transform(inputs, context, state)"
-    )
+    return _callable(namespace.get("transform"), "the code defines no function transform(inputs, context, state)")
 
 
 def import_transform(reference: str) -> Transform:

@@ -1,25 +1,18 @@
 """Every foreign failure of a model call becomes one of our own errors, here and nowhere else.
 
-Failures arrive as any-llm's errors, as the SDK's or HTTP client's that leak through it, or as whatever Python
-raises on an answer of the wrong shape. The HTTP status decides where there is one; then what broke (time, the
-connection, the answer); any-llm's own guess, which reads the message, comes last. Foreign classes are known
-by name, so nothing heavy is imported and a vendored copy of an HTTP client counts too.
+`verdict` decides which one; this module writes it: one sentence that says which role, provider and model it is
+about and where to look, without the key and without the words of the user or the model.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from traceback import walk_tb
-from typing import Any
+from datetime import datetime
 
 from pydantic import ValidationError
 
+from .endpoints import Endpoint
 from .errors import (
     LLMHubRuntimeError,
     ProviderAuthError,
@@ -31,74 +24,10 @@ from .errors import (
     ProviderUnavailableError,
 )
 from .models import ResolvedCall
+from .retry_after import find_retry_after
+from .verdict import causes_of, judge
 
-CUT = "cut_stream"
-"""The `code` of an answer that stopped before its end."""
-
-_MAX_CAUSES = 8
 _MAX_DETAIL = 300
-
-_TIMEOUTS = frozenset({"TimeoutError", "TimeoutException", "APITimeoutError"})
-_UNREADABLE = frozenset(
-    {"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "APIResponseValidationError"}
-)
-_UNREACHABLE = frozenset({"TransportError", "APIConnectionError", "OSError", "InvalidURL"})
-_WRONG_SHAPE = frozenset({"ValueError", "TypeError", "LookupError", "AttributeError", "AssertionError"})
-"""Looked for last: a refused TLS certificate is a ValueError too."""
-
-_BY_STATUS: dict[int, tuple[type[ProviderCallError], str | None]] = {
-    401: (ProviderAuthError, None),
-    402: (ProviderAuthError, "insufficient_funds"),
-    403: (ProviderAuthError, None),
-    404: (ProviderBadRequestError, "not_found"),
-    408: (ProviderTimeoutError, None),
-    409: (ProviderUnavailableError, "conflict"),
-    425: (ProviderUnavailableError, "too_early"),
-    429: (ProviderRateLimitError, None),
-    504: (ProviderTimeoutError, None),
-}
-_BY_ANY_LLM_CLASS: dict[str, tuple[type[ProviderCallError], str | None]] = {
-    "MissingApiKeyError": (ProviderAuthError, "missing_key"),
-    "AuthenticationError": (ProviderAuthError, None),
-    "InsufficientFundsError": (ProviderAuthError, "insufficient_funds"),
-    "RateLimitError": (ProviderRateLimitError, None),
-    "ContextLengthExceededError": (ProviderBadRequestError, "context_length"),
-    "ContentFilterError": (ProviderBadRequestError, "content_filter"),
-    "LengthFinishReasonError": (ProviderMalformedError, "length"),
-    "ContentFilterFinishReasonError": (ProviderBadRequestError, "content_filter"),
-    "ModelNotFoundError": (ProviderBadRequestError, "not_found"),
-    "UnsupportedParameterError": (ProviderBadRequestError, "unsupported_parameter"),
-    "InvalidRequestError": (ProviderBadRequestError, None),
-    "GatewayTimeoutError": (ProviderTimeoutError, None),
-    "UpstreamProviderError": (ProviderUnavailableError, None),
-}
-_LAST_RESORT: dict[str, tuple[type[ProviderCallError], str | None]] = {
-    # any-llm's own verdict on an answer without id, choices and model: nothing below it failed.
-    "ProviderError": (ProviderMalformedError, "empty"),
-}
-_BUILDING_REQUEST = frozenset(
-    {
-        "prepare_tools",
-        "_convert_completion_params",
-        "_convert_embedding_params",
-        "_convert_messages",
-        "_convert_params",
-        "_convert_response_format",
-        "_convert_tool_calls",
-        "_copy_messages",
-        "_copy_tools",
-        "async_maybe_transform",
-        "_build_request",
-        "encode_request",
-    }
-)
-"""Functions of any-llm and the SDKs that run before anything is sent: what fails in them is the caller's."""
-
-_BAD_CALL = re.compile(
-    r"unexpected keyword argument|multiple values for (keyword )?argument|missing \d+ required|"
-    r"takes (from \d+ to )?\d+ positional"
-)
-"""Python's wording when a parameter does not exist: the caller's mistake, not the answer's."""
 
 _WHAT_HAPPENED: dict[type[ProviderCallError], str] = {
     ProviderAuthError: "refused the key or the account",
@@ -110,16 +39,13 @@ _WHAT_HAPPENED: dict[type[ProviderCallError], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    kind: type[ProviderCallError]
-    status: int | None = None
-    code: str | None = None
-
-
 @contextmanager
 def translated(
-    call: ResolvedCall, *, now: Callable[[], datetime], secret: str | None = None, reading: bool = False
+    call: ResolvedCall,
+    *,
+    now: Callable[[], datetime],
+    endpoint: Endpoint | None = None,
+    reading: bool = False,
 ) -> Generator[None]:
     """Around foreign code: its failures leave as ProviderCallError; ours and cancellation pass unchanged."""
     try:
@@ -127,7 +53,7 @@ def translated(
     except LLMHubRuntimeError:
         raise
     except Exception as exc:
-        raise classify(exc, call, now=now(), secret=secret, reading=reading) from exc
+        raise classify(exc, call, now=now(), endpoint=endpoint, reading=reading) from exc
 
 
 def classify(
@@ -135,24 +61,24 @@ def classify(
     call: ResolvedCall,
     *,
     now: datetime,
-    secret: str | None = None,
+    endpoint: Endpoint | None = None,
     reading: bool = False,
 ) -> ProviderCallError:
     """Our error for a foreign one.
 
-    `now` turns a Retry-After date into seconds, `secret` is kept out of the text, and while `reading` a
-    stream a broken connection is a cut answer.
+    `now` turns a Retry-After date into seconds, the endpoint's key is kept out of the text, and while
+    `reading` a stream a broken connection is a cut answer.
     """
-    causes = _causes(exc)
-    verdict = _verdict(causes, reading=reading)
+    causes = causes_of(exc)
+    verdict = judge(causes, reading=reading)
     retryable = verdict.kind in (ProviderRateLimitError, ProviderUnavailableError)
     return call_error(
         verdict.kind,
         call,
-        detail=_detail(causes, secret),
+        detail=_detail(causes, endpoint) + _hint(verdict.kind, endpoint),
         status=verdict.status,
         code=verdict.code,
-        retry_after=_retry_after(causes, now) if retryable else None,
+        retry_after=find_retry_after(causes, now) if retryable else None,
     )
 
 
@@ -179,126 +105,26 @@ def call_error(
     )
 
 
-def parse_retry_after(value: str, *, now: datetime) -> float | None:
-    """Seconds to wait, from a Retry-After header: a number or an HTTP date. None when it is neither."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = max(0.0, (moment - now).total_seconds())
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _causes(exc: BaseException) -> list[BaseException]:
-    """The failure and what is known of what caused it, outermost first."""
-    causes: list[BaseException] = []
-    waiting: list[BaseException] = [exc]
-    while waiting and len(causes) < _MAX_CAUSES:
-        current = waiting.pop(0)
-        if current in causes:
-            continue
-        causes.append(current)
-        inner = (getattr(current, "original_exception", None), current.__cause__)
-        waiting.extend(cause for cause in inner if isinstance(cause, BaseException))
-    return causes
-
-
-def _verdict(causes: Sequence[BaseException], *, reading: bool) -> _Verdict:
-    code = next((c for c in (getattr(cause, "code", None) for cause in causes) if isinstance(c, str)), None)
-    guess = _guess(causes)
-    status = _status(causes)
-    if status is not None and status >= 400:
-        kind, own_code = _from_status(status, guess)
-        if code == "insufficient_quota":
-            kind = ProviderAuthError
-        return _Verdict(kind, status, code or own_code)
-    if _any_named(causes, _TIMEOUTS):
-        return _Verdict(ProviderTimeoutError, code=code)
-    if any(_is_bad_call(cause) for cause in causes):
-        return _Verdict(ProviderBadRequestError, code=code)
-    if _any_named(causes, _UNREADABLE):
-        return _Verdict(ProviderMalformedError, status, code)
-    if _any_named(causes, _UNREACHABLE):
-        return (
-            _Verdict(ProviderMalformedError, code=CUT)
-            if reading
-            else _Verdict(ProviderUnavailableError, code=code)
-        )
-    if _any_named(causes, _WRONG_SHAPE):
-        return _Verdict(ProviderMalformedError, status, code)
-    kind, own_code = guess or _LAST_RESORT.get(type(causes[-1]).__name__, (ProviderUnavailableError, None))
-    return _Verdict(kind, status, code or own_code)
-
-
-def _from_status(
-    status: int, guess: tuple[type[ProviderCallError], str | None] | None
-) -> tuple[type[ProviderCallError], str | None]:
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    if status >= 500:
-        return ProviderUnavailableError, None
-    # Some providers call a bad key or a full context a 400; any-llm read the message.
-    return guess or (ProviderBadRequestError, None)
-
-
-def _guess(causes: Sequence[BaseException]) -> tuple[type[ProviderCallError], str | None] | None:
-    for cause in causes:
-        for name in _names(cause):
-            if name in _BY_ANY_LLM_CLASS:
-                return _BY_ANY_LLM_CLASS[name]
-    return None
-
-
-def _is_bad_call(exc: BaseException) -> bool:
-    """The request never left: a parameter that does not exist, has the wrong type, or is not offered."""
-    if isinstance(exc, NotImplementedError) or getattr(exc, "title", None) == "CompletionParams":
-        return True
-    if isinstance(exc, TypeError) and _BAD_CALL.search(str(exc)):
-        return True
-    frames = (frame.f_code.co_name for frame, _ in walk_tb(exc.__traceback__))
-    return not _WRONG_SHAPE.isdisjoint(_names(exc)) and not _BUILDING_REQUEST.isdisjoint(frames)
-
-
-def _names(exc: BaseException) -> list[str]:
-    return [cls.__name__ for cls in type(exc).__mro__]
-
-
-def _any_named(causes: Sequence[BaseException], names: frozenset[str]) -> bool:
-    return any(not names.isdisjoint(_names(cause)) for cause in causes)
-
-
-def _status(causes: Sequence[BaseException]) -> int | None:
-    for cause in causes:
-        for holder in (cause, getattr(cause, "response", None)):
-            status: Any = getattr(holder, "status_code", None)
-            if isinstance(status, int) and not isinstance(status, bool) and status > 0:
-                return status
-    return None
-
-
-def _retry_after(causes: Sequence[BaseException], now: datetime) -> float | None:
-    for cause in causes:
-        headers = getattr(getattr(cause, "response", None), "headers", None)
-        from_header = headers.get("retry-after") if headers is not None else None
-        for value in (getattr(cause, "retry_after", None), from_header):
-            if isinstance(value, str) and (seconds := parse_retry_after(value, now=now)) is not None:
-                return seconds
-    return None
-
-
-def _detail(causes: Sequence[BaseException], secret: str | None) -> str:
+def _detail(causes: Sequence[BaseException], endpoint: Endpoint | None) -> str:
     """What the outermost failure says and, where it hides it, what the innermost says: `Connection error.`"""
     text = _sentence(causes[0])
     inner = _sentence(causes[-1])
     if inner not in text:
         text = f"{text} ({inner})"
-    if secret and len(secret) > 3:
-        text = text.replace(secret, "***")
+    if endpoint is not None and endpoint.api_key:
+        text = text.replace(endpoint.api_key, "***")
     return text if len(text) <= _MAX_DETAIL else f"{text[:_MAX_DETAIL]}..."
+
+
+def _hint(kind: type[ProviderCallError], endpoint: Endpoint | None) -> str:
+    """Where to look first."""
+    if endpoint is None:
+        return ""
+    if kind is ProviderAuthError and endpoint.key_name:
+        return f" [key from {endpoint.key_name}]"
+    if kind in (ProviderUnavailableError, ProviderTimeoutError) and endpoint.api_base:
+        return f" [at {endpoint.api_base}]"
+    return ""
 
 
 def _sentence(exc: BaseException) -> str:

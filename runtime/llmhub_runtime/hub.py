@@ -25,11 +25,11 @@ from .background import BackgroundLoop
 from .classify import translated
 from .clients import ClientPool, load_any_llm
 from .config_loader import first_problem, load_runtime_config, with_api_base
-from .endpoints import endpoint_of
-from .errors import ConfigError, EnvVarMissingError, HubClosedError, ModeMismatchError, UnsupportedModeError
+from .endpoints import check_keys, endpoint_of
+from .errors import ConfigError, HubClosedError
 from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
-from .models import CHAT_MODES, LLMMode, ResolvedCall, RuntimeConfig
-from .resolver import merge_params, resolve_role
+from .models import LLMMode, ResolvedCall, RuntimeConfig
+from .resolver import check_mode, merge_params, resolve_role
 from .streams import StreamTally, TimeBudget, Translate, read_stream
 from .wire import chat_arguments, check_chat_answer, check_embedding_answer, embedding_arguments, time_limit
 
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 Messages = Sequence[Mapping[str, Any]]
 Params = Mapping[str, Any]
 
-_CALLABLE_MODES = CHAT_MODES | {LLMMode.EMBEDDING}
 _END = object()
 
 
@@ -78,7 +77,7 @@ class LLMHub:
         for provider, base in (api_bases or {}).items():
             self.set_api_base(provider, base)
         if strict_env:
-            _check_environment(self._config)
+            check_keys(self._config, os.environ)
         self._clock = clock or SystemClock()
         self._hooks = Hooks(on_before_call, on_after_call, self._clock)
         self._fast_messages = fast_messages
@@ -130,9 +129,7 @@ class LLMHub:
             )
         except ValidationError as exc:
             key, sentence = first_problem(exc)
-            raise ConfigError(
-                f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key
-            ) from exc
+            raise ConfigError(f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key) from exc
 
     async def acompletion(
         self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
@@ -176,9 +173,7 @@ class LLMHub:
         """
         return self._stream(self._call(role, params_override, LLMMode.CHAT), messages)
 
-    def completion(
-        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
-    ) -> Any:
+    def completion(self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None) -> Any:
         """`acompletion` from synchronous code; an event loop that runs in this thread waits meanwhile."""
         return self._background.run(self.acompletion(role, messages, params_override))
 
@@ -194,10 +189,10 @@ class LLMHub:
         """`astream_completion` from synchronous code. Leaving the loop early closes the upstream."""
         return self._read_from_thread(self.astream_completion(role, messages, params_override))
 
-    async def awarm_up(self, roles: Iterable[str]) -> None:
+    async def awarm_up(self, roles: Iterable[str | ResolvedCall]) -> None:
         """Makes these roles' clients on the running loop, so that the first call does not pay for it."""
         for role in roles:
-            await self._client(self.resolve(role))
+            await self._client(self.resolve(role) if isinstance(role, str) else role)
 
     async def aclose(self) -> None:
         """Ends the sync calls in flight and closes every client. May be called again."""
@@ -244,7 +239,7 @@ class LLMHub:
                     call.provider,
                     call.model,
                 )
-        _check_mode(call, wanted)
+        check_mode(call, wanted)
         return call
 
     async def _client(self, call: ResolvedCall) -> tuple[AnyLLM, Translate]:
@@ -252,7 +247,7 @@ class LLMHub:
             any_llm = await load_any_llm()
             endpoint = endpoint_of(call, self._config, any_llm=any_llm, environ=os.environ)
             client = await self._clients.get(endpoint, any_llm)
-        return client, partial(translated, call, now=self._clock.now, secret=endpoint.api_key)
+        return client, partial(translated, call, now=self._clock.now, endpoint=endpoint)
 
     def _chat_arguments(
         self, call: ResolvedCall, client: AnyLLM, messages: Messages, *, stream: bool = False
@@ -288,31 +283,3 @@ async def _next(chunks: AsyncGenerator[Any]) -> Any:
 
 async def _close(chunks: AsyncGenerator[Any]) -> None:
     await chunks.aclose()
-
-
-def _check_mode(call: ResolvedCall, wanted: LLMMode) -> None:
-    mode = call.mode
-    if mode not in _CALLABLE_MODES:
-        raise UnsupportedModeError(
-            f"Role '{call.role}' has mode {mode.value}, which is not supported yet; "
-            "chat, tool and embedding are.",
-            role=call.role,
-            mode=mode.value,
-            wanted=wanted.value,
-        )
-    if (mode is LLMMode.EMBEDDING) != (wanted is LLMMode.EMBEDDING):
-        source = "is not configured, and the defaults have" if call.used_default else "has"
-        raise ModeMismatchError(
-            f"Role '{call.role}' {source} mode {mode.value}; this call needs {wanted.value}.",
-            role=call.role,
-            mode=mode.value,
-            wanted=wanted.value,
-        )
-
-
-def _check_environment(config: RuntimeConfig) -> None:
-    named = {provider.env_key: name for name, provider in config.providers.items() if provider.env_key}
-    missing = tuple(variable for variable in named if not os.environ.get(variable, "").strip())
-    if missing:
-        shown = ", ".join(f"{variable} (provider {named[variable]})" for variable in missing)
-        raise EnvVarMissingError(f"These environment variables are not set: {shown}.", names=missing)

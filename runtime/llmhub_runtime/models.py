@@ -61,9 +61,7 @@ def check_base_url(value: str) -> str:
 
 def _params_are_ours(value: dict[str, Any]) -> dict[str, Any]:
     if taken := sorted(RESERVED_PARAMS & value.keys()):
-        raise PydanticCustomError(
-            "reserved", "must not set '{name}': the call itself decides it", {"name": taken[0]}
-        )
+        raise PydanticCustomError("reserved", "must not set '{name}': the call itself decides it", {"name": taken[0]})
     return value
 
 
@@ -81,9 +79,7 @@ def _nothing_is_empty(value: Any) -> Any:
 
 def _variable_name(value: str) -> str:
     if not _VARIABLE_NAME.fullmatch(value):
-        raise PydanticCustomError(
-            "env_key", "must be the name of an environment variable, never the key itself"
-        )
+        raise PydanticCustomError("env_key", "must be the name of an environment variable, never the key itself")
     return value
 
 
@@ -91,9 +87,7 @@ Name = Annotated[str, Field(min_length=1)]
 EnvVarName = Annotated[str, AfterValidator(_variable_name)]
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 Params = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty), AfterValidator(_params_are_ours)]
-ClientArgs = Annotated[
-    dict[str, Any], BeforeValidator(_nothing_is_empty), AfterValidator(_client_args_are_ours)
-]
+ClientArgs = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty), AfterValidator(_client_args_are_ours)]
 PositiveCount = Annotated[int, Field(strict=True, gt=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Dollars = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
@@ -174,9 +168,7 @@ class RuntimeConfig(BaseModel):
     def _roles_refer_to_roles(self) -> RuntimeConfig:
         if self.judge is not None:
             self._check_reference(self.judge, mode=LLMMode.CHAT, key=("judge",))
-        holders: list[tuple[tuple[str, ...], RoleConfig]] = [
-            (("roles", name), self.roles[name]) for name in self.roles
-        ]
+        holders: list[tuple[tuple[str, ...], RoleConfig]] = [(("roles", name), self.roles[name]) for name in self.roles]
         if self.defaults is not None:
             holders.append((("defaults",), self.defaults))
         for key, role in holders:
@@ -190,9 +182,7 @@ class RuntimeConfig(BaseModel):
         if role is None:
             raise _reference_error(f"names the role '{target}', which is not under roles", key)
         if role.mode != mode and not {role.mode, mode} <= CHAT_MODES:
-            raise _reference_error(
-                f"names the role '{target}' of mode {role.mode.value}, not {mode.value}", key
-            )
+            raise _reference_error(f"names the role '{target}' of mode {role.mode.value}, not {mode.value}", key)
 
     def _check_cycles(self) -> None:
         try:

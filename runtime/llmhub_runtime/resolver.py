@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import ProviderBadRequestError, UnknownProviderError, UnknownRoleError
-from .models import RESERVED_PARAMS, LLMMode, ResolvedCall, RuntimeConfig
+from .errors import (
+    ModeMismatchError,
+    ProviderBadRequestError,
+    UnknownProviderError,
+    UnknownRoleError,
+    UnsupportedModeError,
+)
+from .models import CHAT_MODES, RESERVED_PARAMS, LLMMode, ResolvedCall, RuntimeConfig
 
+_CALLABLE_MODES = CHAT_MODES | {LLMMode.EMBEDDING}
 _DIMENSION_SPELLINGS = frozenset({"dimensions", "embedding_dim"})
 
 
-def resolve_role(
-    config: RuntimeConfig, role: str, params_override: Mapping[str, Any] | None = None
-) -> ResolvedCall:
+def resolve_role(config: RuntimeConfig, role: str, params_override: Mapping[str, Any] | None = None) -> ResolvedCall:
     """The provider, model, mode and parameters that serve `role`.
 
     A role that the configuration lacks is served by `defaults`, which `used_default` tells. Parameters merge
@@ -62,3 +67,23 @@ def merge_params(
     if mode is LLMMode.EMBEDDING and _DIMENSION_SPELLINGS & override.keys():
         base = {name: value for name, value in base.items() if name not in _DIMENSION_SPELLINGS}
     return {**base, **override}
+
+
+def check_mode(call: ResolvedCall, wanted: LLMMode) -> None:
+    """Raises ModeMismatchError, or UnsupportedModeError for a mode that has no call yet."""
+    mode = call.mode
+    if mode not in _CALLABLE_MODES:
+        raise UnsupportedModeError(
+            f"Role '{call.role}' has mode {mode.value}, which is not supported yet; chat, tool and embedding are.",
+            role=call.role,
+            mode=mode.value,
+            wanted=wanted.value,
+        )
+    if (mode is LLMMode.EMBEDDING) != (wanted is LLMMode.EMBEDDING):
+        source = "is not configured, and the defaults have" if call.used_default else "has"
+        raise ModeMismatchError(
+            f"Role '{call.role}' {source} mode {mode.value}; this call needs {wanted.value}.",
+            role=call.role,
+            mode=mode.value,
+            wanted=wanted.value,
+        )

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, Protocol
 
-from .classify import CUT, call_error
+from .classify import call_error
 from .errors import ProviderMalformedError
 from .models import ResolvedCall
+from .verdict import CUT
 
 _END = object()
 
@@ -103,6 +104,4 @@ async def read_stream(
         if close is not None:
             await close()
     if not tally.is_complete:
-        raise call_error(
-            ProviderMalformedError, call, detail="the stream ended without a finish reason.", code=CUT
-        )
+        raise call_error(ProviderMalformedError, call, detail="the stream ended without a finish reason.", code=CUT)

@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+
 from agentflow.errors import (
     CastError,
     ExpressionError,

@@ -8,7 +8,6 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.graphs import graph, play
 
 from agentflow.graph import Graph
 from agentflow.schedule import (
@@ -26,6 +25,7 @@ from agentflow.schedule import (
     initial,
     step,
 )
+from support.graphs import graph, play
 
 
 def started(**fields: Any) -> RunStarted:
@@ -50,7 +50,15 @@ def the_end(commands: list[Any]) -> Any:
 
 
 def test_a_node_starts_when_its_own_inputs_are_settled_and_waits_for_no_level():
-    comb = graph("_input.x -> a", "a -> slow", "a -> quick", "quick -> after", "slow -> end.s", "after -> end.a", "end -> _output")
+    comb = graph(
+        "_input.x -> a",
+        "a -> slow",
+        "a -> quick",
+        "quick -> after",
+        "slow -> end.s",
+        "after -> end.a",
+        "end -> _output",
+    )
     _, commands = play(comb, started(x=1), done("a"), done("quick"))
     assert starts(commands) == ["after"]
 
@@ -61,7 +69,14 @@ def test_independent_nodes_start_at_once():
 
 
 def test_an_edge_whose_condition_is_false_carries_nothing_and_skips_the_branch_behind_it():
-    branch = graph("_input.x -> a", "a -> hot.in if out > 5", "hot -> hotter", "hotter -> _output", "a -> cold if out <= 5", "cold -> _output")
+    branch = graph(
+        "_input.x -> a",
+        "a -> hot.in if out > 5",
+        "hot -> hotter",
+        "hotter -> _output",
+        "a -> cold if out <= 5",
+        "cold -> _output",
+    )
     state, commands = play(branch, started(x=1), done("a", 3))
     assert starts(commands) == ["cold"]
     state, commands = step(state, done("cold", "fine"))
@@ -184,7 +199,12 @@ def test_a_flow_without_nodes_answers_from_the_request():
 
 
 def test_a_chain_of_ten_thousand_skipped_nodes_settles_in_one_step():
-    edges = ["_input.x -> n0", *(f"n{i} -> n{i + 1}" for i in range(10_000)), "n10000 -> _output", "_input.y -> _output"]
+    edges = [
+        "_input.x -> n0",
+        *(f"n{i} -> n{i + 1}" for i in range(10_000)),
+        "n10000 -> _output",
+        "_input.y -> _output",
+    ]
     _, commands = play(graph(*edges), started(y="short cut"))
     assert the_end(commands).output == "short cut"
 
@@ -208,8 +228,8 @@ def random_graphs(draw: st.DrawFn) -> tuple[Graph, dict[str, str]]:
             edges.append(f"{source} -> {name}.p{port}{condition}")
             if draw(st.booleans()):
                 optional.add(f"{name}.p{port}")
-    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3)):
-        edges.append(f"{name} -> _output")
+    ends = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3))
+    edges += [f"{name} -> _output" for name in ends]
     return graph(*edges, optional=optional, alone=names), {name: draw(BEHAVIOURS) for name in names}
 
 
@@ -220,9 +240,9 @@ def expected(target: Graph, behaviour: dict[str, str]) -> tuple[dict[str, str], 
 
     def settle(source: str | None, ports: set[str]) -> None:
         for each in target.wires:
-            if each.source == source and (each.source_port or "") in ports:
-                if each.condition is None or each.condition.source == "True":
-                    live.add(each.index)
+            open_ = each.condition is None or each.condition.source == "True"
+            if open_ and each.source == source and (each.source_port or "") in ports:
+                live.add(each.index)
 
     settle(None, {"x"})
     for name, node in target.nodes.items():

@@ -2,6 +2,7 @@ import math
 from typing import Any
 
 import pytest
+
 from agentflow.errors import CastError
 from agentflow.types import PortType, cast, compatible, kind_of, mismatch
 
@@ -50,7 +51,7 @@ CASTS: list[tuple[Any, str | None, str | None, Any]] = [
 def test_a_cast_gives_what_arrives_at_the_port(
     value: Any, source: str | None, target: str | None, expected: Any
 ) -> None:
-    result = cast(value, source and PortType(source), target and PortType(target))
+    result = cast(value, PortType(source) if source else None, PortType(target) if target else None)
     assert result == expected
     assert type(result) is type(expected)
 

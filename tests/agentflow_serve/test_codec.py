@@ -179,9 +179,7 @@ def test_v1_instances_must_be_requests(payload: Any, says: str) -> None:
 
 # ---- hostile requests ---------------------------------------------------------------------------------
 
-_NAMES = st.sampled_from(
-    ["string", "number", "boolean", "object", "array", "embedding", "free", "request", "x"]
-)
+_NAMES = st.sampled_from(["string", "number", "boolean", "object", "array", "embedding", "free", "request", "x"])
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
 _DATA = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=6)
 _SIZES = st.integers(-3, 40) | st.sampled_from([2**31, 2**63, 2**70, True, "4", 4.0, None])
@@ -193,9 +191,7 @@ _TENSORS = st.fixed_dictionaries(
     },
     optional={
         "data": st.lists(_DATA, max_size=4) | _SCALARS,
-        "parameters": st.dictionaries(
-            st.sampled_from(["binary_data_size", "content_type"]), _SIZES, max_size=2
-        ),
+        "parameters": st.dictionaries(st.sampled_from(["binary_data_size", "content_type"]), _SIZES, max_size=2),
     },
 )
 _BODIES = st.fixed_dictionaries(
@@ -221,9 +217,7 @@ def decoded(body: bytes | InferenceRequest, headers: dict[str, str]) -> list[dic
     buffers=st.binary(max_size=40),
     length=st.none() | st.text(max_size=4) | st.integers(-2, 400),
 )
-def test_no_binary_request_ends_in_anything_but_requests_or_a_refusal(
-    body: Any, buffers: bytes, length: Any
-) -> None:
+def test_no_binary_request_ends_in_anything_but_requests_or_a_refusal(body: Any, buffers: bytes, length: Any) -> None:
     text = json.dumps(body).encode()
     headers = {INFERENCE_CONTENT_LENGTH_HEADER: str(len(text) if length is None else length)}
     try:
@@ -361,9 +355,7 @@ def test_only_outputs_that_exist_can_be_asked_for_and_only_once() -> None:
         asked = request(request_outputs=[RequestedOutput(name) for name in names])
         with pytest.raises(InvalidInput, match=says):
             codec.check_requested(asked, model_name="m", signature=SIGNATURE)
-    codec.check_requested(
-        request(request_outputs=[RequestedOutput("number")]), model_name="m", signature=SIGNATURE
-    )
+    codec.check_requested(request(request_outputs=[RequestedOutput("number")]), model_name="m", signature=SIGNATURE)
 
 
 @pytest.mark.parametrize(

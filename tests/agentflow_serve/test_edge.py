@@ -90,11 +90,18 @@ def check_refusal(response: httpx.Response, *, status: int, code: str) -> None:
 async def test_a_body_that_says_it_is_too_large_is_refused_and_one_at_the_limit_is_not() -> None:
     app = App()
     async with edge(app, max_body_bytes=100 * KIB) as client:
-        check_refusal(
-            await client.post("/", content=b"x" * (100 * KIB + 1)), status=413, code="body_too_large"
-        )
+        check_refusal(await client.post("/", content=b"x" * (100 * KIB + 1)), status=413, code="body_too_large")
         assert app.asked == 0
         assert (await client.post("/", content=b"x" * 100 * KIB)).json()["size"] == 100 * KIB
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_waited_for() -> None:
+    async with serving(Edge(App(), limits=EdgeLimits())) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999\r\nexpect: 100-continue\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(64 * KIB), 10)
+        writer.close()
+    assert b" 413 " in answer.splitlines()[0]
 
 
 async def test_a_chunked_body_without_end_is_read_no_further_than_the_limit() -> None:
@@ -178,13 +185,14 @@ async def test_more_requests_than_allowed_at_once_are_turned_away_and_counted_of
     ids=["unclosed", "objects", "hidden behind strings"],
 )
 async def test_deep_json_is_refused_within_50_ms(path: str, body: bytes) -> None:
+    """Of processor time, client and server together: other work on the machine does not count."""
     app = App()
     spent: list[float] = []
     async with edge(app) as client:
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.thread_time()
             response = await client.post(path, content=body, headers={"content-type": "application/json"})
-            spent.append(time.perf_counter() - started)
+            spent.append(time.thread_time() - started)
             check_refusal(response, status=400, code="too_deep")
     assert app.asked == 0
     assert min(spent) < 0.05
@@ -210,17 +218,13 @@ async def test_a_claimed_json_length_hides_no_depth_where_the_whole_body_is_json
             ("/v1/models/m:predict", "application/octet-stream"),
             ("/v2/models/m/infer", "application/json"),
         ]:
-            response = await client.post(
-                path, content=b"[" * 1000, headers={**headers, "content-type": content_type}
-            )
+            response = await client.post(path, content=b"[" * 1000, headers={**headers, "content-type": content_type})
             check_refusal(response, status=400, code="too_deep")
 
 
 _JSON = st.recursive(
     st.none() | st.integers() | st.text(alphabet='a"\\[]{}'),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='a"\\[{'), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='a"\\[{'), inner, max_size=3),
     max_leaves=30,
 )
 

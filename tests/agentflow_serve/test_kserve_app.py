@@ -40,9 +40,7 @@ ANY = Signature()
 async def predictor(
     runner: Runner, *, signature: Signature = ANY, health: Any = None, **limits: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_predictor_app(
-        name="m", signature=signature, runner=runner, limits=EdgeLimits(**limits), health=health
-    )
+    app = build_predictor_app(name="m", signature=signature, runner=runner, limits=EdgeLimits(**limits), health=health)
     async with (
         serving(app) as port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
@@ -76,9 +74,7 @@ async def echo(request: dict[str, Any], call: CallMeta) -> Any:
 async def test_the_same_flow_answers_both_protocols() -> None:
     async with predictor(Runner(), signature=SHOUT) as client:
         first = await client.post(V1, json=v1({"text": "hi", "n": 2}))
-        assert first.json() == {
-            "predictions": [{"loud": "HI", "double": 4.0, "seen": {"text": "hi", "n": 2}}]
-        }
+        assert first.json() == {"predictions": [{"loud": "HI", "double": 4.0, "seen": {"text": "hi", "n": 2}}]}
         second = (await client.post(V2, json=v2({"text": "hi", "n": 2}))).json()
         assert [output["data"] for output in second["outputs"]] == [["HI"], [4.0], ['{"text":"hi","n":2}']]
 
@@ -119,9 +115,7 @@ async def test_each_run_has_its_own_trace_id_and_key_that_lead_back_to_the_reque
 async def test_no_header_can_claim_a_scope_or_a_principal() -> None:
     runner = Runner(echo)
     async with predictor(runner) as client:
-        await client.post(
-            V1, json=v1({}), headers={"x-scope-id": "other", "x-user": "root", "x-principal-id": "r"}
-        )
+        await client.post(V1, json=v1({}), headers={"x-scope-id": "other", "x-user": "root", "x-principal-id": "r"})
     ((_, call),) = runner.calls
     assert (call.scope_id, call.principal, call.headers) == ("default", "anonymous", {})
 
@@ -204,6 +198,7 @@ async def test_a_defect_is_answered_without_a_word_about_the_server(caplog: pyte
             response = await client.post(V1, json=instances)
             assert response.status_code == 500
             assert response.json()["code"] == "internal"
+            assert response.json()["trace_id"] == response.headers["x-trace-id"]
             assert "secret" not in response.text and "Traceback" not in response.text
     assert "/srv/secret/model.bin" in caplog.text
 
@@ -221,9 +216,7 @@ async def test_a_nodes_message_loses_tracebacks_files_colours_and_line_feeds() -
     assert error == "ray::node() failed: [Errno 2] No such file or directory: <file> at <file> in <file>"
 
 
-@pytest.mark.parametrize(
-    "text", ["GET http://host/a/b.html gave 404", "see /v1/models/m", "1/2/3", "a 'quoted' word"]
-)
+@pytest.mark.parametrize("text", ["GET http://host/a/b.html gave 404", "see /v1/models/m", "1/2/3", "a 'quoted' word"])
 def test_a_sentence_without_files_of_the_server_stays_as_it_is(text: str) -> None:
     assert public_sentence(text) == text
 

@@ -112,6 +112,17 @@ async def test_the_cleanup_code_of_an_operation_runs_when_a_statement_fails(data
     assert cleaned == ["yes"]
 
 
+async def test_a_factory_that_fails_hurts_nobody_beside_it(database: Database) -> None:
+    def exhausted() -> Op[int]:
+        return next(iter(()))
+
+    broken, fine = await asyncio.gather(
+        database.run(exhausted), database.run(lambda: record("e1")), return_exceptions=True
+    )
+    assert isinstance(broken, RuntimeError)
+    assert fine == 1
+
+
 async def test_a_key_that_is_taken_is_a_conflict(database: Database) -> None:
     def insert() -> Op[None]:
         yield Sql("INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, ?)", ("s", "same", 1))
@@ -122,9 +133,7 @@ async def test_a_key_that_is_taken_is_a_conflict(database: Database) -> None:
 
 
 @pytest.mark.parametrize("value", [2**63, "half of a pair: \ud83d"])
-async def test_a_parameter_that_no_database_holds_is_a_value_error(
-    database: Database, value: str | int
-) -> None:
+async def test_a_parameter_that_no_database_holds_is_a_value_error(database: Database, value: str | int) -> None:
     def insert() -> Op[None]:
         yield Sql("INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, ?)", ("s", "e", value))
 
@@ -213,9 +222,7 @@ async def test_a_failed_migration_leaves_nothing_behind(database: Database) -> N
 
 
 @pytest.mark.parametrize("versions", [(2,), (1, 3), (1, 1)])
-async def test_migrations_must_be_numbered_without_a_gap(
-    database: Database, versions: tuple[int, ...]
-) -> None:
+async def test_migrations_must_be_numbered_without_a_gap(database: Database, versions: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="numbered"):
         await migrate(database, "things", [Migration(version=version, statements=()) for version in versions])
 

@@ -37,9 +37,7 @@ def inline(source: str) -> Code:
     return Code(mode="code", spec=textwrap.dedent(source))
 
 
-async def run(
-    code: Code, inputs: dict[str, Any] | None = None, *, state: Any = None, timeout_s: float = 20
-) -> Any:
+async def run(code: Code, inputs: dict[str, Any] | None = None, *, state: Any = None, timeout_s: float = 20) -> Any:
     async with bind_code(code, "rate") as transform:
         return await call(transform, inputs, state=state, timeout_s=timeout_s)
 
@@ -93,9 +91,7 @@ async def test_an_async_transform_uses_the_state():
     ],
 )
 async def test_a_plain_def_that_awaits_is_taken_as_async(body: str):
-    code = inline(
-        f"async def numbers():\n    yield 7\n\ndef transform(inputs, context, state):\n    {body}\n"
-    )
+    code = inline(f"async def numbers():\n    yield 7\n\ndef transform(inputs, context, state):\n    {body}\n")
     assert await run(code, state=Turns()) == {"turns": 7}
 
 

@@ -39,9 +39,7 @@ async def fetch(
 ) -> Any:
     resources = OperationResources(resolve=resolve)
     spec = OperationSpec(op=op, args=args)
-    bound = bind_operation(
-        spec, names={"context"}, settings=OperationSettings(**settings), resources=resources
-    )
+    bound = bind_operation(spec, names={"context"}, settings=OperationSettings(**settings), resources=resources)
     try:
         return await bound.run({"context": {}}, OperationCall("n", {}, deadline_s))
     finally:
@@ -162,9 +160,7 @@ async def test_allow_hosts_means_that_host_on_that_port():
     async with http_stub(saying(answer(b"hello"))) as stub:
         url = f"http://internal.test:{stub.port}/"
         near = always("127.0.0.1")
-        assert (
-            await fetch({"url": url}, resolve=near, allow_hosts=(f"INTERNAL.test.:{stub.port}",)) == "hello"
-        )
+        assert await fetch({"url": url}, resolve=near, allow_hosts=(f"INTERNAL.test.:{stub.port}",)) == "hello"
         assert stub.requests[0].headers["host"] == f"internal.test:{stub.port}"
         for entry in (
             "internal.test",
@@ -184,9 +180,7 @@ async def test_a_host_without_a_port_stands_for_the_default_ports():
     assert egress.is_named("[0:0::1]", 8080)
 
 
-@pytest.mark.parametrize(
-    "entry", ["", "http://a.test", "a.test/x", "a.test:0", "a.test:65536", "*", "a b", "::1"]
-)
+@pytest.mark.parametrize("entry", ["", "http://a.test", "a.test/x", "a.test:0", "a.test:65536", "*", "a b", "::1"])
 def test_an_entry_of_allow_hosts_is_checked_when_it_is_read(entry: str):
     with pytest.raises(ValidationError, match="host"):
         OperationSettings(allow_hosts=(entry,))

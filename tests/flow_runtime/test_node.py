@@ -21,7 +21,9 @@ ask:
 """
 
 
-def prompt_flow(*, type: str = "string", prompt: str = "", runtime: str = "", error: str = "", edges: list[str] | None = None):
+def prompt_flow(
+    *, type: str = "string", prompt: str = "", runtime: str = "", error: str = "", edges: list[str] | None = None
+):
     nodes = PROMPT % {"type": type, "prompt": prompt, "runtime": runtime, "error": error}
     return small_flow(nodes, ["_input.x -> ask.x", "ask.answer -> _output", *(edges or [])])
 
@@ -45,7 +47,7 @@ async def test_system_temperature_zero_and_max_tokens_reach_the_model_as_they_ar
     assert params == {"temperature": 0, "max_tokens": 7}
 
 
-SCHEMA = ', output_schema: {type: object, properties: {answer: {type: string}}, required: [answer]}'
+SCHEMA = ", output_schema: {type: object, properties: {answer: {type: string}}, required: [answer]}"
 
 
 async def test_an_output_schema_is_sent_with_a_name_and_its_answer_is_parsed():
@@ -57,7 +59,7 @@ async def test_an_output_schema_is_sent_with_a_name_and_its_answer_is_parsed():
 
 
 async def test_an_object_with_other_keys_goes_whole_to_the_single_port():
-    flow = prompt_flow(type="object", prompt=', output_schema: {type: object}')
+    flow = prompt_flow(type="object", prompt=", output_schema: {type: object}")
     report, _ = await asked(flow, {"answer": 1, "more": 2})
     assert report.output == {"answer": 1, "more": 2}
 
@@ -110,7 +112,12 @@ handle:
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [(slow, "timeout"), (NodeTimeout("too slow"), "timeout"), (ModelFailed("down"), "error"), ("no json", "validation_fail")],
+    [
+        (slow, "timeout"),
+        (NodeTimeout("too slow"), "timeout"),
+        (ModelFailed("down"), "error"),
+        ("no json", "validation_fail"),
+    ],
 )
 async def test_every_kind_of_failure_reaches_the_error_port_with_its_attempts(answer: Any, kind: str):
     nodes = PROMPT % {

@@ -49,9 +49,7 @@ async def test_an_expression_sees_the_context():
 
 @given(st.lists(st.integers()))
 async def test_the_three_agree_with_python(numbers: list[int]):
-    assert await run_operation("transform.map", per_item("item + 1"), rows=numbers) == [
-        n + 1 for n in numbers
-    ]
+    assert await run_operation("transform.map", per_item("item + 1"), rows=numbers) == [n + 1 for n in numbers]
     kept = [n for n in numbers if n % 2 == 0]
     assert await run_operation("transform.filter", per_item("item % 2 == 0"), rows=numbers) == kept
     total = await run_operation("transform.reduce", per_item("acc + item", initial=0), rows=numbers)
@@ -97,9 +95,7 @@ async def test_an_array_has_a_limit():
 
 @pytest.mark.parametrize("op", ["transform.filter", "transform.map", "transform.reduce"])
 async def test_a_long_array_leaves_others_their_turn_and_can_be_cancelled(op: str):
-    working = asyncio.create_task(
-        run_operation(op, per_item("len(item) + 1", initial=0), rows=[[0] * 100] * 100_000)
-    )
+    working = asyncio.create_task(run_operation(op, per_item("len(item) + 1", initial=0), rows=[[0] * 100] * 100_000))
     for _ in range(3):
         await asyncio.sleep(0)
     assert not working.done(), "it did all its work in one turn"
@@ -115,9 +111,7 @@ async def test_format_response_fills_placeholders_at_any_depth():
         "count": 2,
         "none": None,
     }
-    filled = await run_operation(
-        "io.format_response", {"template": template}, rows=[{"n": 3}], context={"name": "Ann"}
-    )
+    filled = await run_operation("io.format_response", {"template": template}, rows=[{"n": 3}], context={"name": "Ann"})
     assert filled == {
         "message": "Hello Ann",
         "rows": [{"first": 3, "all": [{"n": 3}]}, "${plain}"],

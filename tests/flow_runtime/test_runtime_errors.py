@@ -6,6 +6,7 @@ import copy
 import pickle
 
 import pytest
+
 from flow_runtime import errors
 from flow_runtime.errors import FlowRuntimeError
 from runtime_core.errors import AgentflowError

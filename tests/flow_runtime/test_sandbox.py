@@ -45,9 +45,7 @@ def open_sockets() -> set[str]:
 
 def sandbox(body: str, *, before: str = "", size: int | None = None) -> Sandbox:
     """A sandbox whose transform has this body."""
-    source = (
-        f"{before}\ndef transform(inputs, context, state):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
-    )
+    source = f"{before}\ndef transform(inputs, context, state):\n{textwrap.indent(textwrap.dedent(body), '    ')}"
     return Sandbox(code=Code(mode="code", spec=source), node_id="rate", size=size)
 
 
@@ -56,9 +54,7 @@ async def call(box: Sandbox, inputs: dict[str, Any] | None = None, *, timeout_s:
 
 
 async def test_a_transform_gets_its_inputs_and_the_context_and_returns_json():
-    async with sandbox(
-        "return {'sum': inputs['a'] + inputs['b'], 'who': context.user_id, 'no': None}"
-    ) as box:
+    async with sandbox("return {'sum': inputs['a'] + inputs['b'], 'who': context.user_id, 'no': None}") as box:
         assert await call(box, {"a": 1, "b": 2.5}) == {"sum": 3.5, "who": "u-1", "no": None}
 
 
@@ -191,38 +187,42 @@ async def test_a_sync_transform_is_told_why_it_has_no_state():
             await call(box)
 
 
+LATER = """
+import os, subprocess, sys, threading, time
+def later(go, late):
+    while not os.path.exists(go):
+        time.sleep(0.005)
+    open(late, "w").close()
+"""
+
+
 async def test_a_transform_is_killed_at_its_timeout_and_does_nothing_later(tmp_path: Path):
-    body = """
-        time.sleep(0.4)
-        open(inputs["late"], "w").close()
-        return {}
-    """
-    late = tmp_path / "late"
-    async with sandbox(body, before="import time") as box:
-        started = time.monotonic()
-        with pytest.raises(CodeTimeout, match=r"stopped after 0.1 s") as caught:
-            await call(box, {"late": str(late)}, timeout_s=0.1)
-        assert time.monotonic() - started < 0.35
+    go, late = tmp_path / "go", tmp_path / "late"
+    async with sandbox("later(inputs['go'], inputs['late'])", before=LATER) as box:
+        with pytest.raises(CodeTimeout, match=r"stopped after 0\.1 s") as caught:
+            await call(box, {"go": str(go), "late": str(late)}, timeout_s=0.1)
         assert caught.value.timeout_s == 0.1
-        await asyncio.sleep(0.6)  # the file must not appear: there is no condition to wait for
-        assert not late.exists()
+        await assert_nobody_answers(go, late)
 
 
-PROGRAM = "import sys, time; time.sleep(0.5); open(sys.argv[1], 'w').close()"
+async def assert_nobody_answers(go: Path, late: Path) -> None:
+    go.touch()
+    await asyncio.sleep(0.3)  # the file must not appear: there is no condition to wait for
+    assert not late.exists()
+
 
 OFFSPRING = {
-    "a thread": "threading.Timer(0.5, lambda: open(late, 'w').close()).start()",
-    "a fork": "os.fork() or (time.sleep(0.5), open(late, 'w').close(), os._exit(0))",
-    "a child process": "subprocess.Popen([sys.executable, '-c', program, late])",
+    "a thread": "threading.Thread(target=later, args=(go, late)).start()",
+    "a fork": "os.fork() or (later(go, late), os._exit(0))",
+    "a child process": "subprocess.Popen([sys.executable, '-c', program, go, late])",
     "a child in its own session": (
-        "subprocess.Popen([sys.executable, '-c', program, late], start_new_session=True)"
+        "subprocess.Popen([sys.executable, '-c', program, go, late], start_new_session=True)"
     ),
     "an orphan in its own session": textwrap.dedent("""
         if os.fork() == 0:
             os.setsid()
             if os.fork() == 0:
-                time.sleep(0.5)
-                open(late, 'w').close()
+                later(go, late)
             os._exit(0)
         os.wait()
     """),
@@ -240,20 +240,33 @@ async def test_nothing_that_a_transform_starts_outlives_its_call(kind: str, tmp_
 
 
 async def let_it_end(kind: str, ending: str, folder: Path) -> None:
-    late, started = folder / f"{ending} late", folder / f"{ending} started"
+    go, late, started = (folder / f"{ending} {what}" for what in ("go", "late", "started"))
     last = {"it returns": "return {}", "it crashes": "os._exit(7)"}.get(ending, "time.sleep(60)")
-    begin = f"late, program = inputs['late'], {PROGRAM!r}\n{OFFSPRING[kind]}\n"
+    program = f"{LATER}\nlater(*sys.argv[1:])"
+    begin = f"go, late, program = inputs['go'], inputs['late'], {program!r}\n{OFFSPRING[kind]}\n"
     body = f"{begin}open(inputs['started'], 'w').close()\n{last}"
-    async with sandbox(body, before="import os, subprocess, sys, threading, time") as box:
-        inputs = {"late": str(late), "started": str(started)}
-        working = asyncio.create_task(call(box, inputs, timeout_s=0.4 if ending == "it times out" else 20))
+    async with sandbox(body, before=LATER) as box:
+        inputs = {"go": str(go), "late": str(late), "started": str(started)}
+        working = asyncio.create_task(call(box, inputs, timeout_s=1.0 if ending == "it times out" else 20))
         await until(lambda: started.exists() or working.done(), what="the transform's start")
         if ending == "it is cancelled":
             working.cancel()
         await asyncio.wait({working})
         assert started.exists(), working.exception()
-        await asyncio.sleep(1.2)  # the file must not appear: there is no condition to wait for
-        assert not late.exists(), ending
+        await assert_nobody_answers(go, late)
+
+
+async def test_what_a_transform_starts_does_run_while_it_runs(tmp_path: Path):
+    """Without this, the test above would pass if nothing were ever started."""
+    for kind, statement in OFFSPRING.items():
+        go, late = tmp_path / f"{kind} go", tmp_path / f"{kind} late"
+        program = f"{LATER}\nlater(*sys.argv[1:])"
+        begin = f"go, late, program = inputs['go'], inputs['late'], {program!r}\n{statement}\n"
+        async with sandbox(f"{begin}later(late, late + ' seen')", before=LATER) as box:
+            working = asyncio.create_task(call(box, {"go": str(go), "late": str(late)}))
+            go.touch()
+            await asyncio.wait_for(working, 20)
+            assert late.exists()
 
 
 @pytest.mark.parametrize(
@@ -318,6 +331,18 @@ async def test_code_that_loads_longer_than_the_timeout_is_loaded_for_a_later_cal
         assert answer == {"n": timeouts}
     finally:
         await box.aclose()
+
+
+async def test_a_call_that_never_got_a_worker_says_so(tmp_path: Path):
+    started = tmp_path / "started"
+    body = "open(inputs['started'], 'w').close()\ntime.sleep(60)"
+    async with sandbox(body, before="import time", size=1) as box:
+        working = asyncio.create_task(call(box, {"started": str(started)}))
+        await until(started.exists)
+        with pytest.raises(CodeTimeout, match="no sandbox process was free and ready"):
+            await call(box, timeout_s=0.05)
+        working.cancel()
+        await asyncio.wait({working})
 
 
 async def test_loading_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.flows import run_flow, small_flow
 
 from flow_runtime import LocalFlow, LocalSettings
 from runtime_core.clock import ManualClock
 from runtime_core.context import Identity
+from support.flows import run_flow, small_flow
 
 CHAT = """
 read:
@@ -42,7 +42,13 @@ again:
       async def transform(inputs, context, state):
           return {"seen": await state.get("said", [])}
 """
-EDGES = ["_input.x -> read.x", "_input.x -> write.x", "read.seen -> write.seen", "write.said -> again.said", "again.seen -> _output"]
+EDGES = [
+    "_input.x -> read.x",
+    "_input.x -> write.x",
+    "read.seen -> write.seen",
+    "write.said -> again.said",
+    "again.seen -> _output",
+]
 
 
 def chat(scope: str = "session", backend: str = "memory", more: str = "") -> Any:

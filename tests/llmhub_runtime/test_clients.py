@@ -111,9 +111,7 @@ def test_sync_calls_from_many_threads(provider: ScriptedProvider) -> None:
 def test_sync_calls_carry_the_callers_context_variables(provider: ScriptedProvider) -> None:
     request_id: ContextVar[str] = ContextVar("request_id")
     seen: list[str] = []
-    with LLMHub(
-        config_obj=config_for(provider.root), on_before_call=lambda _: seen.append(request_id.get())
-    ) as hub:
+    with LLMHub(config_obj=config_for(provider.root), on_before_call=lambda _: seen.append(request_id.get())) as hub:
         for name in ("one", "two"):
             request_id.set(name)
             hub.completion("chat", MESSAGES)
@@ -172,9 +170,7 @@ async def test_close_refuses_to_leave_clients_of_the_running_loop_open(provider:
 
 
 @pytest.mark.parametrize("way", ["close", "aclose"])
-async def test_closing_reaches_the_clients_of_loops_in_other_threads(
-    provider: ScriptedProvider, way: str
-) -> None:
+async def test_closing_reaches_the_clients_of_loops_in_other_threads(provider: ScriptedProvider, way: str) -> None:
     hub = LLMHub(config_obj=config_for(provider.root))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

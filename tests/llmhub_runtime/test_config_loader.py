@@ -72,9 +72,7 @@ def test_every_extra_of_a_role_is_read(load: Load) -> None:
 
 
 def test_anchors_and_merge_keys_work(load: Load) -> None:
-    config = load(
-        BASE.replace("llm.chat:", "llm.chat: &chat") + "  llm.more:\n    <<: *chat\n    model: other\n"
-    )
+    config = load(BASE.replace("llm.chat:", "llm.chat: &chat") + "  llm.more:\n    <<: *chat\n    model: other\n")
     assert config.roles["llm.more"].model == "other"
     assert config.roles["llm.more"].provider == "openai"
 
@@ -120,9 +118,7 @@ def test_anchors_and_merge_keys_work(load: Load) -> None:
         ("just words\n", 1, None),
     ],
 )
-def test_a_mistake_names_the_file_the_line_and_the_key(
-    load: Load, text: str, line: int, key: str | None
-) -> None:
+def test_a_mistake_names_the_file_the_line_and_the_key(load: Load, text: str, line: int, key: str | None) -> None:
     with pytest.raises(ConfigError) as caught:
         load(text)
     error = caught.value
@@ -189,10 +185,7 @@ def test_fallbacks_may_not_go_round_in_a_circle(load: Load) -> None:
 def test_fallbacks_may_meet_again(load: Load) -> None:
     third = SPARE.replace("spare", "third")
     config = load(
-        BASE
-        + "    fallback: [llm.spare, llm.third]\n"
-        + SPARE.replace("}", ", fallback: [llm.third]}")
-        + third
+        BASE + "    fallback: [llm.spare, llm.third]\n" + SPARE.replace("}", ", fallback: [llm.third]}") + third
     )
     assert config.roles["llm.chat"].fallback == ("llm.spare", "llm.third")
 
@@ -258,9 +251,7 @@ _YAML_PIECES = st.sampled_from([*_LINES, *_MARKS, "\u2028"])
 
 @given(st.lists(st.one_of(_YAML_PIECES, st.text(max_size=5)), max_size=40).map("".join))
 @example("? [1]\n: 2\n")
-def test_any_text_either_loads_or_is_a_config_error(
-    tmp_path_factory: pytest.TempPathFactory, text: str
-) -> None:
+def test_any_text_either_loads_or_is_a_config_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:

@@ -34,10 +34,7 @@ def endpoint(
 
 def test_an_address_in_the_environment_is_never_used() -> None:
     assert endpoint("openai", {}, OPENAI_BASE_URL="http://evil.test").api_base == "https://api.openai.com/v1"
-    assert (
-        endpoint("anthropic", {}, ANTHROPIC_BASE_URL="http://evil.test").api_base
-        == "https://api.anthropic.com"
-    )
+    assert endpoint("anthropic", {}, ANTHROPIC_BASE_URL="http://evil.test").api_base == "https://api.anthropic.com"
     assert endpoint("ollama", {}, OLLAMA_HOST="http://evil.test").api_base == "http://127.0.0.1:11434"
     with pytest.raises(ConfigError, match=r"providers\.databricks\.api_base .*DATABRICKS_HOST"):
         endpoint("databricks", {}, DATABRICKS_HOST="http://evil.test")
@@ -89,6 +86,12 @@ def test_an_unknown_provider_with_an_address_is_an_openai_compatible_server() ->
 def test_an_unknown_provider_without_an_address_is_an_error(settings: dict[str, Any] | None) -> None:
     with pytest.raises(UnknownProviderError, match=r"'opnai'.*providers\.opnai\.api_base"):
         endpoint("opnai", settings)
+
+
+def test_a_caller_cannot_bring_a_provider_that_nobody_configured() -> None:
+    with pytest.raises(UnknownProviderError):
+        endpoint("our-gateway", None, api_base=BASE)
+    assert endpoint("sim", None, api_base=BASE).api_base == BASE
 
 
 @pytest.mark.parametrize("settings", [None, {}])

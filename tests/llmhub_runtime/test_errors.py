@@ -14,11 +14,10 @@ from llmhub_runtime import errors
 from llmhub_runtime.classify import classify
 from llmhub_runtime.errors import LLMHubRuntimeError, ProviderCallError
 from llmhub_runtime.models import LLMMode, ResolvedCall
+from llmhub_runtime.verdict import BY_ANY_LLM_CLASS
 from runtime_core.errors import AgentflowError
 
-CLASSES = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LLMHubRuntimeError)
-]
+CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LLMHubRuntimeError)]
 SAMPLES: dict[str, Any] = {
     "line": 3,
     "status": 429,
@@ -52,6 +51,22 @@ def test_a_message_alone_is_enough_to_raise_one(kind: type[LLMHubRuntimeError]) 
 def test_every_class_is_in_the_tree_that_the_module_draws() -> None:
     assert errors.__doc__ is not None
     assert [kind.__name__ for kind in CLASSES if kind.__name__ not in errors.__doc__] == []
+
+
+def test_every_error_class_of_any_llm_has_a_verdict() -> None:
+    """A new one after an update fails here, and is then given its place."""
+    from any_llm import exceptions
+
+    theirs = {
+        name
+        for name, kind in inspect.getmembers(exceptions, inspect.isclass)
+        if issubclass(kind, exceptions.AnyLLMError)
+    }
+    bases = {"AnyLLMError", "_FinishReasonError"}
+    told_otherwise = {"ProviderError", "UnsupportedProviderError"}
+    not_of_model_calls = {"BatchNotCompleteError", "ProviderFileNotFoundError"}
+    assert theirs - set(BY_ANY_LLM_CLASS) == bases | told_otherwise | not_of_model_calls
+    assert set(BY_ANY_LLM_CLASS) - theirs == set()
 
 
 def test_an_unpicklable_original_does_not_hinder_ours() -> None:

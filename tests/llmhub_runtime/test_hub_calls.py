@@ -107,9 +107,7 @@ async def test_fast_messages_change_nothing_on_the_wire(
 
 
 @pytest.mark.parametrize("role", ["paint", "speak"])
-async def test_image_and_audio_are_configured_but_not_supported_yet(
-    provider: ScriptedProvider, role: str
-) -> None:
+async def test_image_and_audio_are_configured_but_not_supported_yet(provider: ScriptedProvider, role: str) -> None:
     async with LLMHub(config_obj=config_for(provider.root)) as hub:
         with pytest.raises(UnsupportedModeError, match="not supported yet"):
             await hub.acompletion(role, MESSAGES)
@@ -193,9 +191,7 @@ async def test_the_after_hook_sees_the_error_that_the_caller_gets(provider: Scri
     async with LLMHub(config_obj=config_for(provider.root), on_after_call=results.append) as hub:
         with pytest.raises(ProviderUnavailableError) as caught:
             await hub.acompletion("chat", MESSAGES)
-    assert [(result.success, result.error, result.response) for result in results] == [
-        (False, caught.value, None)
-    ]
+    assert [(result.success, result.error, result.response) for result in results] == [(False, caught.value, None)]
 
 
 async def test_a_failing_before_hook_aborts_the_call_with_its_own_error(provider: ScriptedProvider) -> None:
@@ -222,9 +218,7 @@ async def test_a_failing_after_hook_is_logged_and_masks_nothing(
         with pytest.raises(ProviderUnavailableError):
             await hub.acompletion("chat", MESSAGES)
         assert (await hub.acompletion("chat", MESSAGES)).choices
-    assert [
-        record.exc_info is not None for record in caplog.records if record.name == "llmhub_runtime.hooks"
-    ] == [
+    assert [record.exc_info is not None for record in caplog.records if record.name == "llmhub_runtime.hooks"] == [
         True,
         True,
     ]

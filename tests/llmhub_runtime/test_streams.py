@@ -209,18 +209,23 @@ async def test_a_stall_in_the_middle_runs_into_the_time_limit(
     assert len(results) == 1
 
 
-async def test_the_time_limit_does_not_count_the_consumers_own_time() -> None:
-    budget = TimeBudget(0.15)
+async def test_the_time_limit_does_not_count_the_consumers_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    real, skipped = loop.time, [0.0]
+    monkeypatch.setattr(loop, "time", lambda: real() + skipped[0])
+
+    def skip(seconds: float) -> None:
+        skipped[0] += seconds
+
+    budget = TimeBudget(60.0)
     async with budget.spend():
-        pass
-    await asyncio.sleep(0.2)
+        skip(40.0)
+    skip(1000.0)  # the consumer takes its time
     async with budget.spend():
         await asyncio.sleep(0)
-    with pytest.raises(TimeoutError, match=r"0\.15 s"):
+    with pytest.raises(TimeoutError, match="no answer within 60 s"):
         async with budget.spend():
-            await asyncio.Event().wait()
-    with pytest.raises(TimeoutError):
-        async with budget.spend():
+            loop.call_soon(skip, 25.0)
             await asyncio.Event().wait()
 
 
@@ -231,9 +236,7 @@ def test_the_sync_stream_reads_the_same_chunks(provider: ScriptedProvider, resul
     assert [result.success for result in results] == [True]
 
 
-def test_leaving_the_sync_loop_early_closes_the_upstream(
-    provider: ScriptedProvider, results: list[CallResult]
-) -> None:
+def test_leaving_the_sync_loop_early_closes_the_upstream(provider: ScriptedProvider, results: list[CallResult]) -> None:
     provider.script(stream_reply(chunk("a"), hold=True))
     with LLMHub(config_obj=config_for(provider.root), on_after_call=results.append) as hub:
         for _ in hub.stream_completion("chat", MESSAGES):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -53,6 +53,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     metadata=st.dictionaries(st.text(), json_values, max_size=4),
     deadline=st.none() | st.datetimes(timezones=st.just(UTC)),
@@ -72,9 +73,7 @@ def test_a_context_is_small_enough_to_travel_with_every_call() -> None:
 
 
 def test_money_is_exact() -> None:
-    assert ExecutionContext.from_dict({"budgets": {"max_cost": 0.1}}).budgets == BudgetSpec(
-        max_cost=Decimal("0.1")
-    )
+    assert ExecutionContext.from_dict({"budgets": {"max_cost": 0.1}}).budgets == BudgetSpec(max_cost=Decimal("0.1"))
 
 
 def test_a_child_keeps_who_asks_and_never_loosens_a_limit() -> None:

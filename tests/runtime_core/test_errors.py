@@ -56,9 +56,7 @@ def full(kind: type[AgentflowError]) -> tuple[AgentflowError, dict[str, object]]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize(
-    "travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"]
-)
+@pytest.mark.parametrize("travel", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickle", "copy"])
 def test_every_error_arrives_with_its_message_and_facts(kind: type[AgentflowError], travel: object) -> None:
     error, facts = full(kind)
     assert callable(travel)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime_core.errors import IdentityError
@@ -34,9 +34,7 @@ def test_sequential_ids_count_per_prefix() -> None:
     assert [ids.new("run"), ids.new("call"), ids.new("run")] == ["run-1", "call-1", "run-2"]
 
 
-@pytest.mark.parametrize(
-    "scope", ["default", "tenant-123", "a b", "user@example.org", "Müller", "租户", "x" * 128]
-)
+@pytest.mark.parametrize("scope", ["default", "tenant-123", "a b", "user@example.org", "Müller", "租户", "x" * 128])
 def test_a_canonical_scope_is_taken_as_it_is(scope: str) -> None:
     assert check_scope_id(scope) == scope
 
@@ -54,6 +52,7 @@ def test_any_other_spelling_of_a_scope_is_refused(scope: str) -> None:
     assert caught.value.what == "scope id"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=140))
 def test_an_accepted_id_has_no_other_spelling_that_is_accepted(text: str) -> None:
     try:

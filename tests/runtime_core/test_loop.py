@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 import pytest
-from support.graphs import graph
 
 from agentflow.schedule import Failure, RunStarted, StartNode
 from runtime_core.clock import SystemClock
 from runtime_core.errors import DispatchRefusedError, NodeLostError
 from runtime_core.loop import NodeOutcome, run_graph
 from runtime_core.report import RunReport
+from support.graphs import graph
 
 STARTED = RunStarted(request={"x": 1}, fields={"x": 1})
 

@@ -35,9 +35,7 @@ async def test_kill_9_loses_no_acknowledged_write(file: Path) -> None:
             assert await database.read(total) == len(stored)
 
 
-@pytest.mark.parametrize(
-    ("failpoint", "stored"), [("store.before_commit", set[str]()), ("store.after_commit", {"e1"})]
-)
+@pytest.mark.parametrize(("failpoint", "stored"), [("store.before_commit", set[str]()), ("store.after_commit", {"e1"})])
 async def test_a_write_whose_process_died_before_the_answer_can_be_repeated(
     file: Path, failpoint: str, stored: set[str]
 ) -> None:

@@ -250,9 +250,7 @@ async def test_every_statement_names_the_scope(store: KeyedStore, database: Data
     await listened.get(CHAT, "k", now=NOW)
     await listened.keys(CHAT, now=NOW)
     await listened.delete_bucket(CHAT)
-    scoped = [
-        heard for heard in listener.heard if "tenant-1" in heard.params and "scope_id = ?" in heard.text
-    ]
+    scoped = [heard for heard in listener.heard if "tenant-1" in heard.params and "scope_id = ?" in heard.text]
     inserts = [heard for heard in listener.heard if heard.text.startswith("INSERT INTO kv (scope_id,")]
     assert len(listener.heard) > 10
     assert len(scoped) + len(inserts) == len(listener.heard)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -97,5 +97,7 @@ class KeyedStoreMachine(RuleBasedStateMachine):
                 assert self.wait(self.store.get(bucket, key, now=self.now)) == live.get(key)
 
 
-KeyedStoreMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+KeyedStoreMachine.TestCase.settings = settings(
+    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 test_the_keyed_store_behaves_like_a_dictionary_with_expiry = KeyedStoreMachine.TestCase

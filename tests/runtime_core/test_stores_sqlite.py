@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from runtime_core.errors import (
     StoreLocationError,
     StoreUnavailableError,
 )
-from runtime_core.stores import Op, Sql
+from runtime_core.stores import Op, Sql, worker
 from runtime_core.stores.failpoints import armed
 from runtime_core.stores.sqlite import SqliteDatabase, SqliteOptions
 from support.stores import add, entry_ids, prepare_journal, record, store_process, total, until
@@ -118,6 +119,18 @@ async def test_a_cancelled_caller_abandons_the_answer_and_not_the_write(file: Pa
         assert await database.run(total) == 10
 
 
+async def test_a_busy_loop_pauses_for_a_thread_that_makes_no_progress(
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(worker, "time", SimpleNamespace(sleep=pauses.append))
+    async with busy_writer(database):
+        await until(lambda: len(pauses) > 2)
+    settled = len(pauses)
+    await asyncio.sleep(0.05)
+    assert len(pauses) <= settled + 1
+
+
 async def test_a_failure_after_the_caller_has_left_is_logged(
     database: SqliteDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,9 +163,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_keeps_the_rest(database
         yield Sql(f"PRAGMA max_page_count = {count}")
 
     def record_large(number: int) -> Op[None]:
-        yield Sql(
-            "INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, 1)", ("s", f"{number}" * 200_000)
-        )
+        yield Sql("INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, 1)", ("s", f"{number}" * 200_000))
 
     await database.run(lambda: record("before"))
     await database.run(lambda: limit_pages(12))
@@ -288,9 +299,7 @@ async def test_opening_can_be_tried_again(tmp_path: Path) -> None:
 
 
 class TestLocation:
-    async def test_a_process_on_another_node_is_sent_to_postgresql(
-        self, database: SqliteDatabase, file: Path
-    ) -> None:
+    async def test_a_process_on_another_node_is_sent_to_postgresql(self, database: SqliteDatabase, file: Path) -> None:
         """Also while the owner has it open, as when an autoscaler adds a node to a shared file system."""
         with pytest.raises(StoreLocationError, match="PostgreSQL") as caught:
             await SqliteDatabase(file, node_id="node-2").read(total)
@@ -310,9 +319,7 @@ class TestLocation:
             await SqliteDatabase(file, node_id="node-2").read(total)
         assert {part.name: part.read_bytes() for part in file.parent.iterdir()} == before
 
-    async def test_other_processes_of_the_same_node_are_welcome(
-        self, database: SqliteDatabase, file: Path
-    ) -> None:
+    async def test_other_processes_of_the_same_node_are_welcome(self, database: SqliteDatabase, file: Path) -> None:
         await database.run(lambda: record("e1"))
         async with SqliteDatabase(file, node_id="node-1") as second:
             assert await second.run(lambda: record("e2")) == 2

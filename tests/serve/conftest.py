@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support.ports import free_port
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -47,7 +48,7 @@ class Served:
     def sim_log(self) -> list[dict[str, Any]]:
         """Every request that the app's simulated model has seen."""
         base = self.handle("sim").address.remote().result(timeout_s=30).removesuffix("/v1")
-        return httpx.get(f"{base}/sim/log", timeout=30).json()["entries"]
+        return httpx.get(f"{base}/sim/log", timeout=30).json()
 
 
 Deploy = Callable[..., Served]
@@ -70,7 +71,6 @@ def cluster() -> Iterator[int]:
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=folder,
-        _node_ip_address="127.0.0.1",
     )
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})

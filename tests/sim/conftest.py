@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 import openai
 import pytest
 
-from llmhub_runtime.sim import LogEntry, SimServer
+from llmhub_runtime.sim import SimServer
 
 
 @pytest.fixture
@@ -29,18 +29,3 @@ async def client(sim: SimServer) -> AsyncIterator[openai.AsyncOpenAI]:
 async def http(sim: SimServer) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=sim.base_url, timeout=20, trust_env=False) as found:
         yield found
-
-
-@pytest.fixture
-def entry_when(sim: SimServer) -> Callable[..., object]:
-    """Waits until the last log entry fulfils a condition."""
-
-    async def wait(condition: Callable[[LogEntry], bool], *, deadline_s: float = 20.0) -> LogEntry:
-        async with asyncio.timeout(deadline_s):
-            while True:
-                entries = sim.log()
-                if entries and condition(entries[-1]):
-                    return entries[-1]
-                await asyncio.sleep(0.005)
-
-    return wait

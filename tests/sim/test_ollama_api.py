@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
+import httpx
 import jsonschema
 import ollama
 import pytest
@@ -32,7 +34,7 @@ async def test_a_chat_and_its_stream_say_the_same(client: ollama.AsyncClient) ->
     assert whole.prompt_eval_count == 5
 
 
-async def test_both_apis_give_the_same_text(client: ollama.AsyncClient, http) -> None:
+async def test_both_apis_give_the_same_text(client: ollama.AsyncClient, http: httpx.AsyncClient) -> None:
     ours = await client.chat("m", ASK)
     theirs = (await http.post("/v1/chat/completions", json={"model": "m", "messages": ASK})).json()
     assert ours.message.content == theirs["choices"][0]["message"]["content"]
@@ -47,8 +49,6 @@ async def test_options_limit_the_answer(client: ollama.AsyncClient) -> None:
 
 
 async def test_a_format_is_satisfied(client: ollama.AsyncClient) -> None:
-    import json
-
     answer = await client.chat("m", ASK, format=SCHEMA)
     jsonschema.validate(json.loads(answer.message.content or ""), SCHEMA)
     assert isinstance(json.loads((await client.chat("m", ASK, format="json")).message.content or ""), dict)
@@ -91,8 +91,8 @@ async def test_the_models_are_listed_shown_and_pulled(client: ollama.AsyncClient
 
 
 async def test_errors_have_ollamas_form(client: ollama.AsyncClient, sim: SimServer) -> None:
-    with pytest.raises(ollama.ResponseError, match="'model'") as refused:
-        await client.chat("", ASK)
+    with pytest.raises(ollama.ResponseError, match="'messages'") as refused:
+        await client.chat("m", [])
     assert refused.value.status_code == 400
     sim.set_script(Script(rules=(Rule(reply=Reply.model_validate({"fault": {"kind": "stream_error"}})),)))
     with pytest.raises(ollama.ResponseError, match="failed while it was answering"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 from typing import Any
 
@@ -31,7 +32,7 @@ SORT: Any = {"type": "function", "function": {"name": "sort", "parameters": {"ty
 
 async def test_an_answer_quotes_the_question_and_says_what_it_is(client: openai.AsyncOpenAI) -> None:
     raw = await client.chat.completions.with_raw_response.create(model="gpt-4o", messages=ASK)
-    answer = await raw.parse() if hasattr(raw.parse(), "__await__") else raw.parse()
+    answer = raw.parse()
     text = answer.choices[0].message.content or ""
     assert text.startswith("[sim:gpt-4o] ")
     assert "Where is my parcel?" in text
@@ -100,8 +101,6 @@ async def test_a_tool_is_called_once_with_arguments_that_fit_its_schema(client: 
     [call] = choice.message.tool_calls or []
     assert isinstance(call, openai.types.chat.ChatCompletionMessageFunctionToolCall)
     assert call.function.name == "find_order"
-    import json
-
     jsonschema.validate(json.loads(call.function.arguments), FIND["function"]["parameters"])
 
     result = {"role": "tool", "tool_call_id": call.id, "content": "It is in Lyon."}
@@ -121,9 +120,7 @@ async def test_a_tool_is_called_once_with_arguments_that_fit_its_schema(client: 
     ],
 )
 async def test_tool_choice_is_followed(client: openai.AsyncOpenAI, choice: Any, called: str | None) -> None:
-    answer = await client.chat.completions.create(
-        model="m", messages=ASK, tools=[FIND, SORT], tool_choice=choice
-    )
+    answer = await client.chat.completions.create(model="m", messages=ASK, tools=[FIND, SORT], tool_choice=choice)
     calls = answer.choices[0].message.tool_calls or []
     assert [call.function.name for call in calls if call.type == "function"] == ([called] if called else [])
 
@@ -152,8 +149,6 @@ async def test_a_streamed_tool_call_adds_up_to_the_whole_one(client: openai.Asyn
 
 
 async def test_a_json_schema_answer_satisfies_the_schema(client: openai.AsyncOpenAI) -> None:
-    import json
-
     schema = {
         "type": "object",
         "properties": {
@@ -172,11 +167,7 @@ async def test_a_json_schema_answer_satisfies_the_schema(client: openai.AsyncOpe
 
 
 async def test_json_object_gives_an_object(client: openai.AsyncOpenAI) -> None:
-    import json
-
-    answer = await client.chat.completions.create(
-        model="m", messages=ASK, response_format={"type": "json_object"}
-    )
+    answer = await client.chat.completions.create(model="m", messages=ASK, response_format={"type": "json_object"})
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
 
@@ -187,7 +178,9 @@ async def test_an_impossible_schema_is_refused_with_a_sentence(client: openai.As
         await client.chat.completions.create(model="m", messages=ASK, response_format=wanted)
 
 
-async def test_embeddings_are_the_same_as_floats_and_as_base64(client: openai.AsyncOpenAI, http: httpx.AsyncClient) -> None:
+async def test_embeddings_are_the_same_as_floats_and_as_base64(
+    client: openai.AsyncOpenAI, http: httpx.AsyncClient
+) -> None:
     packed = await client.embeddings.create(model="e", input=["return shoes", "refund"])
     plain = await client.embeddings.create(model="e", input=["return shoes", "refund"], encoding_format="float")
     assert [item.index for item in packed.data] == [0, 1]

@@ -7,9 +7,9 @@ import re
 import time
 
 import pytest
-from support.flows import ScriptedModels, run_flow, small_flow
 
 from flow_runtime import LocalFlow
+from support.flows import ScriptedModels, run_flow, small_flow
 
 
 def code_node(body: str, *, name: str = "a", head: str = "async def", inputs: str = "[{name: x, type: number}]") -> str:
@@ -107,7 +107,9 @@ async def test_d13_request_data_of_one_run_is_not_seen_by_the_next_one():
 async def test_a_node_cannot_change_what_its_siblings_get():
     nodes = code_node("inputs['x']['k'] = 'changed'; return {'out': {}}", inputs="[{name: x, type: object}]")
     nodes += code_node(
-        "import asyncio; await asyncio.sleep(0.05); return {'out': inputs['x']}", name="b", inputs="[{name: x, type: object}]"
+        "import asyncio; await asyncio.sleep(0.05); return {'out': inputs['x']}",
+        name="b",
+        inputs="[{name: x, type: object}]",
     )
     flow = small_flow(nodes, ["_input.x -> a.x", "_input.x -> b.x", "b.out -> _output"])
     assert (await run_flow(flow, {"x": {"k": "original"}})).output == {"k": "original"}

@@ -157,9 +157,7 @@ def served(text: str, provider: ScriptedProvider) -> dict[str, Any]:
 
 
 @pytest.fixture
-def in_project(
-    tmp_path: Path, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
-) -> ScriptedProvider:
+def in_project(tmp_path: Path, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch) -> ScriptedProvider:
     """A working directory with an `llmhub.yaml`, as the README's samples expect."""
     (tmp_path / "llmhub.yaml").write_text(yaml.safe_dump(served(EXPECTED_STRUCTURE, provider)))
     monkeypatch.chdir(tmp_path)
@@ -294,9 +292,7 @@ def test_sp5_optional_streaming(provider: ScriptedProvider) -> None:
 
 
 def test_sp5_call_context_and_call_result(provider: ScriptedProvider) -> None:
-    assert {"role", "provider", "model", "mode", "params", "messages", "input"} <= set(
-        get_type_hints(CallContext)
-    )
+    assert {"role", "provider", "model", "mode", "params", "messages", "input"} <= set(get_type_hints(CallContext))
     wanted = {"role", "provider", "model", "mode", "duration_ms", "success", "error", "response"}
     assert wanted <= set(get_type_hints(CallResult))
     before: list[CallContext] = []
@@ -370,7 +366,7 @@ def test_6_readme_to_override_parameters_per_call(in_project: ScriptedProvider) 
 
 
 def test_6_readme_design_principles_no_provider_logic() -> None:
-    """No module of the hub imports a provider's SDK or an HTTP client; the simulated model is a server, not a client."""
+    """No module of the hub imports a provider's SDK or an HTTP client (the simulated model is a server)."""
     foreign = {"openai", "anthropic", "ollama", "mistralai", "httpx", "httpx2", "requests", "aiohttp"}
     imported: set[str] = set()
     for path in Path(llmhub_runtime.__file__).parent.glob("*.py"):

@@ -154,9 +154,7 @@ SHAPES = [
         ("    transform:\n      mode: declarative", "    transform: #!"),
     ),
     broken("wrong-type", "nodes.draft.prompt.template", ('"Answer: {{ question }}"', "3 #!")),
-    broken(
-        "wrong-type", "nodes.draft.runtime.timeout_ms", (ROLE, ROLE + "    runtime: {timeout_ms: '5'} #!\n")
-    ),
+    broken("wrong-type", "nodes.draft.runtime.timeout_ms", (ROLE, ROLE + "    runtime: {timeout_ms: '5'} #!\n")),
     broken(
         "wrong-type",
         "nodes.draft.runtime.resources.memory",
@@ -166,9 +164,7 @@ SHAPES = [
     broken("bad-value", "version", ('version: "1.0"', "version: 1.0 #!")),
     broken("bad-value", "nodes.Draft", ("  draft:\n", "  Draft: #!\n")),
     broken("bad-value", "nodes.answer.transform.mode", ("mode: declarative", "mode: magic #!")),
-    broken(
-        "bad-value", "nodes.answer.outputs[0].type", (RESULT, "      - name: result\n        type: json #!\n")
-    ),
+    broken("bad-value", "nodes.answer.outputs[0].type", (RESULT, "      - name: result\n        type: json #!\n")),
     broken("bad-value", "nodes.draft.runtime.retries", (ROLE, ROLE + "    runtime: {retries: 0} #!\n")),
     broken("bad-value", "deployment.target", (EDGES, "deployment: {target: lambada} #!\n" + EDGES)),
 ]
@@ -230,9 +226,7 @@ WIRING = [
         "edges[1].condition",
         ("answer.reply}", "answer.reply,\n     condition: score > 1} #!"),
     ),
-    broken(
-        "edge-transform", "edges[1].transform", ("answer.reply}", "answer.reply,\n     transform: upper} #!")
-    ),
+    broken("edge-transform", "edges[1].transform", ("answer.reply}", "answer.reply,\n     transform: upper} #!")),
     broken(
         "unknown-context-field",
         "edges[1].condition",
@@ -312,8 +306,7 @@ NODE = [
         "nodes.draft.inputs[1].name",
         (
             "      - {name: question, type: string}\n",
-            "      - {name: question, type: string}\n"
-            "      - {name: prompt_output, type: string, optional: true} #!\n",
+            "      - {name: question, type: string}\n      - {name: prompt_output, type: string, optional: true} #!\n",
         ),
     ),
     broken(
@@ -346,9 +339,7 @@ NODE = [
 PROMPTS = [
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
-    broken(
-        "bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')
-    ),
+    broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')),
     broken(
         "role-and-model",
         "nodes.draft.prompt.model",
@@ -359,14 +350,11 @@ PROMPTS = [
         "nodes.draft.prompt.fallback.model",
         (
             ROLE,
-            ROLE
-            + "      fallback:\n        'on': error\n        role: x\n        model: {provider: a, name: b} #!\n",
+            ROLE + "      fallback:\n        'on': error\n        role: x\n        model: {provider: a, name: b} #!\n",
         ),
     ),
     broken("no-model", "nodes.draft.prompt", (ROLE, ""), ("    prompt:\n", "    prompt: #!\n")),
-    broken(
-        "empty-fallback", "nodes.draft.prompt.fallback", (ROLE, ROLE + "      fallback: {'on': error} #!\n")
-    ),
+    broken("empty-fallback", "nodes.draft.prompt.fallback", (ROLE, ROLE + "      fallback: {'on': error} #!\n")),
     broken(
         "empty-fallback",
         "nodes.draft.prompt.fallback.on",
@@ -407,9 +395,7 @@ PROMPTS = [
 ]
 
 TRANSFORMS = [
-    broken(
-        "unknown-operation", "nodes.answer.transform.spec.op", ("op: io.format_response", "op: io.format #!")
-    ),
+    broken("unknown-operation", "nodes.answer.transform.spec.op", ("op: io.format_response", "op: io.format #!")),
     broken(
         "unknown-operation",
         "nodes.answer.transform.spec.op",
@@ -480,9 +466,7 @@ TRANSFORMS = [
         ),
     ),
     broken("bad-code", "nodes.answer.transform.spec", code_node("def transform(inputs, context, state)")),
-    broken(
-        "bad-code", "nodes.answer.transform.spec", code_node("def transfrom(inputs, context, state): pass")
-    ),
+    broken("bad-code", "nodes.answer.transform.spec", code_node("def transfrom(inputs, context, state): pass")),
     broken("bad-code", "nodes.answer.transform.spec", code_node("def transform(inputs): pass")),
     broken("bad-code", "nodes.answer.transform.spec", code_node("x = " + "-" * 10_000 + "1")),
     broken(
@@ -538,29 +522,21 @@ INTERFACE = [
         "inputs.question.default",
         (EDGES, "inputs: {question: {default: hi}} #!\n" + EDGES),
     ),
-    broken(
-        "bad-default", "inputs.locale", (EDGES, "inputs: {locale: {type: string, default: 3}} #!\n" + EDGES)
-    ),
+    broken("bad-default", "inputs.locale", (EDGES, "inputs: {locale: {type: string, default: 3}} #!\n" + EDGES)),
     broken(
         "bad-default",
         "inputs.locale",
         (EDGES, "inputs: {locale: {schema: {enum: [de]}, default: en}} #!\n" + EDGES),
     ),
-    broken(
-        "bad-schema", "inputs.locale.schema", (EDGES, "inputs: {locale: {schema: {type: text}}} #!\n" + EDGES)
-    ),
+    broken("bad-schema", "inputs.locale.schema", (EDGES, "inputs: {locale: {schema: {type: text}}} #!\n" + EDGES)),
     broken(
         "bad-schema",
         "nodes.answer.outputs[0].schema",
         (RESULT, "      - {name: result, type: object, schema: {$ref: '#'}} #!\n"),
     ),
-    broken(
-        "bad-schema", "nodes.draft.prompt.output_schema", (ROLE, ROLE + "      output_schema: {type: 3} #!\n")
-    ),
+    broken("bad-schema", "nodes.draft.prompt.output_schema", (ROLE, ROLE + "      output_schema: {type: 3} #!\n")),
     broken("lambda-target", "deployment.target", (EDGES, "deployment: {target: lambda} #!\n" + EDGES)),
-    broken(
-        "tests-not-run", "tests", (EDGES, "tests: [{name: a, input: {}}] #!\n" + EDGES), severity="warning"
-    ),
+    broken("tests-not-run", "tests", (EDGES, "tests: [{name: a, input: {}}] #!\n" + EDGES), severity="warning"),
 ]
 
 

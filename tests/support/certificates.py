@@ -24,9 +24,7 @@ def server_context(folder: Path, *hosts: str) -> tuple[ssl.SSLContext, Path]:
     authority_file = folder / "authority.pem"
     authority_file.write_bytes(_pem(signed.sign(authority_key, hashes.SHA256())))
     names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
-    issued = _builder(_name(hosts[0]), authority, server_key.public_key()).add_extension(
-        names, critical=False
-    )
+    issued = _builder(_name(hosts[0]), authority, server_key.public_key()).add_extension(names, critical=False)
     chain = folder / "server.pem"
     key = server_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -41,9 +39,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

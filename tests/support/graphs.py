@@ -30,7 +30,9 @@ def wire(index: int, text: str) -> Wire:
     )
 
 
-def graph(*edges: str, optional: Iterable[str] = (), unrepeatable: Iterable[str] = (), alone: Iterable[str] = ()) -> Graph:
+def graph(
+    *edges: str, optional: Iterable[str] = (), unrepeatable: Iterable[str] = (), alone: Iterable[str] = ()
+) -> Graph:
     """A graph of the nodes that the edges name; `optional` lists optional inputs as `node.port`."""
     wires = tuple(wire(index, text) for index, text in enumerate(edges))
     ports: dict[str, dict[str, InputPort]] = {node: {} for node in alone}

@@ -173,9 +173,7 @@ def normal_reply(path: str, document: Any) -> Reply:
         case "/v1/embeddings":
             inputs = document["input"] if isinstance(document["input"], list) else [document["input"]]
             size = document.get("dimensions", 3)
-            data = [
-                {"object": "embedding", "index": i, "embedding": [0.5] * size} for i in range(len(inputs))
-            ]
+            data = [{"object": "embedding", "index": i, "embedding": [0.5] * size} for i in range(len(inputs))]
             usage = {"prompt_tokens": 2, "total_tokens": 2}
             return json_reply({"object": "list", "model": "e", "data": data, "usage": usage})
         case "/v1/messages":

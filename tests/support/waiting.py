@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(
-    condition: Callable[[], object], *, within_s: float = 10.0, what: str = "the condition"
-) -> None:
+async def until(condition: Callable[[], object], *, within_s: float = 10.0, what: str = "the condition") -> None:
     """Return once `condition()` is true; fail when it is not `within_s` seconds later."""
     give_up = time.monotonic() + within_s
     while not condition():

@@ -7,7 +7,6 @@ import sys
 
 import click
 
-from agentflow.errors import FlowError
 from agentflow_serve.commands.exits import Exit, explain
 
 COMMANDS = {
@@ -51,13 +50,11 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(Exit.INTERRUPTED)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except FlowError as exc:
-        sys.exit(explain(exc))
-    except Exception as exc:  # noqa: BLE001 - the process edge: errors made on purpose end as one sentence
+    except Exception as exc:  # noqa: BLE001 - the process edge: an error made on purpose ends as one sentence
         sys.exit(explain(exc))
     sys.exit(code if isinstance(code, int) else Exit.OK)

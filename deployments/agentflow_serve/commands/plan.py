@@ -13,6 +13,9 @@ from agentflow.load import load
 from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
 from agentflow.plan import Plan, acts, plan
 
+WIDTH = 120
+"""Columns of the table where the terminal is narrower, or none: a table that wraps is no table."""
+
 
 @click.command("plan")
 @click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -35,17 +38,18 @@ def command(flow: Path, placement: str | None, as_mermaid: bool) -> None:
         hops = sum(placement_of(planned, node, choice) != "inline" for node in planned.graph.nodes)
         deployments = len([stage for stage in stages(planned, choice) if stage.deployment])
         click.echo(
-            f"{choice:>8}: {deployments + 1} deployments, at most {hops} hops, "
-            f"about {hops * HANDLE_CALL_CPU_MS:g} ms of CPU for them per request"
+            f"{choice + ':':<9} {deployments + 1:>3} deployments, {hops:>3} hops at most, "
+            f"about {hops * HANDLE_CALL_CPU_MS:g} ms of CPU for the hops of a request"
         )
     click.echo(f"fingerprint: {planned.fingerprint}")
 
 
 def _show_nodes(planned: Plan, placement: str | None) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{planned.name}: {len(planned.graph.nodes)} nodes")
+    table = Table(title=f"{planned.name}: {len(planned.graph.nodes)} nodes", box=SIMPLE_HEAD, title_justify="left")
     for column in ("level", "node", "does", "runs in", "timeout", "attempts", "after"):
         table.add_column(column, overflow="fold")
     stage_of = {node: stage for stage in stages(planned, placement) for node in stage.nodes}  # pyright: ignore
@@ -62,7 +66,7 @@ def _show_nodes(planned: Plan, placement: str | None) -> None:
                 str(settings.attempts),
                 ", ".join(before),
             )
-    Console().print(table)
+    Console(width=max(Console().width, WIDTH)).print(table)
 
 
 def describe(node: Node) -> str:

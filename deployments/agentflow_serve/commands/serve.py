@@ -34,7 +34,7 @@ class ServeFailed(click.ClickException):
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A serve config, as for `serve run`, instead of FLOW.",
 )
-@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Which model each role is.")
+@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The models of the roles.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")

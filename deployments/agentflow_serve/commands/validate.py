@@ -28,7 +28,7 @@ def command(flow: Path, llmhub: Path | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"valid": not bad, "findings": [_document(finding) for finding in findings]}, indent=2))
     elif findings:
-        show_findings(findings)
+        show_findings(findings, err=False)
     if not bad and not as_json:
         click.echo(f"{flow}: valid")
     return Exit.INVALID_FLOW if bad else Exit.OK

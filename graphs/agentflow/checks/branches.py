@@ -20,9 +20,7 @@ class Branches:
 
     def __init__(self, flow: Flow, wires: Sequence[Wire]) -> None:
         self._absent = {
-            name
-            for name in flow.context.optional
-            if name not in flow.inputs or not flow.inputs[name].has_default
+            name for name in flow.context.optional if name not in flow.inputs or not flow.inputs[name].has_default
         }
         graph = _graph(flow, wires)
         self._marks: dict[str, str] = {}

@@ -138,11 +138,7 @@ def _shapeless(scope: Scope) -> Findings:
     if len(scope.flow.outputs) < 2:
         return
     for wire in scope.wires:
-        if (
-            wire.target is None
-            and wire.target_port is None
-            and wire.source_type not in (None, PortType.OBJECT)
-        ):
+        if wire.target is None and wire.target_port is None and wire.source_type not in (None, PortType.OBJECT):
             yield Finding(
                 code="type-mismatch",
                 message=f"the flow declares {len(scope.flow.outputs)} outputs, so what goes to _output "

@@ -19,9 +19,7 @@ def check_fields(scope: Scope) -> Findings:
     for index, name in enumerate(flow.context.optional):
         if name in required:
             message = f"the request field '{name}' is both required and optional"
-            yield _contradiction(
-                message, "remove it from one of the two lists", ("context", "optional", index)
-            )
+            yield _contradiction(message, "remove it from one of the two lists", ("context", "optional", index))
     for name, field in flow.inputs.items():
         if field.has_default:
             if name in required:
@@ -29,12 +27,8 @@ def check_fields(scope: Scope) -> Findings:
                 hint = "remove the default, or remove the field from context.requires"
                 yield _contradiction(message, hint, ("inputs", name, "default"))
             if problem := _default_problem(field):
-                hint = (
-                    "change the default or the type; without a default, list the field under context.optional"
-                )
-                yield Finding(
-                    "bad-default", f"the default of '{name}' does not fit: {problem}", hint, ("inputs", name)
-                )
+                hint = "change the default or the type; without a default, list the field under context.optional"
+                yield Finding("bad-default", f"the default of '{name}' does not fit: {problem}", hint, ("inputs", name))
 
 
 def check_schemas(scope: Scope) -> Findings:
@@ -65,9 +59,7 @@ def _default_problem(field: InputField) -> str | None:
     if field.type is not None and (problem := mismatch(field.default, field.type)):
         return problem
     try:
-        return (
-            compile_schema(field.json_schema).check(field.default) if field.json_schema is not None else None
-        )
+        return compile_schema(field.json_schema).check(field.default) if field.json_schema is not None else None
     except SchemaInvalid:
         return None
 

@@ -32,9 +32,7 @@ def _identity(name: str, node: Node) -> Findings:
         yield at_node("node-id-mismatch", message, "remove the id; the key is enough", node=name, at=("id",))
     if node.type == "transform" and node.prompt is None and node.transform is None:
         hint = "give it a prompt, a transform or both"
-        yield at_node(
-            "empty-node", f"node '{name}' does nothing: it has neither prompt nor transform", hint, node=name
-        )
+        yield at_node("empty-node", f"node '{name}' does nothing: it has neither prompt nor transform", hint, node=name)
 
 
 def _doubled_ports(name: str, node: Node) -> Findings:
@@ -56,15 +54,11 @@ def _doubled_ports(name: str, node: Node) -> Findings:
 
 def _reserved_names(name: str, node: Node) -> Findings:
     """A port that nothing in the node could read, because its name means something else there."""
-    reserved = {CONTEXT: "the request's fields"} | (
-        {PROMPT_OUTPUT: "the model's answer"} if node.prompt else {}
-    )
+    reserved = {CONTEXT: "the request's fields"} | ({PROMPT_OUTPUT: "the model's answer"} if node.prompt else {})
     for index, port in enumerate(node.inputs):
         if port.name in reserved:
             message = f"the input port '{port.name}' has the name of {reserved[port.name]}"
-            yield at_node(
-                "reserved-name", message, "rename the port", node=name, at=("inputs", index, "name")
-            )
+            yield at_node("reserved-name", message, "rename the port", node=name, at=("inputs", index, "name"))
 
 
 def _context_fields(scope: Scope, name: str, node: Node) -> Findings:

@@ -47,9 +47,7 @@ def _model(scope: Scope, name: str, prompt: Prompt) -> Findings:
 def _fallback(scope: Scope, name: str, prompt: Prompt, fallback: Fallback) -> Findings:
     if fallback.role is not None and fallback.model is not None:
         message = f"the fallback of '{name}' names both a role and a model"
-        yield at_node(
-            "role-and-model", message, "keep one of the two", node=name, at=("prompt", "fallback", "model")
-        )
+        yield at_node("role-and-model", message, "keep one of the two", node=name, at=("prompt", "fallback", "model"))
     if fallback.role is None and fallback.model is None and fallback.static_response is None:
         message = f"the fallback of '{name}' has nothing to fall back to"
         hint = "give it a role, a model or a static_response"
@@ -63,9 +61,7 @@ def _fallback(scope: Scope, name: str, prompt: Prompt, fallback: Fallback) -> Fi
     problem = _static_problem(prompt, fallback.static_response)
     if problem:
         hint = "with an output_schema, the text must be JSON that fits it"
-        yield at_node(
-            "bad-static-response", problem, hint, node=name, at=("prompt", "fallback", "static_response")
-        )
+        yield at_node("bad-static-response", problem, hint, node=name, at=("prompt", "fallback", "static_response"))
 
 
 def _static_problem(prompt: Prompt, text: str | None) -> str | None:

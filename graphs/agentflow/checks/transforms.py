@@ -38,9 +38,7 @@ def _operation(scope: Scope, name: str, node: Node, spec: OperationSpec) -> Find
     known = scope.operations.get(spec.op)
     if known is None:
         hint = _operation_hint(spec.op, scope.operations)
-        yield at_node(
-            "unknown-operation", f"there is no operation '{spec.op}'", hint, node=name, at=(*_SPEC, "op")
-        )
+        yield at_node("unknown-operation", f"there is no operation '{spec.op}'", hint, node=name, at=(*_SPEC, "op"))
     elif not known.supported:
         message = f"the operation '{spec.op}' is not supported yet"
         hint = "until then, http.get, http.post or code can stand in for it"
@@ -63,15 +61,11 @@ def _arguments(name: str, spec: OperationSpec, known: OperationSpecification) ->
     for argument, is_required in known.args.items():
         if is_required and argument not in spec.args:
             message = f"'{spec.op}' needs the argument '{argument}'"
-            yield at_node(
-                "missing-argument", message, f"it {known.summary}", node=name, at=(*_ARGS, argument)
-            )
+            yield at_node("missing-argument", message, f"it {known.summary}", node=name, at=(*_ARGS, argument))
     for argument, value in spec.args.items():
         if argument not in known.args:
             nearest = get_close_matches(argument, known.args, n=1)
-            hint = (
-                f"did you mean '{nearest[0]}'?" if nearest else f"its arguments are: {', '.join(known.args)}"
-            )
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"its arguments are: {', '.join(known.args)}"
             message = f"'{spec.op}' takes no argument '{argument}'"
             yield at_node("unknown-argument", message, hint, node=name, at=(*_ARGS, argument))
         elif (problem := _bad_argument(argument, value)) is not None:

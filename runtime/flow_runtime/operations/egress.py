@@ -35,9 +35,7 @@ class Egress:
     def admit_scheme(self, scheme: str, host: str, port: int) -> None:
         """Raises EgressRefused for anything but https, and http to a host that is named."""
         if scheme not in ("http", "https"):
-            raise EgressRefused(
-                f"a url starts with https:// or http://, not {scheme}://", host=host, port=port
-            )
+            raise EgressRefused(f"a url starts with https:// or http://, not {scheme}://", host=host, port=port)
         if scheme == "http" and not self.is_named(host, port):
             raise _refused(f"plain http to {_shown(host, port)} is refused", host, port)
 

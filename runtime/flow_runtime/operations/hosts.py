@@ -33,9 +33,7 @@ class AllowedHost:
         match = _ENTRY.fullmatch(text)
         port = int(match["port"]) if match and match["port"] else None
         if match is None or (port is not None and not 0 < port < 65_536):
-            raise ValueError(
-                f"'{text}' is not a host or host:port, such as api.example.com or localhost:8080"
-            )
+            raise ValueError(f"'{text}' is not a host or host:port, such as api.example.com or localhost:8080")
         return cls(normal_host(match["host"]), port)
 
     def names(self, host: str, port: int) -> bool:

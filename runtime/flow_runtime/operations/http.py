@@ -101,9 +101,7 @@ def _text(origin: str, answer: HttpAnswer, charset: str) -> str:
             return answer.body.decode(charset)
     except (LookupError, ValueError):
         pass
-    raise OperationFailed(
-        f"{origin} answered {answer.status} with a body that is no text", status=answer.status
-    )
+    raise OperationFailed(f"{origin} answered {answer.status} with a body that is no text", status=answer.status)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -41,9 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A simulated model that speaks the OpenAI and the Ollama API; not a language model.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=11555, help="port; 0 picks a free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=11555, help="port; 0 picks a free one (default: %(default)s)")
     parser.add_argument("--script", metavar="FILE", help="YAML or JSON file with the rules to answer by")
     parser.add_argument("--log", metavar="FILE", help="append every request to this file, as JSON lines")
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when stdin closes")

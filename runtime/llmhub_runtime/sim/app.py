@@ -56,9 +56,7 @@ class SimApp:
             return
         except SimBadRequest as exc:
             body, too_long = b"", exc
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         request = HttpRequest(scope["method"], scope["path"], headers, body)
         if request.path.startswith("/sim/"):
             query = scope.get("query_string", b"").decode("latin-1")
@@ -79,9 +77,7 @@ class SimApp:
         finally:
             self.log.finish(record, duration_ms=(time.perf_counter() - started) * 1000)
 
-    async def _answer(
-        self, plan: Plan, channel: Channel, record: Record, headers: tuple[tuple[str, str], ...]
-    ) -> None:
+    async def _answer(self, plan: Plan, channel: Channel, record: Record, headers: tuple[tuple[str, str], ...]) -> None:
         progress = record.progress
         try:
             await deliver(plan, channel, progress, headers)

@@ -63,9 +63,7 @@ class SimControl:
         try:
             response = self._client.request(method, path, json=body)
         except httpx.HTTPError as exc:
-            raise SimControlError(
-                f"Cannot reach the simulated model at {self._client.base_url}: {exc}."
-            ) from exc
+            raise SimControlError(f"Cannot reach the simulated model at {self._client.base_url}: {exc}.") from exc
         if response.is_success:
             return response
         raise SimControlError(

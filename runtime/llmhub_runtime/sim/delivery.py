@@ -31,9 +31,7 @@ class Progress:
         return tokens_of_bytes(self.text_bytes)
 
 
-async def deliver(
-    plan: Plan, channel: Channel, progress: Progress, headers: tuple[tuple[str, str], ...]
-) -> None:
+async def deliver(plan: Plan, channel: Channel, progress: Progress, headers: tuple[tuple[str, str], ...]) -> None:
     """Send the answer as planned. A client that leaves ends it early; the progress says so."""
     try:
         await _deliver(plan, channel, progress, headers)
@@ -41,9 +39,7 @@ async def deliver(
         progress.outcome = "client_disconnected"
 
 
-async def _deliver(
-    plan: Plan, channel: Channel, progress: Progress, headers: tuple[tuple[str, str], ...]
-) -> None:
+async def _deliver(plan: Plan, channel: Channel, progress: Progress, headers: tuple[tuple[str, str], ...]) -> None:
     waits = plan.delay_s + (0.0 if plan.payload.streamed else plan.pace_s)
     if waits > 0:
         await channel.pause(waits)

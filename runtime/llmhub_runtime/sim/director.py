@@ -55,9 +55,7 @@ class Director:
         for index, rule in enumerate(self.script.rules):
             if _holds(rule.match, facts) and self._counts(index, rule):
                 self._applied[index] += 1
-                return Decision(
-                    reply=rule.reply, rule=index, answer=_answer(rule.reply, self._applied[index] - 1)
-                )
+                return Decision(reply=rule.reply, rule=index, answer=_answer(rule.reply, self._applied[index] - 1))
         return Decision(reply=_DEFAULT_REPLY)
 
     def _counts(self, index: int, rule: Rule) -> bool:

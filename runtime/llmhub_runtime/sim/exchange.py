@@ -71,9 +71,7 @@ def decide(
         plan = plan_error(wire, exc.status, str(exc), decided="bad_request")
     except Exception as exc:  # noqa: BLE001 - the edge of a request: answer 500 and go on serving
         _log.exception("The simulated model failed on %s %s.", http.method, http.path)
-        plan = plan_error(
-            wire, 500, f"The simulated model failed: {type(exc).__name__}.", decided="internal_error"
-        )
+        plan = plan_error(wire, 500, f"The simulated model failed: {type(exc).__name__}.", decided="internal_error")
     return replace(received, decided=plan.decided, usage=plan.usage), plan
 
 
@@ -95,9 +93,7 @@ def _model_call(
     decision = director.decide(_facts(request, wire.kind, role, http.headers))
     received = replace(received, rule=decision.rule)
     try:
-        plan = plan_reply(
-            lambda: _answer(wire, request, decision, stamp), decision.reply, wire, request, stamp
-        )
+        plan = plan_reply(lambda: _answer(wire, request, decision, stamp), decision.reply, wire, request, stamp)
     except SimBadRequest as exc:
         plan = plan_error(wire, exc.status, str(exc), decided="bad_request")
     return received, plan
@@ -106,9 +102,7 @@ def _model_call(
 def _answer(wire: Wire, request: ModelRequest, decision: Decision, stamp: Stamp) -> Plan:
     if isinstance(request, ChatRequest):
         completion = complete(request, decision)
-        return Plan(
-            wire.render(request, completion, stamp), usage=completion.usage, decided=completion.decided
-        )
+        return Plan(wire.render(request, completion, stamp), usage=completion.usage, decided=completion.decided)
     vectors = embed_all(request, decision)
     return Plan(wire.render(request, vectors, stamp), usage=vectors.usage, decided="embedding")
 
@@ -135,9 +129,7 @@ def _role(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:
 
 def _facts(request: ModelRequest, kind: str, role: str | None, headers: Mapping[str, str]) -> Facts:
     last_role = request.turns[-1].role if isinstance(request, ChatRequest) else None
-    return Facts(
-        kind=kind, model=request.model, role=role, texts=request.texts, last_role=last_role, headers=headers
-    )
+    return Facts(kind=kind, model=request.model, role=role, texts=request.texts, last_role=last_role, headers=headers)
 
 
 def _about_models(http: HttpRequest, script: Script, stamp: Stamp) -> Plan:
@@ -145,9 +137,7 @@ def _about_models(http: HttpRequest, script: Script, stamp: Stamp) -> Plan:
     models, created = script.models, int(stamp.time)
     match http.method, http.path:
         case "GET" | "HEAD", "/":
-            return Plan(
-                whole("text/plain", b"agentflow-sim is running (it also speaks Ollama)"), decided="info"
-            )
+            return Plan(whole("text/plain", b"agentflow-sim is running (it also speaks Ollama)"), decided="info")
         case "GET", "/v1/models":
             return _info(openai_api.model_list(models, created))
         case "GET", path if path.startswith("/v1/models/"):

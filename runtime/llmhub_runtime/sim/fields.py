@@ -90,9 +90,7 @@ def _tool(tool: Any, index: int) -> ToolOffer:
         raise SimBadRequest(f"tools[{index}] must be a function with a name.", param=f"tools[{index}]")
     parameters = function.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
-        raise SimBadRequest(
-            f"tools[{index}].function.parameters must be a JSON Schema.", param=f"tools[{index}]"
-        )
+        raise SimBadRequest(f"tools[{index}].function.parameters must be a JSON Schema.", param=f"tools[{index}]")
     return ToolOffer(name=function["name"], parameters=parameters or {"type": "object"})
 
 

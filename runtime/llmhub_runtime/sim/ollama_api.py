@@ -101,9 +101,7 @@ class _OllamaText(_Ollama):
         tells_usage = result.usage is not None
         if not request.stream:
             size = len(result.text.encode()) + sum(len(call.arguments.encode()) for call in result.tool_calls)
-            return whole(
-                JSON, dumps(end | self.part(result.text, calls)), text_bytes=size, tells_usage=tells_usage
-            )
+            return whole(JSON, dumps(end | self.part(result.text, calls)), text_bytes=size, tells_usage=tells_usage)
         start = _envelope(request.model, stamp) | {"done": False}
         frames = [_line(start | self.part(piece, []), len(piece.encode())) for piece in pieces(result.text)]
         if calls:

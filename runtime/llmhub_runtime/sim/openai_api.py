@@ -78,8 +78,7 @@ class OpenAIChat:
             turns=turns_of(body.get("messages")),
             messages_hash=canonical_hash(body["messages"]),
             stream=stream,
-            tells_usage=not stream
-            or flag_of(object_of(body, "stream_options"), "include_usage", default=False),
+            tells_usage=not stream or flag_of(object_of(body, "stream_options"), "include_usage", default=False),
             tools=tools,
             tool_choice=_tool_choice(body.get("tool_choice"), tools),
             form=form,
@@ -98,9 +97,7 @@ class OpenAIChat:
         else:
             message["content"] = result.text
         body = envelope(request, stamp, "chat.completion")
-        body["choices"] = [
-            {"index": 0, "message": message, "finish_reason": result.finish_reason, "logprobs": None}
-        ]
+        body["choices"] = [{"index": 0, "message": message, "finish_reason": result.finish_reason, "logprobs": None}]
         if result.usage is not None:
             body["usage"] = usage_body(result.usage)
         return whole(JSON, dumps(body), text_bytes=result.size, tells_usage=result.usage is not None)
@@ -193,9 +190,7 @@ def _response_form(wanted: dict[str, Any]) -> tuple[Literal["text", "json", "sch
             schema = object_of(wanted, "json_schema").get("schema")
             if isinstance(schema, dict):
                 return "schema", schema
-            raise SimBadRequest(
-                "'response_format.json_schema.schema' must be a JSON Schema.", param="response_format"
-            )
+            raise SimBadRequest("'response_format.json_schema.schema' must be a JSON Schema.", param="response_format")
         case _:
             raise SimBadRequest(
                 "'response_format.type' must be text, json_object or json_schema.", param="response_format"

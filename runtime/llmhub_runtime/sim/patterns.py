@@ -56,9 +56,7 @@ class _Repeat:
 _Node = _Chars | _Anchor | _Sequence | _Choice | _Repeat
 
 
-def text_matching(
-    pattern: str, *, rng: random.Random, shortest: int = 0, longest: int | None = None
-) -> str | None:
+def text_matching(pattern: str, *, rng: random.Random, shortest: int = 0, longest: int | None = None) -> str | None:
     """A text in which `pattern` is found, `shortest` to `longest` characters long; None if none was built."""
     most = shortest + _MAX_STRETCH if longest is None else longest
     try:
@@ -208,6 +206,9 @@ class _Parser:
             return {"*": (0, _MAX_STRETCH), "+": (1, _MAX_STRETCH), "?": (0, 1)}[char]
         count = _COUNT.match(self._source, self._at)
         if count is None:
+            if self._source.startswith("{,", self._at):
+                # Up to n times in Python, plain text in JavaScript.
+                raise _Unsupported
             return (1, 1)
         self._at = count.end()
         least = int(count[1])

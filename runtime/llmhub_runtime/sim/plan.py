@@ -49,23 +49,17 @@ class Plan:
 
 def plan_error(wire: Wire, status: int, message: str, *, decided: str) -> Plan:
     """The API's own error form."""
-    return Plan(
-        whole(JSON, dumps(wire.error(status, message)), tells_usage=False), status=status, decided=decided
-    )
+    return Plan(whole(JSON, dumps(wire.error(status, message)), tells_usage=False), status=status, decided=decided)
 
 
-def plan_reply(
-    answer: Callable[[], Plan], reply: Reply, wire: Wire, request: ModelRequest, stamp: Stamp
-) -> Plan:
+def plan_reply(answer: Callable[[], Plan], reply: Reply, wire: Wire, request: ModelRequest, stamp: Stamp) -> Plan:
     """The plan for a reply; `answer` makes the plan of the faultless one."""
     plan = answer() if reply.fault is None else _with_fault(answer, reply.fault, wire, request, stamp)
     tokens = plan.usage.completion_tokens if plan.usage is not None else 0
     return replace(plan, delay_s=reply.latency_ms / 1000, pace_s=max(0, tokens) * reply.ms_per_token / 1000)
 
 
-def _with_fault(
-    answer: Callable[[], Plan], fault: Fault, wire: Wire, request: ModelRequest, stamp: Stamp
-) -> Plan:
+def _with_fault(answer: Callable[[], Plan], fault: Fault, wire: Wire, request: ModelRequest, stamp: Stamp) -> Plan:
     decided = f"fault:{fault.kind}"
     match fault:
         case RateLimit(retry_after=after):
@@ -81,9 +75,7 @@ def _with_fault(
         case Hang(after_chunks=count):
             return replace(_shortened(answer(), count), ending="hang", decided=decided)
         case CutStream(after_chunks=count, how=how):
-            return replace(
-                _shortened(answer(), count), ending="cut" if how == "clean" else "abort", decided=decided
-            )
+            return replace(_shortened(answer(), count), ending="cut" if how == "clean" else "abort", decided=decided)
         case StreamError(after_chunks=count, message=message):
             return replace(_failing(answer(), count, message, wire, request), decided=decided)
         case SlowLoris(bytes_per_second=rate):

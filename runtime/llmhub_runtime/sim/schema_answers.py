@@ -10,6 +10,7 @@ another attempt is made. A `pattern` that is too hard to build falls back to a r
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -53,13 +54,11 @@ def _answer(schema: Mapping[str, Any] | bool, seed: str, words: Sequence[str]) -
     shapes = Shapes(schema)
     must_check = _says(schema, _CHECKED)
     for attempt in range(_ATTEMPTS):
-        writer = _Writer(shapes, random.Random(f"{seed}/{attempt}"), words)
+        writer = _Writer(shapes, random.Random(f"{seed}/{attempt}"), words, again=attempt > 0)
         value = writer.write(schema)
         if not (must_check or writer.unsure) or _is_valid(value, schema):
             return value
-    raise SimBadRequest(
-        "The simulated model could not build a value for this schema; script an exact answer for it."
-    )
+    raise SimBadRequest("The simulated model could not build a value for this schema; script an exact answer for it.")
 
 
 def _is_valid(value: JsonValue, schema: Any) -> bool:
@@ -88,10 +87,11 @@ def _says(schema: Any, keywords: frozenset[str]) -> bool:
 class _Writer:
     """Writes one instance. Afterwards `unsure` says whether it still has to be checked."""
 
-    def __init__(self, shapes: Shapes, rng: random.Random, words: Sequence[str]) -> None:
+    def __init__(self, shapes: Shapes, rng: random.Random, words: Sequence[str], *, again: bool) -> None:
         self._fit = Fit(shapes)
         self._rng = rng
         self._words = words
+        self._again = again
         self._made = 0
         self.unsure = False
 
@@ -104,7 +104,7 @@ class _Writer:
             raise SimBadRequest(f"The schema asks for more than {_MAX_VALUES} values.")
         reason = _Unsatisfiable(f"{name or 'a value'} cannot be satisfied")
         for shape in self._ordered(schema, depth):
-            for kind in ("listed",) if "values" in shape else kinds_of(shape):
+            for kind in self._kinds(shape):
                 try:
                     return self._of_kind(kind, shape, name=name, depth=depth, turn=turn)
                 except _Unsatisfiable as exc:
@@ -120,6 +120,13 @@ class _Writer:
             return sorted(shapes, key=self._fit.height)
         start = self._rng.randrange(len(shapes))
         return sorted(shapes[start:] + shapes[:start], key=_is_null)
+
+    def _kinds(self, shape: Shape) -> list[str]:
+        kinds = ["listed"] if "values" in shape else kinds_of(shape)
+        if self._again:
+            # The first choice did not do.
+            self._rng.shuffle(kinds)
+        return kinds
 
     def _lavish(self, depth: int) -> bool:
         return depth < _LAVISH_DEPTH and self._made < _LAVISH_VALUES
@@ -151,7 +158,7 @@ class _Writer:
     def _object(self, shape: Shape, *, depth: int, turn: int | None) -> JsonValue:
         known = shape.get("properties", {})
         required = _required(shape)
-        least, most = shape.get("minProperties", 0), shape.get("maxProperties", _MAX_VALUES)
+        least, most = shape.get("minProperties", 0), shape.get("maxProperties", sys.maxsize)
         if len(required) > most or least > most:
             raise _Unsatisfiable("more properties are required than allowed")
         wanted = most if self._lavish(depth) else least
@@ -169,9 +176,7 @@ class _Writer:
             raise _Unsatisfiable("too few properties are possible")
         return {name: made[name] for name in (*known, *made) if name in made}
 
-    def _add(
-        self, made: dict[str, JsonValue], name: str, schema: Any, *, depth: int, turn: int | None
-    ) -> None:
+    def _add(self, made: dict[str, JsonValue], name: str, schema: Any, *, depth: int, turn: int | None) -> None:
         """Add a property that need not be there, unless nothing satisfies it."""
         if name in made or not self._fit.finishable(schema, depth + 1):
             return
@@ -186,16 +191,12 @@ class _Writer:
             if built is not None:
                 return built, schema
         names = shape.get("propertyNames", True)
-        name = (
-            f"extra_{index + 1}"
-            if names is True
-            else self._value(names, name="", depth=_LAVISH_DEPTH, turn=index)
-        )
+        name = f"extra_{index + 1}" if names is True else self._value(names, name="", depth=_LAVISH_DEPTH, turn=index)
         return str(name), shape.get("additionalProperties", True)
 
     def _array(self, shape: Shape, *, depth: int, turn: int) -> JsonValue:
         demands = [schema for schema, count in shape.get("contains", ()) for _ in range(count)]
-        least, most = max(shape.get("minItems", 0), len(demands)), shape.get("maxItems", _MAX_VALUES)
+        least, most = max(shape.get("minItems", 0), len(demands)), shape.get("maxItems", sys.maxsize)
         if least > most:
             raise _Unsatisfiable("more items are asked for than allowed")
         usual = max(_LAVISH_ITEMS, len(shape.get("prefixItems", ()))) if self._lavish(depth) else 0
@@ -226,9 +227,7 @@ class _Writer:
 def _required(shape: Shape) -> list[str]:
     names = list(dict.fromkeys(shape.get("required", ())))
     for name in names:
-        names.extend(
-            other for other in shape.get("dependentRequired", {}).get(name, ()) if other not in names
-        )
+        names.extend(other for other in shape.get("dependentRequired", {}).get(name, ()) if other not in names)
     return names
 
 

@@ -14,9 +14,7 @@ from llmhub_runtime.sim.schema_values import within_limits
 _MAX_DEPTH = 64
 _PREFERENCE = ("string", "object", "array", "integer", "number", "boolean", "null")
 _TYPE_OF_KEYWORD = {
-    **dict.fromkeys(
-        ("properties", "required", "additionalProperties", "minProperties", "patternProperties"), "object"
-    ),
+    **dict.fromkeys(("properties", "required", "additionalProperties", "minProperties", "patternProperties"), "object"),
     **dict.fromkeys(("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"), "array"),
     **dict.fromkeys(("pattern", "minLength", "maxLength", "format"), "string"),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), "number"),
@@ -63,9 +61,7 @@ class Fit:
 def kinds_of(shape: Shape) -> list[str]:
     """The types to try: what the keywords speak about first, null last."""
     types = shape["types"]
-    hinted = (
-        [kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in shape] if types == ALL_TYPES else []
-    )
+    hinted = [kind for keyword, kind in _TYPE_OF_KEYWORD.items() if keyword in shape] if types == ALL_TYPES else []
     return list(dict.fromkeys([*hinted, *(kind for kind in _PREFERENCE if kind in types)]))
 
 
@@ -92,9 +88,7 @@ def is_listed(value: Any, shape: Shape) -> bool:
             whole = value == int(value)
             return ("number" in types or (whole and "integer" in types)) and within_limits(value, shape)
         case str():
-            return "string" in types and shape.get("minLength", 0) <= len(value) <= shape.get(
-                "maxLength", len(value)
-            )
+            return "string" in types and shape.get("minLength", 0) <= len(value) <= shape.get("maxLength", len(value))
         case list():
             return "array" in types
         case _:

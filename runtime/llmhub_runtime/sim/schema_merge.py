@@ -1,8 +1,9 @@
-"""What a JSON Schema asks for, with every reference, `allOf`, `anyOf` and `oneOf` worked in.
+"""What a JSON Schema asks for, with every reference, `allOf`, `anyOf`, `oneOf` and `if` worked in.
 
 `Shapes.of(schema)` lists the alternatives as shapes: dictionaries of keywords that hold together and
-contain no choice any more. A value of any one of them satisfies the schema (of `oneOf` the caller checks
-the "exactly one"). Shapes are computed once per schema object, so recursive schemas cost nothing extra.
+contain no choice any more. A value of any one of them satisfies the schema (the caller checks the
+"exactly one" of `oneOf`, and which way an `if` went). Shapes are computed once per schema object, so
+recursive schemas cost nothing extra.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def _joined(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _types(left: frozenset[str], right: frozenset[str]) -> frozenset[str]:
+    """What both allow; "number" allows integers without naming them."""
     common = left & right
-    if ("integer" in left and "number" in right) or ("number" in left and "integer" in right):
-        common |= {"integer"}
-    return common
+    mixed = ("number" in left and "integer" in right) or ("integer" in left and "number" in right)
+    return common | {"integer"} if mixed and "number" not in common else common
 
 
 def _values(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -115,6 +116,9 @@ class Shapes:
             if keyword in schema:
                 branches = [shape for branch in schema[keyword] for shape in self.of(branch)]
                 found = self._conjunction(found, branches)
+        if "if" in schema:
+            taken = {"allOf": [schema["if"], schema.get("then", True)]}
+            found = self._conjunction(found, (*self.of(taken), *self.of(schema.get("else", True))))
         return tuple(found)
 
     def _conjunction(self, left: list[Shape], right: Any) -> list[Shape]:
@@ -132,9 +136,7 @@ class Shapes:
 
     def _target(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise SimBadRequest(
-                f"The schema refers to {reference!r}; only references inside it (#/...) are followed."
-            )
+            raise SimBadRequest(f"The schema refers to {reference!r}; only references inside it (#/...) are followed.")
         if reference != "#" and not reference.startswith("#/"):
             return self._anchor(reference)
         node = self._root
@@ -201,8 +203,7 @@ def _merged_properties(left: Shape, right: Shape) -> dict[str, Any]:
     mine, theirs = left.get("properties", {}), right.get("properties", {})
     if mine or theirs:
         merged["properties"] = {
-            name: _both(mine.get(name, _others(left)), theirs.get(name, _others(right)))
-            for name in {**mine, **theirs}
+            name: _both(mine.get(name, _others(left)), theirs.get(name, _others(right))) for name in {**mine, **theirs}
         }
     if "additionalProperties" in left and "additionalProperties" in right:
         merged["additionalProperties"] = _both(left["additionalProperties"], right["additionalProperties"])

@@ -60,11 +60,7 @@ def _on_grid(
     turn: int | None,
 ) -> int | float | None:
     span = max(1, int(_SPAN / step)) if step < 1 else _SPAN
-    first = (
-        math.ceil(low / step)
-        if low is not None
-        else (math.floor(high / step) - span if high is not None else 0)
-    )
+    first = math.ceil(low / step) if low is not None else (math.floor(high / step) - span if high is not None else 0)
     last = math.floor(high / step) if high is not None else first + span
     if last < first:
         return None
@@ -114,9 +110,7 @@ def _divides(value: int | float, multiple: int | float) -> bool:
     return math.isfinite(quotient) and quotient == int(quotient)
 
 
-def text(
-    shape: Shape, *, name: str, words: Sequence[str], rng: random.Random, turn: int | None
-) -> str | None:
+def text(shape: Shape, *, name: str, words: Sequence[str], rng: random.Random, turn: int | None) -> str | None:
     """A text of the right length that matches the shape's (first) `pattern`, if that can be built."""
     shortest, longest = shape.get("minLength", 0), shape.get("maxLength")
     if (longest is not None and longest < shortest) or shortest > _MAX_TEXT:

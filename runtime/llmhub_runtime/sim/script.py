@@ -198,6 +198,4 @@ def load_script(path: str | Path) -> Script:
 
 
 def _sentence(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'script'}: {item['msg']}" for item in error.errors()
-    )
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'script'}: {item['msg']}" for item in error.errors())

@@ -70,9 +70,7 @@ class SimServer:
             raise SimStartError(f"Cannot write the log file {self._log_path}: {exc.strerror}.") from exc
         self._port = listener.getsockname()[1]
         self._state, factory = _protocol(app)
-        self._server = await asyncio.get_running_loop().create_server(
-            factory, sock=listener, backlog=_BACKLOG
-        )
+        self._server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=_BACKLOG)
         self._app = app
 
     async def stop(self) -> None:

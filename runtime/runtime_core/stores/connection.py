@@ -35,9 +35,7 @@ class Connection:
     @classmethod
     def in_memory(cls) -> Connection:
         """A private, empty database."""
-        raw = sqlite3.connect(
-            ":memory:", isolation_level=None, check_same_thread=False, cached_statements=512
-        )
+        raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
         raw.execute("PRAGMA foreign_keys = ON")
         return cls(raw, location="memory:")
 
@@ -121,6 +119,4 @@ class Connection:
         self._raw.close()
 
     def _no_write_while_reading(self) -> StoreError:
-        return StoreError(
-            "A read operation tried to change the store; use run() for it.", location=self._location
-        )
+        return StoreError("A read operation tried to change the store; use run() for it.", location=self._location)

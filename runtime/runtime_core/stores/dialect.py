@@ -17,7 +17,5 @@ class Dialect:
 
 SQLITE = Dialect(
     name="sqlite",
-    types=MappingProxyType(
-        {"int": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT", "bytes": "BLOB"}
-    ),
+    types=MappingProxyType({"int": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT", "bytes": "BLOB"}),
 )

@@ -77,10 +77,7 @@ class Snapshots:
         self._connection.close()
 
     def handle(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
-        return [
-            outcome_of(lambda op_factory=op_factory: self._connection.look(op_factory))
-            for op_factory in batch
-        ]
+        return [outcome_of(lambda op_factory=op_factory: self._connection.look(op_factory)) for op_factory in batch]
 
 
 def _share(error: StoreError, count: int) -> list[Outcome]:

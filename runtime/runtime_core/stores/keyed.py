@@ -74,9 +74,7 @@ class KeyedStore:
         """The first `limit` keys of the bucket, in order."""
         return await self._database.read(lambda: _keys(bucket, now, limit))
 
-    async def set(
-        self, bucket: Bucket, key: str, value: Any, *, now: float, ttl_s: float | None = None
-    ) -> int:
+    async def set(self, bucket: Bucket, key: str, value: Any, *, now: float, ttl_s: float | None = None) -> int:
         """Store the value, whatever was there, and return its version.
 
         Raises StoreValueError for a value that cannot be stored, StoreFullError over the scope's quota.
@@ -223,9 +221,7 @@ def _check_quota(scope_id: str, now: float, quota: int) -> Op[None]:
 
 
 def _delete(bucket: Bucket, key: str) -> Op[None]:
-    yield Sql(
-        "DELETE FROM kv WHERE scope_id = ? AND space = ? AND bucket = ? AND key = ?", (*_place(bucket), key)
-    )
+    yield Sql("DELETE FROM kv WHERE scope_id = ? AND space = ? AND bucket = ? AND key = ?", (*_place(bucket), key))
 
 
 def _delete_space(scope_id: str, space: str) -> Op[int]:
@@ -234,9 +230,7 @@ def _delete_space(scope_id: str, space: str) -> Op[int]:
 
 
 def _delete_bucket(bucket: Bucket) -> Op[int]:
-    rows = yield Sql(
-        "DELETE FROM kv WHERE scope_id = ? AND space = ? AND bucket = ? RETURNING version", _place(bucket)
-    )
+    rows = yield Sql("DELETE FROM kv WHERE scope_id = ? AND space = ? AND bucket = ? RETURNING version", _place(bucket))
     return len(rows)
 
 

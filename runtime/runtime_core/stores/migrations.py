@@ -57,6 +57,4 @@ def _migrate(component: str, migrations: Sequence[Migration], types: Mapping[str
     )
 
 
-_VERSIONS = (
-    "CREATE TABLE IF NOT EXISTS schema_versions (component {text} PRIMARY KEY, version {int} NOT NULL)"
-)
+_VERSIONS = "CREATE TABLE IF NOT EXISTS schema_versions (component {text} PRIMARY KEY, version {int} NOT NULL)"

@@ -24,5 +24,7 @@ def outcome_of(work: Callable[[], Any]) -> Outcome:
     """Run `work` at a thread's edge: whatever it raises belongs to the caller, not to the thread."""
     try:
         return Done(work())
+    except StopIteration as error:  # a future refuses to carry it
+        return Failed(RuntimeError(f"an operation raised {error!r}"))
     except BaseException as error:  # noqa: BLE001 - see above
         return Failed(error)

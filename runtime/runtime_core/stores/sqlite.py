@@ -35,9 +35,7 @@ class SqliteOptions:
 class SqliteDatabase:
     """A Database in one file. `node_id` names this machine; with None the file may be anywhere."""
 
-    def __init__(
-        self, path: Path | str, *, node_id: str | None = None, options: SqliteOptions | None = None
-    ) -> None:
+    def __init__(self, path: Path | str, *, node_id: str | None = None, options: SqliteOptions | None = None) -> None:
         self._path = Path(path).absolute()
         self._options = options or SqliteOptions()
         patience_s = self._options.busy_timeout_s

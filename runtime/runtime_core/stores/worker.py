@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# A loop that is busy with short callbacks lets go of the interpreter lock too briefly for another thread to get
-# it: measured, one write took up to 11 s. So a loop whose operations make no progress pauses for it.
-_PATIENCE_S = 10000
-_PAUSE_S = 0.002
+# A loop that is busy with short callbacks lets go of the interpreter lock too briefly for another thread to
+# get it: one write took up to 11 s. Pausing the loop when its operations make no progress made that 0.05 s.
+_PATIENCE_S = 0.005
+_PAUSE_S = 0.001
 
 
 class Engine(Protocol):
@@ -61,9 +61,7 @@ class Worker:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         # A daemon, so that a forgotten close() cannot keep the process alive; acknowledged work is durable.
-        self._thread = threading.Thread(
-            target=contextvars.Context().run, args=(self._work,), name=name, daemon=True
-        )
+        self._thread = threading.Thread(target=contextvars.Context().run, args=(self._work,), name=name, daemon=True)
 
     async def start(self) -> None:
         """Return when the engine is open; raises what its open() raised."""
@@ -109,6 +107,7 @@ class Worker:
         return True
 
     def _watch(self, answered: int) -> None:
+        """Every _PATIENCE_S while operations are pending; `answered` is how far the last look saw them."""
         if self._answered == self._accepted:
             self._watched = False
             return

@@ -1,0 +1,153 @@
+"""`agentflow serve` as a stranger runs it: a URL, a curl line that works, the README's answers, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from support.ports import free_port
+from support.readme import README, examples, tidy
+
+pytestmark = pytest.mark.serve
+
+AGENTFLOW = [str(Path(sys.executable).parent / "agentflow")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    shutil.copytree(README.parent / "configs", tmp_path / "configs")
+    return tmp_path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Ray's files go to a short path of our own: sockets have short names."""
+    return {**os.environ, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@contextmanager
+def serving(command: list[str], cwd: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A server that has said that it is ready, and what it printed; ended by Ctrl-C, with nothing left of it."""
+    ray_dir = Path(tempfile.mkdtemp(prefix="af-"))
+    server = subprocess.Popen(
+        command, cwd=cwd, env=environment(ray_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        lines: list[str] = []
+        for line in server.stdout:
+            lines.append(line.rstrip())
+            if "Press Ctrl-C" in line:
+                break
+        else:
+            pytest.fail(f"it ended before it was ready: {server.stderr.read() if server.stderr else ''}")
+        yield server, lines
+        family = psutil.Process(server.pid).children(recursive=True)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=60) == 0
+        _, left = psutil.wait_procs(family, timeout=20)
+        assert [each.cmdline() for each in left if each.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait(timeout=60)
+        for stream in (server.stdout, server.stderr):
+            if stream is not None:
+                stream.close()
+        shutil.rmtree(ray_dir, ignore_errors=True)
+
+
+def on_port(path: Path, port: int) -> None:
+    path.write_text(path.read_text().replace("port: 8000", f"port: {port}"))
+
+
+def curl(command: str, port: int) -> str:
+    done = subprocess.run(command.replace(":8000/", f":{port}/"), shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return tidy(done.stdout)
+
+
+def test_the_example_is_served_and_every_curl_line_of_the_readme_gives_its_answer(desk: Path):
+    port = free_port()
+    on_port(desk / "configs" / "returns_desk.yaml", port)
+    with serving([*AGENTFLOW, "serve", "--config", "configs/returns_desk.yaml"], desk) as (_, printed):
+        assert any(f"http://127.0.0.1:{port}/v1/models/returns-desk" in line for line in printed)
+        lines = [each for each in examples() if each.command.startswith("curl ")]
+        assert len(lines) >= 5
+        for example in lines:
+            assert curl(example.command, port) == example.output, example.command
+        [line] = [line for line in printed if line.startswith("curl ")]
+        assert '"predictions"' in curl(line, port)
+
+
+def test_a_flow_is_served_without_any_config_and_the_written_config_is_one_for_serve_run(desk: Path):
+    flow = desk / "flow.yaml"
+    flow.write_text((desk / "configs" / "flows" / "research_brief.yaml").read_text())
+    port = free_port()
+    options = ["--llmhub", "configs/llmhub.sim.yaml", "--port", str(port), "--placement", "inline"]
+    written = subprocess.run(
+        [*AGENTFLOW, "serve", "flow.yaml", *options, "--write-config", "out.yaml"], cwd=desk, check=True, timeout=60
+    )
+    assert written.returncode == 0
+    shutil.rmtree(desk / "configs")
+    flow.unlink()
+    with serving([*AGENTFLOW, "serve", "--config", "out.yaml"], desk) as (_, printed):
+        [line] = [line for line in printed if line.startswith("curl ")]
+        assert "sections" in curl(line, port)
+
+
+def failing(arguments: list[str], cwd: Path) -> tuple[int, str]:
+    done = subprocess.run([*AGENTFLOW, "serve", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_a_port_in_use_is_said_before_anything_starts(desk: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        on_port(desk / "configs" / "triage.yaml", port)
+        began = time.monotonic()
+        code, said = failing(["--config", "configs/triage.yaml"], desk)
+    assert code == 4
+    assert f"port {port} on 127.0.0.1 is in use" in said
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ((r"flow: .*", "flow: nowhere.yaml"), 4, "there is no file nowhere.yaml"),
+        ((r"llmhub: .*", "llmhub: nowhere.yaml"), 4, "there is no file nowhere.yaml"),
+        ((r"llmhub: .*", "llmhubb: x"), 4, "args.llmhubb"),
+        ((r"      llmhub: .*", ""), 4, "has a prompt"),
+        ((r"llmhub: .*", "llmhub: {project: p, env: e, providers: {sim: {}}, roles: {}}"), 4, "no role 'llm.backup'"),
+    ],
+)
+def test_a_config_that_cannot_work_ends_with_one_sentence(
+    desk: Path, change: tuple[str, str], code: int, message: str
+):
+    path = desk / "configs" / "triage.yaml"
+    path.write_text(re.sub(*change, path.read_text()))
+    ended, said = failing(["--config", "configs/triage.yaml"], desk)
+    assert ended == code
+    assert message in said
+
+
+def test_an_invalid_flow_ends_with_its_findings(desk: Path):
+    path = desk / "configs" / "flows" / "triage.yaml"
+    path.write_text(path.read_text().replace("role: llm.search", "rolle: llm.search"))
+    code, said = failing(["--config", "configs/triage.yaml"], desk)
+    assert code == 3
+    assert "triage.yaml:" in said
+    assert "rolle" in said

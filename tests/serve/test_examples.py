@@ -1,0 +1,146 @@
+"""The flows of configs/ on a real cluster: the same answers in one process, inline and with a deployment per node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from agentflow import load, plan
+from flow_runtime import LocalFlow
+from flow_runtime.hub_models import local_models
+from llmhub_runtime import LLMHub
+
+from .conftest import CONFIGS, FLOWS, PLACEMENTS, Served
+
+pytestmark = pytest.mark.serve
+
+REQUESTS: dict[str, list[dict[str, Any]]] = {
+    "returns-desk": [
+        {"user_id": "u1", "session_id": "matrix-1", "query": "Can I return worn shoes?"},
+        {"user_id": "u1", "session_id": "matrix-1", "query": "And after 40 days?"},
+        {"user_id": "u2", "session_id": "matrix-2", "query": "My phone is broken"},
+        {"user_id": "nobody", "session_id": "matrix-3", "query": "Quotes ' \" and \\ and {{ braces }}"},
+    ],
+    "research-brief": [{"topic": "Heat pumps in old houses"}, {"topic": "Überraschung 🎉"}],
+    "triage": [
+        {"ticket": "My invoice is wrong", "account": "a-1"},
+        {"ticket": "My invoice is wrong", "account": "a-2"},
+        {"ticket": "My invoice is wrong", "account": "unknown"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def local_answers() -> dict[str, list[Any]]:
+    return asyncio.run(answer_locally())
+
+
+async def answer_locally() -> dict[str, list[Any]]:
+    answers: dict[str, list[Any]] = {}
+    async with LLMHub(config_path=str(CONFIGS / "llmhub.sim.yaml")) as hub:
+        for name, file in FLOWS.items():
+            flow = load(CONFIGS / "flows" / f"{file}.yaml").flow
+            async with local_models(flow, hub) as models, LocalFlow(flow, models=models) as runner:
+                reports = [await runner.run(request) for request in REQUESTS[name]]
+            assert [report.error for report in reports] == [None] * len(reports)
+            answers[name] = [report.output for report in reports]
+    return answers
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_answers_are_the_same_wherever_the_nodes_run(
+    flow: str, placement: str, examples: dict[tuple[str, str], Served], local_answers: dict[str, list[Any]]
+):
+    served = examples[flow, placement]
+    responses = [served.predict(request) for request in REQUESTS[flow]]
+    assert [response.status_code for response in responses] == [200] * len(responses)
+    assert [response.json()["predictions"] for response in responses] == [[one] for one in local_answers[flow]]
+
+
+def test_the_flows_say_what_their_comments_promise(local_answers: dict[str, list[Any]]):
+    desk = local_answers["returns-desk"]
+    assert desk[2]["status"] == "ticket", "u2 has a refund rate of 0.9"
+    assert {answer["status"] for answer in desk} <= {"answered", "ticket"}
+    urgent, calm, person = local_answers["triage"]
+    assert urgent["route"].startswith("pager/")
+    assert calm["reply"] == "Thank you, Ben. We answer within a day."
+    assert "no account unknown" in person["reply"]
+    assert len(local_answers["research-brief"][0]["sections"]) == 6
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_node_is_a_deployment_of_its_own_or_runs_in_the_predictor(
+    placement: str, examples: dict[tuple[str, str], Served]
+):
+    from ray import serve
+
+    for flow, file in FLOWS.items():
+        served = examples[flow, placement]
+        nodes = plan(load(CONFIGS / "flows" / f"{file}.yaml").flow).graph.nodes if placement == "per_node" else ()
+        expected = {flow, f"{flow}.sim", *(f"{flow}.{node}" for node in nodes)}
+        assert set(serve.status().applications[served.app].deployments) == expected
+
+
+def test_nodes_in_different_replicas_share_a_session_and_other_apps_do_not(examples: dict[tuple[str, str], Served]):
+    served = examples["returns-desk", "per_node"]
+    for query in ("first question", "second question"):
+        request = {"user_id": "u1", "session_id": "shared", "query": query}
+        assert served.predict(request).status_code == 200
+    prompts = [entry["request"]["messages"][-1]["content"] for entry in served.sim_log()]
+    second = next(prompt for prompt in prompts if "Question: second question" in prompt)
+    assert "user: first question" in second
+
+    other = examples["returns-desk", "inline"]
+    other.predict({"user_id": "u1", "session_id": "shared", "query": "somebody else"})
+    assert not any("first question" in json.dumps(entry["request"]) for entry in other.sim_log())
+
+
+def test_instances_run_in_parallel_each_with_its_own_trace(examples: dict[tuple[str, str], Served]):
+    served = examples["triage", "per_node"]
+    instances = [{"ticket": f"number {number}", "account": "a-2"} for number in range(8)]
+    response = served.post("/v1/models/triage:predict", {"instances": instances})
+    assert Counter(one["reply"] for one in response.json()["predictions"]) == {
+        "Thank you, Ben. We answer within a day.": 8
+    }
+
+
+def test_v2_takes_one_tensor_per_input_and_gives_one_per_declared_output(examples: dict[tuple[str, str], Served]):
+    served = examples["triage", "inline"]
+    metadata = served.get("/v2/models/triage").json()
+    assert [tensor["name"] for tensor in metadata["outputs"]] == ["route", "reply"]
+    inputs = [
+        {"name": "ticket", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]},
+        {"name": "account", "shape": [2], "datatype": "BYTES", "data": ["a-2", "unknown"]},
+    ]
+    response = served.post("/v2/models/triage/infer", {"id": "7", "inputs": inputs}).json()
+    assert response["id"] == "7"
+    outputs = {tensor["name"]: tensor["data"] for tensor in response["outputs"]}
+    assert outputs["reply"] == [
+        "Thank you, Ben. We answer within a day.",
+        "We could not find the account: the transform raised LookupError: no account unknown at line 5",
+    ]
+
+
+def test_v2_takes_whole_requests_as_json_documents(examples: dict[tuple[str, str], Served]):
+    served = examples["research-brief", "inline"]
+    document = json.dumps({"topic": "Bees"})
+    inputs = [{"name": "request", "shape": [1], "datatype": "BYTES", "data": [document]}]
+    response = served.post("/v2/models/research-brief/infer", {"inputs": inputs}).json()
+    [tensor] = response["outputs"]
+    assert tensor["name"] == "response"
+    assert json.loads(tensor["data"][0])["topic"] == "Bees"
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_missing_fields_are_a_400_that_names_them_all(placement: str, examples: dict[tuple[str, str], Served]):
+    response = examples["returns-desk", placement].predict({"user_id": "u1"})
+    assert response.status_code == 400
+    body = response.json()
+    assert body["code"] == "bad_input"
+    assert "'session_id', 'query'" in body["error"]
+    assert body["trace_id"]

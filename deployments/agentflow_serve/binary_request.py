@@ -48,19 +48,13 @@ def read_binary_request(body: bytes, *, json_length: str, model_name: str) -> In
     inputs: list[InferInput] = []
     raw: list[bytes | None] = []
     for tensor in request.inputs:
-        size = (
-            None
-            if tensor.data is not None
-            else _binary_size(tensor, left=len(body) - at, model_name=model_name)
-        )
+        size = None if tensor.data is not None else _binary_size(tensor, left=len(body) - at, model_name=model_name)
         if tensor.data is not None and tensor.datatype.upper() == "FP16":
             raise InvalidInput(
                 "Receiving FP16 data via JSON is not supported. Please use the binary data format "
                 f"for input {tensor.name}"
             )
-        inputs.append(
-            InferInput(tensor.name, tensor.shape, tensor.datatype, tensor.data or [], tensor.parameters)
-        )
+        inputs.append(InferInput(tensor.name, tensor.shape, tensor.datatype, tensor.data or [], tensor.parameters))
         raw.append(None if size is None else body[at : at + size])
         at += size or 0
     if at != len(body):

@@ -146,9 +146,7 @@ def _column(tensor: Tensor, field: FlowField, *, limits: EdgeLimits) -> list[Any
     """The value of one input for each row."""
     if tensor.datatype not in _ACCEPTED[field.type]:
         wanted = _DATATYPE.get(field.type, BYTES)
-        raise InvalidInput(
-            f"Input {label(tensor.name)} is of type {field.type}: send {wanted}, not {tensor.datatype}."
-        )
+        raise InvalidInput(f"Input {label(tensor.name)} is of type {field.type}: send {wanted}, not {tensor.datatype}.")
     if tensor.datatype == BYTES:
         return _texts(tensor, field, limits=limits)
     return _numeric(tensor, field)
@@ -171,9 +169,7 @@ def _numeric(tensor: Tensor, field: FlowField) -> list[Any]:
     if not many:
         return tensor.values
     if len(tensor.shape) != 2:
-        raise InvalidInput(
-            f"Input {label(tensor.name)} needs the shape [batch, size], not {list(tensor.shape)}."
-        )
+        raise InvalidInput(f"Input {label(tensor.name)} needs the shape [batch, size], not {list(tensor.shape)}.")
     size = tensor.row_size
     return [tensor.values[row * size : (row + 1) * size] for row in range(tensor.batch)]
 
@@ -279,9 +275,7 @@ def _tensor(
 
 def _demand_type(field: FlowField, values: Sequence[Any], *types: type) -> None:
     if not {type(value) for value in values} <= set(types):
-        raise _bad_output(
-            f"The flow's output {label(field.name)} is declared as {field.type} and is not one."
-        )
+        raise _bad_output(f"The flow's output {label(field.name)} is declared as {field.type} and is not one.")
 
 
 def _bad_output(message: str, *, trace_id: str | None = None) -> RunFailed:

@@ -63,6 +63,4 @@ class FixedRepository(ModelRepositoryExtension):
         raise NotImplementedError("Model loading is not supported: the flow is deployed with its predictor.")
 
     async def unload(self, model_name: str) -> None:
-        raise NotImplementedError(
-            "Model unloading is not supported: the flow is deployed with its predictor."
-        )
+        raise NotImplementedError("Model unloading is not supported: the flow is deployed with its predictor.")

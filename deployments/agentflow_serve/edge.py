@@ -69,9 +69,7 @@ class Edge:
         finally:
             self._in_flight -= counted
 
-    async def _serve(
-        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply
-    ) -> None:
+    async def _serve(self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply) -> None:
         admitted = self._admit(headers, trace_id=reply.trace_id)
         try:
             async with asyncio.timeout(admitted.ends_at - self._clock()):
@@ -105,9 +103,7 @@ class Edge:
             headers=request_headers.travelling(headers),
         )
 
-    async def _run(
-        self, scope: Scope, body: bytes, receive: Receive, reply: Reply, admitted: Admitted
-    ) -> None:
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, reply: Reply, admitted: Admitted) -> None:
         """Runs the application until it is done, the client has left, or the deadline has passed."""
         left = asyncio.Event()
 
@@ -129,9 +125,7 @@ class Edge:
                 await self._finish(app, reply)
             elif not left.is_set():
                 app.cancel()
-                await reply.error(
-                    _too_late("The deadline of the request passed before the flow had an answer.")
-                )
+                await reply.error(_too_late("The deadline of the request passed before the flow had an answer."))
         finally:
             reply.close()
             await self._stop(app, watcher, trace_id=reply.trace_id)

@@ -13,28 +13,36 @@ import orjson
 
 _MARKS = b'"[]{}'
 _NOT_MARKS = bytes(set(range(256)) - set(_MARKS))
+_PIECE = 1 << 16  # marks looked at together: what fits into a processor's cache
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
-def nesting_depth(text: bytes) -> int:
-    """How deep arrays and objects nest in JSON text. Linear, without recursion, 4 MiB in some 20 ms.
+def is_deeper(text: bytes, *, than: int) -> bool:
+    """Whether arrays and objects nest more than `than` levels deep in JSON text. Linear, without recursion.
 
     For text that is not JSON, right up to the place where a parser would stop.
     """
+    if text.count(b"[") + text.count(b"{") <= than:
+        return False
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = np.frombuffer(text.translate(_BRACES_AS_BRACKETS, _NOT_MARKS), dtype=np.uint8)
-    in_string = np.logical_xor.accumulate(marks == ord('"'))
-    steps = (marks == ord("[")).astype(np.int8) - (marks == ord("]")).astype(np.int8)
-    steps[in_string] = 0
-    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    depth, in_string = 0, np.False_
+    for start in range(0, len(marks), _PIECE):
+        piece = marks[start : start + _PIECE]
+        inside = np.logical_xor.accumulate(piece == ord('"')) ^ in_string
+        steps = (piece == ord("[")).view(np.int8) - (piece == ord("]")).view(np.int8)
+        depths = np.cumsum(np.where(inside, 0, steps), dtype=np.int32) + depth
+        if depths.max() > than:
+            return True
+        depth, in_string = int(depths[-1]), inside[-1]
+    return False
 
 
 def parse_document(text: bytes, *, max_depth: int) -> Any:
     """The value of strict JSON text. Raises ValueError with the reason."""
-    depth = nesting_depth(text)
-    if depth > max_depth:
-        raise ValueError(f"it nests {depth} levels deep, {max_depth} are allowed")
+    if is_deeper(text, than=max_depth):
+        raise ValueError(f"it nests more than {max_depth} levels deep")
     return orjson.loads(text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentflow_serve import request_headers
 from agentflow_serve.errors import RequestRefused
-from agentflow_serve.json_text import looseness, nesting_depth
+from agentflow_serve.json_text import is_deeper, looseness
 from agentflow_serve.limits import EdgeLimits
 
 _DIGITS = re.compile(r"[0-9]{1,12}")
@@ -47,10 +47,10 @@ def check_json(body: bytes, *, path: str, headers: request_headers.RawHeaders, l
     """
     is_infer = path.endswith("/infer")
     is_json = _is_json(headers)
-    depth = nesting_depth(body if is_json or not is_infer else _json_part(body, headers))
-    if depth > limits.max_json_depth:
+    text = body if is_json or not is_infer else _json_part(body, headers)
+    if is_deeper(text, than=limits.max_json_depth):
         raise RequestRefused(
-            f"The request body nests {depth} levels deep; at most {limits.max_json_depth} are accepted.",
+            f"The request body nests more than {limits.max_json_depth} levels deep; send a flatter one.",
             status=400,
             code="too_deep",
         )
@@ -72,9 +72,7 @@ def _is_json(headers: request_headers.RawHeaders) -> bool:
     for content_type in request_headers.values(headers, "content-type")[:1]:
         message["content-type"] = content_type
     subtype = message.get_content_subtype()
-    return message.get_content_maintype() == "application" and (
-        subtype == "json" or subtype.endswith("+json")
-    )
+    return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
 def _too_large(limits: EdgeLimits) -> RequestRefused:

@@ -35,9 +35,7 @@ _CONTROL_PREFIXES = (b"x-serve-router-", b"x-forwarded-", b"x-auth-request-")
 _TRAVELS = ("x-request-id", "traceparent", "tracestate")
 
 _TRACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
-)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE][+-]?[0-9]{1,3})?")
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,255}")
 _TEXT = re.compile(r"[\x20-\x7e]{1,512}")
@@ -63,9 +61,7 @@ def check_size(headers: RawHeaders, *, limits: EdgeLimits) -> None:
 
 def check_encoding(headers: RawHeaders) -> None:
     """Raises RequestRefused (415) for a compressed body: its size says nothing about what is in it."""
-    codings = {
-        part.strip().lower() for value in values(headers, "content-encoding") for part in value.split(",")
-    }
+    codings = {part.strip().lower() for value in values(headers, "content-encoding") for part in value.split(",")}
     if codings - {"", "identity"}:
         raise RequestRefused(
             "The request body is compressed; send it without Content-Encoding.",

@@ -92,9 +92,7 @@ def read_tensor(source: InferInput) -> Tensor:
 def _listed(data: Any, *, datatype: str, shape: tuple[int, ...], who: str) -> list[Any]:
     flat = _flatten(data if isinstance(data, list) else [], who=who)
     if len(flat) != math.prod(shape):
-        raise InvalidInput(
-            f"{who} has {len(flat)} elements, its shape {list(shape)} says {math.prod(shape)}."
-        )
+        raise InvalidInput(f"{who} has {len(flat)} elements, its shape {list(shape)} says {math.prod(shape)}.")
     kinds = set(map(type, flat))
     if datatype == BYTES:
         _demand(kinds <= {str, bytes}, f"{who} is BYTES: its data must be texts.")
@@ -133,9 +131,7 @@ def _from_raw(raw: bytes, *, datatype: str, count: int, who: str) -> list[Any]:
         return _framed(raw, count=count, who=who)
     dtype = np.dtype("u1" if datatype == BOOL else FLOATS.get(datatype) or INTEGERS[datatype])
     if len(raw) != count * dtype.itemsize:
-        raise InvalidInput(
-            f"{who} has {len(raw)} bytes, its shape and datatype say {count * dtype.itemsize}."
-        )
+        raise InvalidInput(f"{who} has {len(raw)} bytes, its shape and datatype say {count * dtype.itemsize}.")
     array = np.frombuffer(raw, dtype=dtype)
     if datatype == BOOL:
         _demand(not np.any(array > 1), f"{who} is BOOL: its bytes must be 0 or 1.")

@@ -24,7 +24,7 @@ def flow_json_schema() -> dict[str, Any]:
         _describe(name, definition)
     _allow_short_forms(definitions)
     definitions["Deployment"]["properties"]["target"]["enum"].remove("lambda")
-    return {"$schema": DIALECT, **schema, "title": "AgentFlow 1.0"}
+    return {"$schema": DIALECT, **schema, "title": "AgentFlow 1.0", "description": "A flow file of AgentFlow 1.0."}
 
 
 def _describe(name: str, definition: dict[str, Any]) -> None:
@@ -33,6 +33,8 @@ def _describe(name: str, definition: dict[str, Any]) -> None:
         property_schema.pop("title", None)
         if text := help_for(name, key):
             property_schema["description"] = text
+        if "patternProperties" in property_schema:
+            property_schema["additionalProperties"] = False
 
 
 def _allow_short_forms(definitions: dict[str, Any]) -> None:

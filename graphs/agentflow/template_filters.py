@@ -21,7 +21,9 @@ from agentflow.errors import LimitExceeded
 from agentflow.types import is_array, is_object, kind_of
 
 MAX_INDENT = 64
-"""Characters of indentation that `indent` and `tojson` may add to a line."""
+"""Characters that `indent` may add to a line."""
+MAX_JSON_INDENT = 8
+"""Characters that `tojson` may add to a line for each level."""
 MAX_PRECISION = 15
 """Decimal places of `round`."""
 
@@ -75,10 +77,11 @@ def _path(attribute: Any) -> list[str | int]:
     return [int(step) if step.isdigit() and len(step) < 10 else step for step in attribute.split(".")]
 
 
-def _picked(items: list[Any], attribute: Any) -> list[Any]:
+def _picked(meter: Meter, items: list[Any], attribute: Any) -> list[Any]:
     if attribute is None:
         return items
     path = _path(attribute)
+    meter.spend(6 * len(items) * len(path))
     picked: list[Any] = []
     for item in items:
         for step in path:
@@ -92,16 +95,18 @@ def _folded(keys: list[Any], case_sensitive: bool) -> list[Any]:
 
 
 def _join(meter: Meter, value: Any, d: Any = "", attribute: Any = None) -> str:
-    texts = [bounded.text(meter, item) for item in _picked(elements(meter, value), attribute)]
+    texts = [bounded.text(meter, item) for item in _picked(meter, elements(meter, value), attribute)]
     separator = bounded.text(meter, d)
     bounded.fit_text(meter, sum(map(len, texts)) + len(separator) * len(texts))
     return separator.join(texts)
 
 
-def _on_text(change: Callable[[str], Any]) -> Callable[[Meter, Any], Any]:
+def _on_text(change: Callable[[str], Any], units: float = 0.1) -> Callable[[Meter, Any], Any]:
+    """A change of a text that costs so many units for each character."""
+
     def apply(meter: Meter, value: Any) -> Any:
         text = bounded.text(meter, value)
-        bounded.fit_text(meter, len(text))
+        meter.spend(1 + int(len(text) * units))
         return change(text)
 
     return apply
@@ -142,16 +147,20 @@ def _float(meter: Meter, value: Any, default: Any = 0.0) -> Any:
 
 
 def _tojson(meter: Meter, value: Any, indent: int | None = None) -> str:
-    if indent is not None and not 0 <= indent <= MAX_INDENT:
-        raise LimitExceeded(f"tojson indents by at most {MAX_INDENT}")
     meter.weigh(value)
+    encoder = json.JSONEncoder(ensure_ascii=False, indent=indent, sort_keys=True)
+    if indent is None:
+        text = encoder.encode(value)
+        bounded.fit_text(meter, len(text))
+        return text
+    if not 0 <= indent <= MAX_JSON_INDENT:
+        raise LimitExceeded(f"tojson indents by at most {MAX_JSON_INDENT}")
     pieces: list[str] = []
-    for piece in json.JSONEncoder(ensure_ascii=False, indent=indent, sort_keys=True).iterencode(value):
+    for piece in encoder.iterencode(value):
+        meter.spend(8)
         bounded.fit_text(meter, len(piece))
         pieces.append(piece)
-    text = "".join(pieces)
-    bounded.fit_text(meter, len(text))
-    return text
+    return "".join(pieces)
 
 
 def _replace(meter: Meter, value: Any, old: Any, new: Any, count: int | None = None) -> str:
@@ -163,13 +172,14 @@ def _replace(meter: Meter, value: Any, old: Any, new: Any, count: int | None = N
 
 def _truncate(
     meter: Meter, value: Any, length: int = 255, killwords: bool = False, end: str = "...", leeway: int = 5
-) -> str:
-    text = bounded.text(meter, value)
+) -> Any:
     if length < len(end):
         raise ValueError(f"truncate needs a length of at least {len(end)}, the length of {end!r}")
-    if len(text) <= length + leeway:
-        return text
-    kept = text[: length - len(end)]
+    if bounded.length(meter, value) <= length + leeway:
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{kind_of(value)} cannot be truncated")
+    kept = value[: length - len(end)]
     return (kept if killwords else kept.rsplit(" ", 1)[0]) + end
 
 
@@ -178,7 +188,7 @@ def _sort(
 ) -> list[Any]:
     items = elements(meter, value)
     names: list[Any] = attribute.split(",") if isinstance(attribute, str) else [attribute]
-    columns = [_folded(_picked(items, name), case_sensitive) for name in names]
+    columns = [_folded(_picked(meter, items, name), case_sensitive) for name in names]
     meter.weigh(columns)
     meter.spend(len(items) * len(columns) * len(items).bit_length() >> 3)
     keys = list(zip(*columns, strict=True))
@@ -191,7 +201,7 @@ def _sort(
 
 def _unique(meter: Meter, value: Any, case_sensitive: bool = False, attribute: Any = None) -> list[Any]:
     items = elements(meter, value)
-    keys = _folded(_picked(items, attribute), case_sensitive)
+    keys = _folded(_picked(meter, items, attribute), case_sensitive)
     seen: set[Any] = set()
     kept: list[Any] = []
     for item, key in zip(items, keys, strict=True):
@@ -203,7 +213,9 @@ def _unique(meter: Meter, value: Any, case_sensitive: bool = False, attribute: A
 
 def _sum(meter: Meter, value: Any, attribute: Any = None, start: Any = 0) -> Any:
     total = bounded.number(start)
-    for item in _picked(elements(meter, value), attribute):
+    items = _picked(meter, elements(meter, value), attribute)
+    meter.spend(3 * len(items))
+    for item in items:
         total = bounded.add(meter, total, bounded.number(item))
     return total
 
@@ -213,7 +225,7 @@ def _extreme(choose: Callable[..., Any], which: str) -> Callable[..., Any]:
         items = elements(meter, value)
         if not items:
             return Missing(hint=f"{kind_of(value)} without elements has no {which} one")
-        keys = _folded(_picked(items, attribute), case_sensitive)
+        keys = _folded(_picked(meter, items, attribute), case_sensitive)
         meter.weigh(keys)
         try:
             return items[choose(range(len(items)), key=keys.__getitem__)]
@@ -273,13 +285,13 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "sort": _sort,
     "string": bounded.text,
     "sum": _sum,
-    "title": _on_text(filters.do_title),
+    "title": _on_text(filters.do_title, 2),
     "tojson": _tojson,
     "trim": _trim,
     "truncate": _truncate,
     "unique": _unique,
     "upper": _on_text(str.upper),
-    "wordcount": _on_text(filters.do_wordcount),
+    "wordcount": _on_text(filters.do_wordcount, 1),
 }
 
 ACCEPTS_MISSING = frozenset({"default", "d"})

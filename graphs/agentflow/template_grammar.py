@@ -287,7 +287,7 @@ _NAMES: Mapping[type[nodes.Node], str] = {
     nodes.Import: "`import`",
     nodes.Include: "`include`",
     nodes.Macro: "`macro`",
-    nodes.ScopedEvalContextModifier: "`autoescape`",
+    nodes.Scope: "`autoescape`",
     nodes.With: "`with`",
 }
 
@@ -300,4 +300,5 @@ def _refused(node: nodes.Node) -> TemplateError:
 
 
 def _error(node: nodes.Node, reason: str) -> TemplateError:
-    return TemplateError(f"the template is wrong at line {node.lineno}: {reason}", line=node.lineno)
+    line = next((found.lineno for found in (node, *node.iter_child_nodes()) if found.lineno), 1)
+    return TemplateError(f"the template is wrong at line {line}: {reason}", line=line)

@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from agentflow.bounded import Meter
+from agentflow.bounded import MAX_DIGITS, Meter
 from agentflow.errors import LimitExceeded, TemplateError, TemplateFailed
 from agentflow.expression_source import shortened
 from agentflow.template_filters import ACCEPTS_MISSING, FILTERS, TESTS, Missing, lookup
@@ -29,16 +29,17 @@ from agentflow.template_grammar import COUNTING_FILTERS, Grammar
 
 MAX_SOURCE = 65_536
 """Characters of one template."""
-MAX_TOKENS = 5_000
-"""Tokens of one template, as Jinja's lexer counts them: some 600 tags."""
+MAX_TOKENS = 3_000
+"""Tokens of one template, as Jinja's lexer counts them: some 400 tags."""
 MAX_OUTPUT = 1_048_576
 """Characters of one rendered text."""
-MAX_WORK = 1_000_000
-"""Units of work of one rendering (see `bounded`): at most some 100 ms."""
+MAX_WORK = 500_000
+"""Units of work of one rendering (see `bounded`): at most some 50 ms."""
 
 _ALL_FILTERS = {**FILTERS, **COUNTING_FILTERS}
 _ODD_ESCAPE = re.compile(r"""\\(?![\\'"abfnrtv0-3\n]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})""")
 
+_DIGITS = re.compile(r"[0-9][0-9_]*+")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 
 _FAULTS = (
@@ -169,6 +170,8 @@ def _finalize(context: _RenderContext, value: Any) -> Any:
 def _parse(source: str) -> nodes.Template:
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"a template may have at most {MAX_SOURCE} characters, and this one has {len(source)}")
+    if any(len(digits[0]) > MAX_DIGITS for digits in _DIGITS.finditer(source)):
+        raise TemplateError(f"a template cannot hold a number of more than {MAX_DIGITS} digits")
     environment = _environment()
     try:
         _check_tokens(environment, source)

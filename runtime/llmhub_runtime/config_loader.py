@@ -149,7 +149,7 @@ def _walk(root: yaml.Node) -> _Positions:
     while stack:
         path, node = stack.pop()
         visited += 1
-        if  len(path) > MAX_DEPTH:
+        if visited > MAX_NODES or len(path) > MAX_DEPTH:
             positions.problems.append(_Problem("the document is too large or too deep; check its aliases"))
             return positions
         if isinstance(node, yaml.MappingNode):

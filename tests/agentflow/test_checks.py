@@ -218,6 +218,13 @@ def test_a_cycle_is_named_with_the_edge_that_closes_it():
     ]
 
 
+def test_a_broken_condition_is_a_condition_all_the_same():
+    flow = graph_flow("r>A.a A.x>B.a? A.x>B.a? B.x>_output")
+    edges = [edge.model_copy(update={"condition": "==" if edge.condition else None}) for edge in flow.edges]
+    findings = check(flow.model_copy(update={"edges": tuple(edges)}))
+    assert [finding.code for finding in findings] == ["bad-condition", "bad-condition"]
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25))
 def test_a_graph_has_cycles_exactly_when_it_has_no_order(edges: list[tuple[int, int]]):
     targets: dict[str, list[str]] = {}

@@ -18,7 +18,7 @@ from agentflow_serve import request_headers
 from agentflow_serve.call import admitted_call
 from agentflow_serve.edge import Edge
 from agentflow_serve.errors import RequestRefused
-from agentflow_serve.json_text import nesting_depth
+from agentflow_serve.json_text import is_deeper
 from agentflow_serve.limits import EdgeLimits
 from support.predictor_server import serving
 from support.waiting import until
@@ -210,6 +210,16 @@ async def test_brackets_in_strings_and_in_raw_tensors_are_not_depth() -> None:
         assert response.is_success
 
 
+async def test_the_json_of_a_binary_request_may_not_be_deep_either() -> None:
+    async with edge(App()) as client:
+        response = await client.post(
+            "/v2/models/m/infer",
+            content=b"[" * 1000 + b"raw",
+            headers={"content-type": "application/octet-stream", "inference-header-content-length": "1000"},
+        )
+        check_refusal(response, status=400, code="too_deep")
+
+
 @pytest.mark.parametrize("length", ["13", "0", "-1", "x"])
 async def test_a_claimed_json_length_hides_no_depth_where_the_whole_body_is_json(length: str) -> None:
     headers = {"inference-header-content-length": length}
@@ -231,7 +241,16 @@ _JSON = st.recursive(
 
 @given(value=_JSON)
 def test_the_measured_depth_is_the_depth_of_the_value(value: Any) -> None:
-    assert nesting_depth(json.dumps(value).encode()) == _depth(value)
+    text, depth = json.dumps(value).encode(), _depth(value)
+    assert not is_deeper(text, than=depth)
+    assert depth == 0 or is_deeper(text, than=depth - 1)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 65_535, 65_536, 200_000])
+def test_depth_is_measured_across_any_length_of_text(padding: int) -> None:
+    for before in (b"[]" * padding, b'"",' * padding, b'"' + b"[" * padding + b'"'):
+        assert is_deeper(before + b"[" * 65, than=64)
+        assert not is_deeper(before + b"[" * 64, than=64)
 
 
 def _depth(value: Any) -> int:

@@ -162,7 +162,7 @@ async def test_hooks_see_typed_copies_and_cannot_change_the_call(provider: Scrip
         LLMMode.CHAT,
     )
     assert provider.requests[0].body["temperature"] == 0.5
-    assert provider.requests[0].body["messages"] == MESSAGES
+    assert provider.requests[0].body["messages"] == [{"role": "user", "content": "hi"}]
     assert len(answer.choices) == 1
     result = after[0]
     assert (result.success, result.error, result.finish_reason) == (True, None, "stop")

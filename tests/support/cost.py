@@ -12,8 +12,8 @@ from agentflow.errors import FlowError
 
 
 def assert_cheap(call: Callable[[], Any], *, ms: float = 50, mib: float = 16) -> None:
-    """The call takes less CPU time (best of three) and memory at its peak; it may refuse with a FlowError."""
-    assert min(_cpu_ms(call) for _ in range(3)) < ms
+    """The call takes less CPU time (in one of three tries) and memory at its peak; it may refuse with a FlowError."""
+    assert any(_cpu_ms(call) < ms for _ in range(3))
     tracemalloc.start()
     try:
         _run(call)

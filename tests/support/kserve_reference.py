@@ -50,11 +50,7 @@ class Shout(Model):
             payload = json.loads(payload)
         if not isinstance(payload, dict) or "instances" not in payload:
             raise InvalidInput('Expected a JSON object with "instances"')
-        return {
-            "predictions": [
-                _shout(instance["text"], instance.get("n", 0.0)) for instance in payload["instances"]
-            ]
-        }
+        return {"predictions": [_shout(instance["text"], instance.get("n", 0.0)) for instance in payload["instances"]]}
 
     def _infer(self, request: InferRequest) -> InferResponse:
         text = request.get_input_by_name("text")

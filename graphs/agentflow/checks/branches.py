@@ -15,22 +15,24 @@ class Branches:
 
     A node without a mark runs in every run. Otherwise nodes with equal marks run in the same runs: a node
     takes the mark of what feeds its required inputs, unless it joins branches or hangs on a fork, where it
-    begins a branch of its own. Nodes on a cycle get no mark.
+    begins a branch of its own, like every node on or behind a cycle.
     """
 
     def __init__(self, flow: Flow, wires: Sequence[Wire]) -> None:
+        self._flow = flow
         self._absent = {
             name for name in flow.context.optional if name not in flow.inputs or not flow.inputs[name].has_default
         }
         graph = _graph(flow, wires)
-        self._marks: dict[str, str] = {}
-        for name in topological(graph):
+        ordered = topological(graph)
+        self._marks = {name: name for name in flow.nodes.keys() - set(ordered)}
+        for name in ordered:
             self._mark(graph, name)
 
     def is_fork(self, wire: Wire) -> bool:
         """Whether a wire may be dead although its source ran."""
         is_absent = wire.source is None and wire.source_port in self._absent
-        return wire.condition is not None or wire.from_error or is_absent
+        return self._flow.edges[wire.index].condition is not None or wire.from_error or is_absent
 
     def of(self, wire: Wire) -> str | None:
         """The branch of a wire that is no fork; None when it is live in every run."""

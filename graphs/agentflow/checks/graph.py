@@ -86,13 +86,14 @@ def check_answer(scope: Scope) -> Findings:
 
 
 def check_use(scope: Scope) -> Findings:
-    """Warnings: nodes that are never run, and failures that nobody handles."""
+    """Warnings: nodes that are never run, and failures that nobody handles. A broken edge could be what is missed."""
+    if len(scope.wires) < len(scope.flow.edges):
+        return
     acting = [name for name, node in scope.flow.nodes.items() if acts(node)]
     needed = needed_nodes(scope.wires, acting) | _tool_nodes(scope.flow)
     handled = {wire.source for wire in scope.wires if wire.from_error}
-    is_complete = len(scope.wires) == len(scope.flow.edges)  # a broken edge may be what leads to the node
     for name, node in scope.flow.nodes.items():
-        if is_complete and name not in needed:
+        if name not in needed:
             message = f"nothing needs node '{name}', so it never runs: it does not lead to _output or act"
             yield at_node("unneeded-node", message, "wire it up or remove it", node=name, severity="warning")
         if node.error is not None and name not in handled:

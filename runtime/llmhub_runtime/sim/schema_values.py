@@ -136,8 +136,8 @@ def _fitted(written: str, shortest: int, longest: int | None, turn: int | None) 
         written = (written if turn is None else _short_name(turn) + written)[:longest]
         written = written.rstrip()
     if len(written) < shortest:
-        written = f"{written} " * (shortest // (len(written) + 1) + 1)
-    return written[: max(shortest, len(written.rstrip()))]
+        written = (f"{written} " * (shortest // (len(written) + 1) + 1))[:shortest]
+    return written
 
 
 def _short_name(turn: int) -> str:

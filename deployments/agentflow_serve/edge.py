@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from agentflow_serve import request_headers
@@ -51,6 +51,11 @@ class Edge:
         self._new_trace_id = new_trace_id
         self._in_flight = 0
         self._stuck: set[asyncio.Task[None]] = set()
+
+    @property
+    def routes(self) -> Sequence[Any]:
+        """The application's, from which Serve names the route in its metrics."""
+        return getattr(self._app, "routes", ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

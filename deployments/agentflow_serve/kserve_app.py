@@ -23,7 +23,7 @@ from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 from agentflow.signature import Signature
 from agentflow_serve.call import FlowRunner, admitted_call
 from agentflow_serve.data_plane import FixedRepository, FlowDataPlane
-from agentflow_serve.edge import ASGIApp, Edge, random_trace_id
+from agentflow_serve.edge import Edge, random_trace_id
 from agentflow_serve.errors import PredictorError, answer_of, internal_error
 from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.limits import EdgeLimits
@@ -55,7 +55,7 @@ def build_predictor_app(
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
     new_response_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-) -> ASGIApp:
+) -> Edge:
     """The ASGI application that serves one flow as the model `name`, on one event loop.
 
     `health` raises while the flow cannot take requests; the readiness routes then answer 503.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -70,5 +71,13 @@ async def _open_state(stack: AsyncExitStack, settings: ProcessSettings, backend:
         from agentflow_serve.session_ledger import SharedState
 
         return SharedState(serve.get_replica_context().app_name)
-    database = await stack.enter_async_context(open_database(settings.store, node_id=socket.gethostname()))
+    database = await stack.enter_async_context(open_database(settings.store, node_id=_machine()))
     return await StoredState.open(database, SystemClock())
+
+
+def _machine() -> str:
+    """A name of this machine that a restart does not change; a pod's host name would change."""
+    try:
+        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
+    except OSError:
+        return socket.gethostname()

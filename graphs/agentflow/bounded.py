@@ -47,15 +47,16 @@ class Meter:
         pending = [value]
         while pending:
             inner = pending.pop()
-            if isinstance(inner, str):
+            kind = type(inner)
+            if kind is str:
                 self.spend(len(inner) >> 3)
+            elif kind is dict or (kind not in _NESTED and is_object(inner)):
+                self.spend(6 + 4 * len(inner))
+                pending += inner
+                pending += [child for child in inner.values() if type(child) not in _WEIGHTLESS]
             elif is_array(inner):
                 self.spend(2 + len(inner))
                 pending += [child for child in inner if type(child) not in _WEIGHTLESS]
-            elif is_object(inner):
-                self.spend(4 + 4 * len(inner))
-                pending += inner
-                pending += [child for child in inner.values() if type(child) not in _WEIGHTLESS]
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

@@ -35,7 +35,7 @@ def parse(source: str) -> ast.expr:
     try:
         return ast.parse(text, mode="eval").body
     except SyntaxError as exc:
-        column = _column(source, exc.lineno or 1, exc.offset - 1 if exc.offset else len(text))
+        column = _column(source, exc.lineno or 1, exc.offset - 1) if exc.offset else len(source) + 1
         reason = (exc.msg or "invalid syntax").partition(" (")[0]
         raise error(source, column, f"this is not an expression ({reason})") from exc
     except (ValueError, RecursionError, MemoryError) as exc:

@@ -87,7 +87,8 @@ class _Text:
         texts = [piece if isinstance(piece, str) else self._text(piece, values, meter) for piece in self.pieces]
         size = sum(map(len, texts))
         if size > bounded.MAX_TEXT:
-            raise PlaceholderFailed(f"the text in {self.where} is too long when it is filled", where=self.where)
+            message = f"the text in {self.where} is longer than {bounded.MAX_TEXT} characters when it is filled"
+            raise PlaceholderFailed(message, where=self.where)
         return "".join(texts)
 
     def _text(self, piece: Placeholder, values: Mapping[str, Any], meter: Meter) -> str:

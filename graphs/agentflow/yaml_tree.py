@@ -14,7 +14,7 @@ import yaml
 from agentflow.scalars import NumberError, resolve
 from agentflow.tree import Tree, TreeBuilder, TreeRejectedError
 
-# libyaml reads a 2,500-node flow in 0.15 s, the Python parser in about 4 s.
+# A flow of 2,500 nodes takes 0.3 s with libyaml and 3.3 s with the Python parser.
 _READER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAB_INDENT = re.compile(r"[ ]*\t")
 

@@ -88,6 +88,7 @@ def test_an_expression_means_what_it_means_in_python(source: str, expected: Any)
         ("(score\n + unknown)", 11, "'unknown' is not known"),
         ("len > 1", 1, "write len"),
         ("score >", 8, "not an expression"),
+        ("#\n+", 4, "not an expression"),
         ("score > > 1", 9, "not an expression"),
         ("score = 1", 7, "not an expression"),
         ("score; name", 6, "not an expression"),

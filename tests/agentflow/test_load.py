@@ -326,7 +326,7 @@ from agentflow import inspect_flow, loads
 from agentflow.code_transform import FILENAME
 from support.broken_flows import BROKEN, GOOD
 seen = []
-texts = [case.text for case in BROKEN if case.text.isprintable() or "\\ud800" not in case.text]
+texts = [case.text for case in BROKEN if len(case.text) < 20_000]
 for text in texts:
     inspect_flow(text + "\\n")
 # where a parser reports bad syntax, CPython looks for a file of the name it gave to the source

@@ -14,6 +14,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from ray.serve._private.thirdparty.get_asgi_route_name import extract_route_patterns
 
 from agentflow.signature import Signature
 from agentflow_serve.call import CallMeta
@@ -361,6 +362,14 @@ async def test_nothing_can_be_loaded_or_unloaded() -> None:
                 assert "not supported" in response.json()["error"]
         assert (await client.post(V1, json=v1({}))).is_success
         assert (await client.get("/v2/models")).json() == {"models": ["m"]}
+
+
+def test_serve_finds_the_routes_that_it_names_in_its_metrics() -> None:
+    app = build_predictor_app(name="m", signature=ANY, runner=Runner(), limits=EdgeLimits())
+    assert {patterns.path for patterns in extract_route_patterns(app)} >= {
+        "/v1/models/{model_name}:predict",
+        "/v2/models/{model_name}/infer",
+    }
 
 
 # ---- the process --------------------------------------------------------------------------------------

@@ -1,0 +1,98 @@
+"""The wheel: an installed copy, outside the repository, serves a config with plain `serve run`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from support.ports import free_port
+from support.readme import README
+
+pytestmark = pytest.mark.serve
+
+SITE = Path(f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=README.parent, check=True, capture_output=True, timeout=120)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel; the libraries come from the one that runs the tests.
+
+    They come through a .pth file, and Python does not look for .pth files in what one names: the editable
+    install of the repository stays out.
+    """
+    home = tmp_path_factory.mktemp("venv")
+    venv.create(home, with_pip=False)
+    site = home / SITE
+    zipfile.ZipFile(wheel).extractall(site)
+    (site / "libraries.pth").write_text(str(Path(sys.prefix) / SITE))
+    return home / "bin" / "python"
+
+
+def test_the_wheel_carries_every_package_with_its_types_and_its_command(wheel: Path):
+    names = zipfile.ZipFile(wheel).namelist()
+    for package in ("agentflow", "runtime_core", "llmhub_runtime", "flow_runtime", "agentflow_serve"):
+        assert f"{package}/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests/", "configs/"))]
+    [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
+    assert b"agentflow = agentflow_serve.commands:main" in zipfile.ZipFile(wheel).read(entry_points)
+
+
+def test_serve_run_works_from_an_installed_wheel(python: Path, tmp_path: Path):
+    shutil.copytree(README.parent / "configs", tmp_path / "configs")
+    config = tmp_path / "configs" / "triage.yaml"
+    port = free_port()
+    text = config.read_text().replace("port: 8000", f"port: {port}")
+    config.write_text(text.replace("    args:\n", "    args:\n      placement: inline\n"))
+    where = "import agentflow_serve; print(agentflow_serve.__file__)"
+    asked = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert Path(asked.stdout.strip()).is_relative_to(python.parent.parent)
+
+    ray_dir = tempfile.mkdtemp(prefix="af-")
+    command = [python, "-c", "from ray.serve.scripts import cli; cli()", "run", "configs/triage.yaml"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "RAY_TMPDIR": ray_dir}, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            url = f"http://127.0.0.1:{port}/v1/models/triage"
+            give_up = time.monotonic() + 120
+            while not is_ready(url):
+                assert time.monotonic() < give_up and server.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.5)
+            request = {"ticket": "no invoice", "account": "a-2"}
+            answer = httpx.post(f"{url}:predict", json={"instances": [request]}, timeout=60)
+            assert answer.json()["predictions"][0]["reply"] == "Thank you, Ben. We answer within a day."
+        finally:
+            family = psutil.Process(server.pid).children(recursive=True)
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=60)
+            _, left = psutil.wait_procs(family, timeout=20)
+            shutil.rmtree(ray_dir, ignore_errors=True)
+    assert [each.pid for each in left] == []
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).json().get("ready") is True
+    except (httpx.HTTPError, ValueError):
+        return False

@@ -18,12 +18,11 @@ from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import open_parts
+from agentflow_serve.process import open_parts, open_state
 from agentflow_serve.session_ledger import SharedState
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import LocalDispatch, body_of
 from flow_runtime.runner import FlowRunner
-from flow_runtime.state import StateBackends
 from runtime_core.clock import SystemClock
 from runtime_core.context import Identity
 from runtime_core.ids import RandomIds
@@ -57,12 +56,13 @@ class Predictor:
         inline = [self._plan.node(node) for node in spec.inline]
         parts = await open_parts(self._stack, spec.process, inline, sim=sim)
         bodies = {node: await self._stack.enter_async_context(body_of(self._plan, node, parts)) for node in spec.inline}
+        in_run = [node for node in self._plan.flow.nodes.values() if node.state and node.state.scope == "request"]
         self._runner = FlowRunner(
             self._plan,
             ServeDispatch(nodes, LocalDispatch(bodies)),
             clock=SystemClock(),
             ids=RandomIds(),
-            state=StateBackends({"memory": self._ledger}),
+            state=await open_state(self._stack, spec.process, in_run),
         )
 
     async def __serve_build_asgi_app__(self) -> Any:

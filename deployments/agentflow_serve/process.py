@@ -44,15 +44,20 @@ async def open_parts(
     models = None
     if settings.llmhub is not None and any(node.prompt for node in nodes):
         models = await _open_models(stack, settings, sim_locator(sim))
-    backends = {node.state.backend for node in nodes if node.state}
     return NodeParts(
         clock=clock,
         models=models,
-        state=StateBackends({name: await _open_state(stack, settings, name) for name in sorted(backends)}),
+        state=await open_state(stack, settings, nodes),
         operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
         operation_resources=resources,
         code=settings.code,
     )
+
+
+async def open_state(stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node]) -> StateBackends:
+    """The state backends that these nodes keep something in."""
+    names = sorted({node.state.backend for node in nodes if node.state})
+    return StateBackends({name: await _open_backend(stack, settings, name) for name in names})
 
 
 async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_sim: Locate | None) -> Models:
@@ -66,7 +71,7 @@ async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_
     return models
 
 
-async def _open_state(stack: AsyncExitStack, settings: ProcessSettings, backend: str) -> StateBackend:
+async def _open_backend(stack: AsyncExitStack, settings: ProcessSettings, backend: str) -> StateBackend:
     if backend == "memory":
         from agentflow_serve.session_ledger import SharedState
 

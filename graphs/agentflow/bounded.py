@@ -44,10 +44,10 @@ class Meter:
     def weigh(self, value: Any) -> None:
         """Take as much as it costs to visit every part of a value, shared parts as often as they occur."""
         self.spend(1)
-        pending = [value]
+        pending: list[Any] = [value]
         while pending:
             inner = pending.pop()
-            kind = type(inner)
+            kind = cast(type[Any], type(inner))
             if kind is str:
                 self.spend(len(inner) >> 3)
             elif kind is dict or (kind not in _NESTED and is_object(inner)):

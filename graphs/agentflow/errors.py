@@ -1,7 +1,6 @@
 """What can go wrong with a flow file, its small languages and the values that pass through them.
 
     FlowError
-    ├── FlowLoadError          the file cannot be read as a flow at all            (path, line, column)
     ├── FlowInvalid            the flow was read but has findings                  (findings)
     ├── RequestInvalid         a request lacks fields or has values that do not fit (missing)
     ├── ExpressionError        an expression is not in the language                (source, column)
@@ -32,16 +31,6 @@ class FlowError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
-
-
-class FlowLoadError(FlowError):
-    """`line` and `column` count from 1; 0 means unknown."""
-
-    def __init__(self, message: str = "", *, path: str = "", line: int = 0, column: int = 0) -> None:
-        super().__init__(message)
-        self.path = path
-        self.line = line
-        self.column = column
 
 
 class FlowInvalid(FlowError):
@@ -139,4 +128,4 @@ class SchemaMismatch(FlowError):
 
 
 class LimitExceeded(FlowError):
-    """Raised before the work is done, never after."""
+    """A bounded operation refused to go on."""

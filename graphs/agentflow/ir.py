@@ -136,7 +136,7 @@ class Resources(IrObject):
 
     num_cpus: Annotated[float, Field(strict=True, ge=0)] | None = None
     num_gpus: Annotated[float, Field(strict=True, ge=0)] | None = None
-    memory: int | Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([KMGT]i?)?$")] | None = None
+    memory: NotNegative | Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([KMGT]i?)?$")] | None = None
 
 
 class Autoscaling(IrObject):

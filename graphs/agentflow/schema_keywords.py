@@ -77,7 +77,7 @@ def canonical(value: Any, meter: Meter) -> Hashable:
         return (bool, value)
     if value is None or isinstance(value, (str, int, float)):
         return value
-    meter.spend(10)
+    meter.spend(20)
     if is_list(value):
         meter.spend(2 * len(value))
         return (list, tuple([canonical(item, meter) for item in value]))
@@ -142,20 +142,24 @@ def _bound(fits: Callable[[Any, Any], bool], reason: str) -> Callable[[Any], Che
     return build
 
 
+def _is_finite(number: int | float) -> bool:
+    return isinstance(number, int) or isfinite(number)
+
+
 def _fraction(number: int | float) -> Fraction:
     """A float means its decimal digits, so that 19.99 is a multiple of 0.01."""
     return Fraction(number if isinstance(number, int) else repr(number))
 
 
 def _multiple_of(step: Any) -> Check:
-    if not is_number(step) or not isfinite(step) or step <= 0:
+    if not is_number(step) or not _is_finite(step) or step <= 0:
         raise SchemaInvalid("multipleOf is a number above 0")
     divisor = _fraction(step)
 
     def check(value: Any, meter: Meter) -> Problem | None:
         if not is_number(value):
             return None
-        if isfinite(value) and (_fraction(value) / divisor).denominator == 1:
+        if _is_finite(value) and (_fraction(value) / divisor).denominator == 1:
             return None
         return Problem(f"is {bounded.shown(value)}, not a multiple of {step}")
 

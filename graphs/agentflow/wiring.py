@@ -68,7 +68,7 @@ class _Resolver:
     def wire(self, index: int, edge: Edge) -> Wire | None:
         source = self._source(index, edge.source)
         target = self._target(index, edge.target)
-        condition = self._condition(index, edge, source)
+        condition = self._condition(index, edge)
         if edge.transform is not None:
             self._report(
                 index,
@@ -100,7 +100,9 @@ class _Resolver:
         )
 
     def _source(self, index: int, text: str) -> _End | None:
-        name, _, port = text.partition(".")
+        name, dot, port = text.partition(".")
+        if dot and not port:
+            return self._no_port(index, "from", text)
         if name == REQUEST:
             return self._request_field(index, port)
         node = self._node(index, "from", name, port, text)
@@ -113,7 +115,9 @@ class _Resolver:
         return None if port is None else _End(name, port, types[port])
 
     def _target(self, index: int, text: str) -> _End | None:
-        name, _, port = text.partition(".")
+        name, dot, port = text.partition(".")
+        if dot and not port:
+            return self._no_port(index, "to", text)
         if name == ANSWER:
             return self._answer_part(index, port)
         node = self._node(index, "to", name, port, text)
@@ -178,10 +182,17 @@ class _Resolver:
         )
         return None
 
-    def _condition(self, index: int, edge: Edge, source: _End | None) -> Expression | None:
+    def _no_port(self, index: int, side: str, text: str) -> None:
+        hint = "write node.port, or the node alone"
+        self._report(index, side, "unknown-port", f"'{text}' names no port behind the dot", hint)
+
+    def _condition(self, index: int, edge: Edge) -> Expression | None:
         if edge.condition is None:
             return None
-        names = {"value", "context"} | ({source.port} if source and source.port else set[str]())
+        name, _, port = edge.source.partition(".")
+        node = self.flow.nodes.get(name)
+        outputs = [output.name for output in node.outputs] if node else []
+        names = {"value", "context"} | ({port} if port else set(outputs if len(outputs) == 1 else ()))
         try:
             return compile_expression(edge.condition, names)
         except ExpressionError as exc:

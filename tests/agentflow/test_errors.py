@@ -8,7 +8,6 @@ from agentflow.errors import (
     ExpressionFailed,
     FlowError,
     FlowInvalid,
-    FlowLoadError,
     LimitExceeded,
     PlaceholderError,
     PlaceholderFailed,
@@ -22,7 +21,6 @@ from agentflow.findings import Finding
 
 ERRORS = [
     FlowError("it is wrong"),
-    FlowLoadError("cannot be read", path="flow.yaml", line=3, column=7),
     FlowInvalid("2 findings", findings=(Finding(code="a", message="b"), Finding(code="c", message="d"))),
     RequestInvalid("lacks two fields", missing=("user_id", "query")),
     ExpressionError("unknown name", source="a > 1", column=1),

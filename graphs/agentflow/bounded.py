@@ -179,12 +179,12 @@ def text(meter: Meter, value: Any) -> str:
 
 def integer(meter: Meter, value: Any) -> int:
     """Python's `int()` of a number or of decimal digits."""
-    return _small(int(_numeric(value)))
+    return _small(_converted(int, value))
 
 
 def real(meter: Meter, value: Any) -> float:
     """Python's `float()` of a number or of a decimal text."""
-    return float(_numeric(value))
+    return _converted(float, value)
 
 
 def absolute(meter: Meter, value: Any) -> int | float:
@@ -257,10 +257,12 @@ def object_key(key: Any) -> Any:
     return key
 
 
-def _numeric(value: Any) -> Any:
-    if isinstance(value, str):
-        if len(value) > MAX_DIGITS:
-            raise LimitExceeded(f"a text of {len(value)} characters is too long to be a number")
-    elif not _is_number(value):
+def _converted(kind: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_DIGITS:
+        raise LimitExceeded(f"a text of {len(value)} characters is too long to be a number")
+    if not (isinstance(value, str) or _is_number(value)):
         raise TypeError(f"{kind_of(value)} cannot become a number")
-    return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{kind_of(value)} that is no {kind.__name__} cannot become one") from None

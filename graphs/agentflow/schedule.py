@@ -41,7 +41,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """`fields` is the prepared request with `trace_id` and `event_time`; `request` is what `_input` alone carries."""
+    """`fields` is the request with its defaults, `trace_id` and `event_time`; `_input` alone carries `request`."""
 
     request: Mapping[str, Any]
     fields: Mapping[str, Any]

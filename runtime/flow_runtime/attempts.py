@@ -70,7 +70,7 @@ async def once(
     except (AgentflowError, FlowError) as exc:
         failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number)
         return Attempted(failure=failure, attempts=number)
-    except Exception as exc:  # noqa: BLE001 - the edge of a node: whatever it runs, its failure is a value
+    except Exception as exc:
         logger.exception("a node failed in a way that nobody foresaw")
         failure = Failure(reason=f"{type(exc).__name__}: {exc}", kind="error", attempts=number)
         return Attempted(failure=failure, attempts=number)

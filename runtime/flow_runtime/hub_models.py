@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from agentflow.ir import Flow, ModelRef
 from agentflow.settings import node_settings, roles_of
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
+from flow_runtime.operations.hosts import AllowedHost, normal_host
 from llmhub_runtime.errors import (
     LLMHubRuntimeError,
     ProviderTimeoutError,
@@ -21,22 +22,25 @@ from llmhub_runtime.errors import (
 if TYPE_CHECKING:
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RuntimeConfig
+    from llmhub_runtime.sim import SimProcess
 
 SIM = "sim"
+DEFAULT_PORT = {"http": 80, "https": 443}
 Locate = Callable[[], Awaitable[str]]
 
 
 class HubModels:
     """Models behind an LLMHub, which stays its caller's to close.
 
-    `allow_hosts` are the hosts that a flow's own `endpoint` may name. `locate_sim` tells the base URL of the
-    simulated model where the configuration gives none; it is asked again when the model stops answering,
-    because a restarted one listens elsewhere.
+    `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
+    and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
+    configuration gives none; it is asked again when the model stops answering, because a restarted one listens
+    elsewhere.
     """
 
     def __init__(self, hub: LLMHub, *, allow_hosts: Collection[str] = (), locate_sim: Locate | None = None) -> None:
         self._hub = hub
-        self._allow_hosts = frozenset(allow_hosts)
+        self._allow_hosts = tuple(AllowedHost.parse(text) for text in allow_hosts)
         self._locate_sim = locate_sim
         self._sim_base: str | None = None
 
@@ -47,13 +51,9 @@ class HubModels:
         params: Mapping[str, Any],
     ) -> ModelAnswer:
         try:
-            call = await self._placed(self._resolve(model, params))
-            try:
-                return await self._ask(call, messages)
-            except ProviderUnavailableError:
-                if not self._is_ours(call) or not await self._find_sim():
-                    raise
-            return await self._ask(await self._placed(call), messages)
+            call = self._resolve(model, params)
+            ask = self._ask_sim if self._is_ours(call) else self._ask
+            return await ask(call, messages)
         except ProviderTimeoutError as exc:
             raise NodeTimeout(str(exc)) from exc
         except LLMHubRuntimeError as exc:
@@ -61,7 +61,8 @@ class HubModels:
 
     async def warm_up(self, roles: Collection[str]) -> None:
         """Make the clients of these roles now, so that the first call does not pay for it."""
-        await self._hub.awarm_up([await self._placed(self._resolve(role, {})) for role in roles])
+        calls = [self._resolve(role, {}) for role in roles]
+        await self._hub.awarm_up([_at(call, await self._sim()) if self._is_ours(call) else call for call in calls])
 
     async def _ask(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
         response = await self._hub.acompletion(call, [dict(message) for message in messages])
@@ -73,46 +74,55 @@ class HubModels:
             usage={} if usage is None else {"input": usage.prompt_tokens, "output": usage.completion_tokens},
         )
 
+    async def _ask_sim(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
+        """Ask the simulated model, once more if it is somewhere else by now."""
+        base = await self._sim()
+        try:
+            return await self._ask(_at(call, base), messages)
+        except ProviderUnavailableError:
+            self._sim_base = None
+            if (found := await self._sim()) == base:
+                raise
+            return await self._ask(_at(call, found), messages)
+
     def _is_ours(self, call: ResolvedCall) -> bool:
-        return call.provider == SIM and self._locate_sim is not None
+        """Whether the call goes to the simulated model, and where that is, is ours to find."""
+        return call.provider == SIM and call.api_base is None and self._locate_sim is not None
 
-    async def _placed(self, call: ResolvedCall) -> ResolvedCall:
-        """The call with the address of the simulated model, where that is ours to find."""
-        if not self._is_ours(call):
-            return call
-        if self._sim_base is None:
-            await self._find_sim()
-        return call.model_copy(update={"api_base": self._sim_base})
-
-    async def _find_sim(self) -> bool:
-        """Ask where the simulated model is; True when it is somewhere new."""
+    async def _sim(self) -> str:
         assert self._locate_sim is not None
-        before, self._sim_base = self._sim_base, await self._locate_sim()
-        return self._sim_base != before
+        if self._sim_base is None:
+            self._sim_base = await self._locate_sim()
+        return self._sim_base
 
     def _resolve(self, model: str | ModelRef, params: Mapping[str, Any]) -> ResolvedCall:
         if isinstance(model, str):
             call = self._hub.resolve(model, params)
         else:
-            self._admit(model)
-            call = self._hub.ad_hoc(
-                provider=model.provider, model=model.name, params=params, api_base=model.endpoint
-            )
+            call = self._hub.ad_hoc(provider=model.provider, model=model.name, params=params, api_base=model.endpoint)
+            self._admit(call)
         if call.provider == SIM:
             headers = {"x-agentflow-role": call.role}
             call = call.model_copy(update={"params": {**call.params, "extra_headers": headers}})
         return call
 
-    def _admit(self, model: ModelRef) -> None:
-        if model.endpoint is None:
+    def _admit(self, call: ResolvedCall) -> None:
+        """A flow's own model: its endpoint, if it names one, must be among the allowed hosts."""
+        if call.api_base is None:
             return
-        parts = urlsplit(model.endpoint)
-        if parts.netloc not in self._allow_hosts and parts.hostname not in self._allow_hosts:
+        parts = urlsplit(call.api_base)
+        host = normal_host(parts.hostname or "")
+        port = DEFAULT_PORT[parts.scheme] if parts.port is None else parts.port
+        if not any(entry.names(host, port) for entry in self._allow_hosts):
             raise ModelFailed(
-                f"the flow's endpoint {parts.netloc or model.endpoint} is not allowed here; "
-                "list its host under allow_hosts in the serve config",
-                model=model.name,
+                f"the flow's endpoint {call.api_base} is not allowed here; "
+                f"if flows may call it, add {AllowedHost(host, port)} to allow_hosts in the serve config",
+                model=call.role,
             )
+
+
+def _at(call: ResolvedCall, base: str) -> ResolvedCall:
+    return call.model_copy(update={"api_base": base})
 
 
 def _name(model: str | ModelRef) -> str:
@@ -121,18 +131,27 @@ def _name(model: str | ModelRef) -> str:
 
 @asynccontextmanager
 async def local_models(flow: Flow, hub: LLMHub, *, allow_hosts: Collection[str] = ()) -> AsyncIterator[HubModels]:
-    """The models of a flow in one process; a simulated model that has no address yet runs as a child process."""
-    if not needs_sim(flow, hub.config):
-        yield HubModels(hub, allow_hosts=allow_hosts)
-        return
-    from llmhub_runtime.sim import SimProcess
+    """The models of a flow in one process, ready to be called: the first call does not pay for imports and clients.
 
-    async with SimProcess() as sim:
+    A simulated model that has no address yet runs as a child process. Raises LLMHubRuntimeError for a role that
+    is not there or cannot be called.
+    """
+    async with AsyncExitStack() as stack:
+        locate = None
+        if needs_sim(flow, hub.config):
+            from llmhub_runtime.sim import SimProcess
 
-        async def locate() -> str:
-            return sim.openai_base
+            locate = _locator(await stack.enter_async_context(SimProcess()))
+        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate)
+        await models.warm_up(sorted(roles_of(flow)))
+        yield models
 
-        yield HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate)
+
+def _locator(sim: SimProcess) -> Locate:
+    async def locate() -> str:
+        return sim.openai_base
+
+    return locate
 
 
 def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
@@ -140,8 +159,8 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
 
     Raises UnknownRoleError for a role that the configuration does not have.
     """
-    settings = (node_settings(flow, node).model for node in flow.nodes.values() if node.prompt)
-    providers = {model.provider for model in settings if isinstance(model, ModelRef)}
+    own = config.providers.get(SIM)
+    providers = {model.provider for model in _models_of(flow) if model.endpoint is None}
     for role in sorted(roles_of(flow)):
         binding = config.roles.get(role) or config.defaults
         if binding is None:
@@ -149,5 +168,13 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
             message = f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}"
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
-    own = config.providers.get(SIM)
     return SIM in providers and (own is None or own.api_base is None)
+
+
+def _models_of(flow: Flow) -> Iterator[ModelRef]:
+    """The models that prompts name instead of a role."""
+    for node in flow.nodes.values():
+        if node.prompt is not None:
+            fallback = node.prompt.fallback
+            named = (node_settings(flow, node).model, fallback.model if fallback else None)
+            yield from (model for model in named if isinstance(model, ModelRef))

@@ -52,7 +52,10 @@ PromptSource = str | ModelRef | _Static | None
 
 
 class NodeBody:
-    """One node of a flow. Use as an async context manager: entering it starts what the node needs to be ready."""
+    """One node of a flow. Use as an async context manager: entering it starts what the node needs to be ready.
+
+    Raises ModelFailed, CodeRefused, CodeFailed, OperationUnknown or StateFailed for a node that cannot run here.
+    """
 
     def __init__(self, node_id: str, node: Node, settings: NodeSettings, parts: NodeParts) -> None:
         self.id = node_id
@@ -67,6 +70,8 @@ class NodeBody:
         self._states = self._bind_state(node.state) if node.state else None
         self._slots = asyncio.Semaphore(settings.concurrency) if settings.concurrency else None
         self._stack = AsyncExitStack()
+        if node.prompt is not None and parts.models is None:
+            raise ModelFailed(f"node '{node_id}' has a prompt: name an llmhub.yaml that says which model answers it")
         match node.transform:
             case Declarative():
                 self._operation = bind_operation(
@@ -152,5 +157,5 @@ class NodeBody:
         if source == STATIC:
             return prompt.static()
         if self._parts.models is None or source is None or isinstance(source, _Static):
-            raise ModelFailed(f"node '{self.id}' has a prompt, but no llmhub.yaml is configured", model=None)
+            raise ModelFailed(f"node '{self.id}' has a prompt and no model")
         return await prompt.ask(self._parts.models, source, values)

@@ -10,6 +10,7 @@ from agentflow.errors import RequestInvalid
 from agentflow.plan import Plan
 from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
+from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
@@ -78,7 +79,7 @@ class FlowRunner:
         try:
             return await run_graph(
                 self.plan.graph,
-                RunStarted(request=request, fields=fields),
+                RunStarted(request=_whole(request, fields), fields=fields),
                 dispatch,
                 clock=self._clock,
                 run_id=run_id,
@@ -89,3 +90,8 @@ class FlowRunner:
         finally:
             if self._has_request_state:
                 await self._state.forget_run(context)
+
+
+def _whole(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with its defaults, and without what it was not asked to carry."""
+    return {name: value for name, value in fields.items() if name in request or name not in BUILT_IN_FIELDS}

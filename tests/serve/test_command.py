@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from support.ports import free_port
 from support.readme import README, examples, tidy
 
@@ -73,7 +74,9 @@ def on_port(path: Path, port: int) -> None:
 
 
 def curl(command: str, port: int) -> str:
-    done = subprocess.run(command.replace(":8000/", f":{port}/"), shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command.replace(":8000/", f":{port}/"), shell=True, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return tidy(done.stdout)
 
@@ -134,9 +137,7 @@ def test_a_port_in_use_is_said_before_anything_starts(desk: Path):
         ((r"llmhub: .*", "llmhub: {project: p, env: e, providers: {sim: {}}, roles: {}}"), 4, "no role 'llm.backup'"),
     ],
 )
-def test_a_config_that_cannot_work_ends_with_one_sentence(
-    desk: Path, change: tuple[str, str], code: int, message: str
-):
+def test_a_config_that_cannot_work_ends_with_one_sentence(desk: Path, change: tuple[str, str], code: int, message: str):
     path = desk / "configs" / "triage.yaml"
     path.write_text(re.sub(*change, path.read_text()))
     ended, said = failing(["--config", "configs/triage.yaml"], desk)

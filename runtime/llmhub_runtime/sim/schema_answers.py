@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import JsonValue
@@ -52,23 +52,25 @@ def schema_answer(schema: Mapping[str, Any] | bool, *, seed: str, words: Sequenc
 
 def _answer(schema: Mapping[str, Any] | bool, seed: str, words: Sequence[str]) -> JsonValue:
     shapes = Shapes(schema)
-    must_check = _says(schema, _CHECKED)
+    check = _checker(schema) if _says(schema, _CHECKED) else None
     for attempt in range(_ATTEMPTS):
         writer = _Writer(shapes, random.Random(f"{seed}/{attempt}"), words, again=attempt > 0)
         value = writer.write(schema)
-        if not (must_check or writer.unsure) or _is_valid(value, schema):
+        if writer.unsure and check is None:
+            check = _checker(schema)
+        if check is None or check(value):
             return value
     raise SimBadRequest("The simulated model could not build a value for this schema; script an exact answer for it.")
 
 
-def _is_valid(value: JsonValue, schema: Any) -> bool:
+def _checker(schema: Any) -> Callable[[JsonValue], bool]:
     from jsonschema import validators
     from referencing import Registry
 
     kind: Any = validators.validator_for(schema, default=validators.Draft202012Validator)
     # `pattern` is left out: running an expression from outside may take for ever.
     patternless: Any = validators.extend(kind, {"pattern": lambda *_: None})
-    return patternless(schema, registry=Registry()).is_valid(value)
+    return patternless(schema, registry=Registry()).is_valid
 
 
 def _says(schema: Any, keywords: frozenset[str]) -> bool:

@@ -9,6 +9,7 @@ from agentflow.ir import Placement
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code import CodeMode
+from flow_runtime.operations.settings import HostEntry
 
 
 class AppArgs(BaseModel):
@@ -29,7 +30,7 @@ class AppArgs(BaseModel):
     store: str = "sqlite:///agentflow.sqlite"
     placement: Placement | None = None
     code: CodeMode = "inline"
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: tuple[HostEntry, ...] = ()
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
 

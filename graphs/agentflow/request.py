@@ -23,7 +23,8 @@ class RequestCheck:
     def prepare(self, request: Mapping[str, Any], *, trace_id: str, event_time: str) -> dict[str, Any]:
         """The run's fields: the request with defaults, `trace_id` and `event_time` (UTC, ISO 8601).
 
-        A client's own `event_time` stands, for point-in-time reads, and so does its `trace_id` (Q13). Raises RequestInvalid that names every
+        A client's own `event_time` stands, for point-in-time reads, and so does its `trace_id` (Q13). Raises
+        RequestInvalid that names every
         missing field and every field that does not fit.
         """
         fields = dict(request)

@@ -54,7 +54,7 @@ PromptSource = str | ModelRef | _Static | None
 class NodeBody:
     """One node of a flow. Use as an async context manager: entering it starts what the node needs to be ready.
 
-    Raises ModelFailed, CodeRefused, CodeFailed, OperationUnknown or StateFailed for a node that cannot run here.
+    Raises a FlowRuntimeError for a node that cannot run here: a prompt without models, code that is not allowed.
     """
 
     def __init__(self, node_id: str, node: Node, settings: NodeSettings, parts: NodeParts) -> None:

@@ -238,10 +238,10 @@ async def test_a_bad_request_is_refused_in_a_sentence_and_logged(
 
 
 async def test_an_unknown_path_is_not_found_and_logged(http: httpx.AsyncClient, sim: SimServer) -> None:
-    answer = await http.post("/chat/completions", json={})
+    answer = await http.post("/v1/completions", json={})
     assert answer.status_code == 404
-    assert "/chat/completions" in answer.json()["error"]["message"]
-    assert sim.log()[-1].path == "/chat/completions"
+    assert "/v1/completions" in answer.json()["error"]["message"]
+    assert sim.log()[-1].path == "/v1/completions"
     assert (await http.get("/v1/embeddings")).status_code == 405
 
 
@@ -250,3 +250,10 @@ async def test_a_message_of_parts_counts_its_texts(client: openai.AsyncOpenAI) -
     messages: Any = [{"role": "user", "content": [*parts, {"type": "text", "text": "this?"}]}]
     answer = await client.chat.completions.create(model="m", messages=messages)
     assert '"What is this?"' in (answer.choices[0].message.content or "")
+
+
+async def test_the_printed_address_is_a_base_for_openai_clients_too(sim: SimServer) -> None:
+    async with openai.AsyncOpenAI(api_key="any", base_url=sim.base_url, max_retries=0) as client:
+        assert (await client.chat.completions.create(model="m", messages=ASK)).choices
+        assert len((await client.embeddings.create(model="e", input="x")).data) == 1
+        assert [model async for model in client.models.list()]

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import click
 from agentflow.ir import Flow
 from agentflow.load import load
 from agentflow_serve.commands.exits import Exit
-from runtime_core.report import NodeStatus, RunReport
+from runtime_core.report import NodeStatus, RunError, RunReport
 
 MARKS: dict[NodeStatus | None, str] = {
     None: "start",
@@ -26,13 +26,24 @@ MARKS: dict[NodeStatus | None, str] = {
 }
 
 
+def _hosts(_context: click.Context, _option: click.Parameter, entries: tuple[str, ...]) -> tuple[str, ...]:
+    from flow_runtime.operations.hosts import AllowedHost
+
+    try:
+        return tuple(str(AllowedHost.parse(entry)) for entry in entries)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
 @click.command("run")
 @click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--input", "request", required=True, help="The request: JSON, or @FILE.")
 @click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The models of the roles.")
 @click.option("--store", default="sqlite:///agentflow.sqlite", show_default=True, help="For `backend: store`.")
 @click.option("--code", type=click.Choice(["inline", "modules", "off"]), default="inline", show_default=True)
-@click.option("--allow-host", multiple=True, help="A private or plain-http host[:port] that the flow may call.")
+@click.option(
+    "--allow-host", multiple=True, callback=_hosts, help="A private or plain-http host[:port] that the flow may call."
+)
 @click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds that the run may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
 def command(
@@ -51,9 +62,9 @@ def command(
     from flow_runtime.local import LocalSettings
 
     settings = LocalSettings(store=store, code=code, allow_hosts=allow_host)  # pyright: ignore[reportArgumentType]
-    report = asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json))
+    report = _checked(asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json)))
     if as_json:
-        click.echo(json.dumps(_document(report), indent=2, default=str))
+        click.echo(json.dumps(_document(report), indent=2))
     elif report.error is None:
         click.echo(json.dumps(report.output, indent=2, ensure_ascii=False))
     else:
@@ -84,18 +95,33 @@ def _show(node: str, status: NodeStatus | None, at_s: float) -> None:
 
 
 def _request(text: str) -> dict[str, Any]:
+    import orjson
+
+    content: str | bytes = text
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
+            content = Path(text[1:]).read_bytes()
         except OSError as exc:
             raise click.BadParameter(f"cannot read {text[1:]}: {exc.strerror}", param_hint="--input") from exc
     try:
-        request = json.loads(text)
+        request = orjson.loads(content)
     except ValueError as exc:
         raise click.BadParameter(f"not JSON: {exc}", param_hint="--input") from exc
     if not isinstance(request, dict):
         raise click.BadParameter("the request must be a JSON object", param_hint="--input")
     return request
+
+
+def _checked(report: RunReport) -> RunReport:
+    """The report; failed, as a server has it, where the output is not JSON."""
+    from agentflow_serve.json_text import check_value
+
+    try:
+        check_value(report.output)
+    except ValueError as exc:
+        error = RunError(code="bad_output", message=f"the flow's output is not JSON: {exc}")  # pyright: ignore[reportArgumentType]
+        return replace(report, output=None, error=error)
+    return report
 
 
 def _document(report: RunReport) -> dict[str, Any]:

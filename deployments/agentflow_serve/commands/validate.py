@@ -40,9 +40,7 @@ def _findings(flow: Path, llmhub: Path | None) -> tuple[Finding, ...]:
     from llmhub_runtime.config_loader import load_runtime_config
 
     config = load_runtime_config(str(llmhub))
-    return inspect_flow(
-        flow, roles=config.roles, providers=config.providers, has_default_role=config.defaults is not None
-    )[1]
+    return inspect_flow(flow, roles=None if config.defaults else config.roles, providers=config.providers)[1]
 
 
 def _document(finding: Finding) -> dict[str, object]:

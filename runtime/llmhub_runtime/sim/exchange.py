@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 _OPENAI: Wire = openai_api.OpenAIChat()
 _OLLAMA: Wire = ollama_api.OllamaChat()
 _WIRES: dict[str, Wire] = {
-    "/v1/chat/completions": _OPENAI,
-    "/v1/embeddings": openai_api.OpenAIEmbeddings(),
+    # Also without /v1: the address this server prints is a valid base for either kind of client.
+    **dict.fromkeys(("/v1/chat/completions", "/chat/completions"), _OPENAI),
+    **dict.fromkeys(("/v1/embeddings", "/embeddings"), openai_api.OpenAIEmbeddings()),
     "/api/chat": _OLLAMA,
     "/api/generate": ollama_api.OllamaGenerate(),
     "/api/embed": ollama_api.OllamaEmbed(),
@@ -138,7 +139,7 @@ def _about_models(http: HttpRequest, script: Script, stamp: Stamp) -> Plan:
     match http.method, http.path:
         case "GET" | "HEAD", "/":
             return Plan(whole("text/plain", b"agentflow-sim is running (it also speaks Ollama)"), decided="info")
-        case "GET", "/v1/models":
+        case "GET", "/v1/models" | "/models":
             return _info(openai_api.model_list(models, created))
         case "GET", path if path.startswith("/v1/models/"):
             return _info(openai_api.model_card(path.removeprefix("/v1/models/"), created))

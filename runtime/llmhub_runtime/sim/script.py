@@ -138,8 +138,9 @@ class Reply(_Frozen):
     """What the request gets. Without `answer`, `answers` or `tool_calls` it is the default answer.
 
     Exact answers are sent as they are: neither `max_tokens` nor `stop` shortens them. A value that is
-    not a text is sent as JSON. `answers` are used in turn; then the last one stays, or, with `cycle`,
-    they start again. Times are milliseconds; `ms_per_token` spreads over the reported completion tokens.
+    not a text is sent as JSON. `answers` are used in turn; then the last one stays, or, with `cycle`, they
+    start again; a null among them is the default answer. Times are milliseconds; `ms_per_token` spreads over
+    the reported completion tokens.
     """
 
     answer: JsonValue = None

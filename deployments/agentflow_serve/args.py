@@ -1,11 +1,10 @@
 """What a serve config says to the app builder under `args`, and what each replica is told of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agentflow.ir import Placement
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code import CodeMode
@@ -28,7 +27,7 @@ class AppArgs(BaseModel):
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
     store: str = "sqlite:///agentflow.sqlite"
-    placement: Placement | None = None
+    placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()
     limits: EdgeLimits = EdgeLimits()

@@ -41,30 +41,45 @@ def app(args: AppArgs) -> Application:
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)
-    nodes = {stage.nodes[0]: _node(planned, stage, process, sim) for stage in placed if stage.deployment}
+    deadline_s = args.limits.deadline_s
+    nodes = {
+        stage.nodes[0]: _node(planned, stage, process, sim, deadline_s=deadline_s)
+        for stage in placed
+        if stage.deployment
+    }
     spec = PredictorSpec(
-        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_unset=True),
         process=process,
         limits=args.limits,
         inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
     )
-    return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=args.limits.deadline_s).bind(
+    return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(
         spec, nodes, sim if spec.inline else None
     )
 
 
-def _node(planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None) -> Application:
+def _node(
+    planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None, *, deadline_s: float
+) -> Application:
     [node] = stage.nodes
     settings = planned.settings[node]
     spec = NodeSpec(
         id=node,
-        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_unset=True),
         settings=settings,
         process=process,
     )
     assert stage.deployment is not None
-    deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=settings.timeout_s)
+    drain_s = min(_longest_s(planned, node), deadline_s)
+    deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
     return deployment.bind(spec, sim if settings.model is not None else None)
+
+
+def _longest_s(planned: Plan, node: str) -> float:
+    """The longest that a call of a node can take: every attempt and pause, and the fallback model."""
+    settings, prompt = planned.settings[node], planned.node(node).prompt
+    attempts = settings.attempts + (1 if prompt and prompt.fallback else 0)
+    return attempts * settings.timeout_s + (settings.attempts - 1) * settings.backoff_s
 
 
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from agentflow.errors import RequestInvalid
@@ -24,8 +25,7 @@ class RequestCheck:
         """The run's fields: the request with defaults, `trace_id` and `event_time` (UTC, ISO 8601).
 
         A client's own `event_time` stands, for point-in-time reads, and so does its `trace_id` (Q13). Raises
-        RequestInvalid that names every
-        missing field and every field that does not fit.
+        RequestInvalid that names every missing field and every field that does not fit.
         """
         fields = dict(request)
         missing: list[str] = []
@@ -34,7 +34,7 @@ class RequestCheck:
             if field.name in fields:
                 problems += self._problems(field, fields[field.name])
             elif field.has_default:
-                fields[field.name] = field.default
+                fields[field.name] = deepcopy(field.default)
             elif field.required and field.name not in ("trace_id", "event_time"):
                 missing.append(field.name)
         if missing:

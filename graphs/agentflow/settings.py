@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from agentflow.ir import Flow, ModelRef, Node
-from agentflow.wiring import request_fields
 
 Number = TypeVar("Number", int, float)
 
@@ -33,8 +32,8 @@ class NodeSettings:
     context_names: frozenset[str] = frozenset()
 
 
-def node_settings(flow: Flow, node: Node) -> NodeSettings:
-    """The settings of one node of a checked flow."""
+def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> NodeSettings:
+    """The settings of one node of a checked flow; `context_names` are its request fields, shared by all nodes."""
     runtime, defaults, prompt = node.runtime, flow.defaults, node.prompt
     ray = flow.deployment.ray
     return NodeSettings(
@@ -42,11 +41,16 @@ def node_settings(flow: Flow, node: Node) -> NodeSettings:
         attempts=_first(runtime.retries, defaults.retries, default=DEFAULT_ATTEMPTS),
         backoff_s=_first(runtime.retry_backoff_ms, defaults.retry_backoff_ms, default=DEFAULT_BACKOFF_MS) / 1000,
         concurrency=runtime.concurrency or (ray.concurrency if ray else None),
-        model=(prompt.role or prompt.model or defaults.role) if prompt else None,
+        model=model_of(flow, node),
         temperature=_optional(prompt.temperature, defaults.temperature) if prompt else None,
         max_tokens=_optional(prompt.max_tokens, defaults.max_tokens) if prompt else None,
-        context_names=request_fields(flow),
+        context_names=context_names,
     )
+
+
+def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
+    """The role or model that a node's prompt calls first; None for a node without a prompt."""
+    return (node.prompt.role or node.prompt.model or flow.defaults.role) if node.prompt else None
 
 
 def roles_of(flow: Flow) -> frozenset[str]:
@@ -55,7 +59,7 @@ def roles_of(flow: Flow) -> frozenset[str]:
     for node in flow.nodes.values():
         if node.prompt is None:
             continue
-        model = node_settings(flow, node).model
+        model = model_of(flow, node)
         named.add(model if isinstance(model, str) else None)
         named.add(node.prompt.fallback.role if node.prompt.fallback else None)
     return frozenset(name for name in named if name)

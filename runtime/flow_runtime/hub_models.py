@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentflow.ir import Flow, ModelRef
-from agentflow.settings import node_settings, roles_of
+from agentflow.settings import model_of, roles_of
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -176,5 +176,5 @@ def _models_of(flow: Flow) -> Iterator[ModelRef]:
     for node in flow.nodes.values():
         if node.prompt is not None:
             fallback = node.prompt.fallback
-            named = (node_settings(flow, node).model, fallback.model if fallback else None)
+            named = (model_of(flow, node), fallback.model if fallback else None)
             yield from (model for model in named if isinstance(model, ModelRef))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
@@ -15,10 +16,12 @@ from flow_runtime.call import NodeCall
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
-from runtime_core.errors import IdentityError
+from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
+
+logger = logging.getLogger(__name__)
 
 
 class Dispatcher(Protocol):
@@ -89,7 +92,14 @@ class FlowRunner:
             )
         finally:
             if self._has_request_state:
-                await self._state.forget_run(context)
+                await self._forget(context)
+
+    async def _forget(self, context: ExecutionContext) -> None:
+        """Drop the run's own state. What cannot be dropped now expires by itself, so no answer is lost over it."""
+        try:
+            await self._state.forget_run(context)
+        except AgentflowError:
+            logger.warning("the state of run %s could not be dropped", context.run_id, exc_info=True)
 
 
 def _whole(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

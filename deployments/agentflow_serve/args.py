@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
@@ -32,6 +32,12 @@ class AppArgs(BaseModel):
     allow_hosts: tuple[HostEntry, ...] = ()
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
+
+    @field_validator("code", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # Serve reads the config with YAML 1.1, where an unquoted `off` is the boolean False.
+        return "off" if value is False else value
 
 
 def parse_args(data: Mapping[str, Any]) -> AppArgs:

@@ -21,6 +21,8 @@ from agentflow_serve.sim import SimReplica
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
 
+QUEUE_AT_LEAST = 1024
+"""Several of the largest batches that one request may hold: a queue that is shorter refuses what can never fit."""
 QUEUE_PER_SLOT = 16
 """How many calls may wait for each one that runs before a deployment says that it is overloaded."""
 
@@ -107,7 +109,7 @@ def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) 
         name=name,
         ray_actor_options=options,
         max_ongoing_requests=replicas.concurrency,
-        max_queued_requests=replicas.concurrency * QUEUE_PER_SLOT,
+        max_queued_requests=max(QUEUE_AT_LEAST, replicas.concurrency * QUEUE_PER_SLOT),
         graceful_shutdown_timeout_s=drain_s + 5,
         **HEALTH_CHECK,
         **scaling,

@@ -48,7 +48,7 @@ def plan(flow: Flow) -> Plan:
                 name: GraphNode(
                     id=name,
                     inputs=tuple(InputPort(port.name, port.type, port.optional) for port in node.inputs),
-                    repeatable=node.runtime.idempotent is True or name not in effects,
+                    repeatable=name not in effects if node.runtime.idempotent is None else node.runtime.idempotent,
                 )
                 for name, node in flow.nodes.items()
                 if name in needed

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentflow.signature import FlowField, Signature
 from agentflow.types import PortType
+from agentflow.wiring import BUILT_IN_FIELDS
 
 _BY_TYPE: dict[str, Any] = {
     PortType.NUMBER: 1,
@@ -20,7 +21,8 @@ _BY_TYPE: dict[str, Any] = {
 
 def sample_request(signature: Signature) -> dict[str, Any]:
     """One value for each required field: its schema's first `examples`, `const` or `enum`, else one of its type."""
-    return {field.name: _sample(field) for field in signature.inputs if field.required}
+    fields = (field for field in signature.inputs if field.required and field.name not in BUILT_IN_FIELDS)
+    return {field.name: _sample(field) for field in fields}
 
 
 def _sample(field: FlowField) -> Any:

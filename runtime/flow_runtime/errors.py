@@ -38,11 +38,15 @@ class OutputInvalid(FlowRuntimeError):
 
 
 class ModelFailed(FlowRuntimeError):
-    """A model call failed. `model` is the role, or `provider/name`."""
+    """A model call failed. `model` is the role, or `provider/name`.
 
-    def __init__(self, message: str, *, model: str | None = None) -> None:
+    `retry_after` (seconds) is set when the provider's rate limit was the reason.
+    """
+
+    def __init__(self, message: str, *, model: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.model = model
+        self.retry_after = retry_after
 
 
 class StateFailed(FlowRuntimeError):

@@ -58,7 +58,10 @@ class FlowRunner:
         deadline_s: float | None = None,
         observe: Observer | None = None,
     ) -> RunReport:
-        """Run one request and report. A request that does not fit the flow is reported as `bad_input`."""
+        """Run one request and report. A request that does not fit the flow is reported as `bad_input`.
+
+        A `trace_id` in the request is the run's, before the one given here.
+        """
         run_id = self._ids.new("run")
         trace_id = trace_id_or_new(trace_id)
         now = self._clock.now()
@@ -69,7 +72,7 @@ class FlowRunner:
                 **(identity or Identity()).model_dump(),
                 session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
                 run_id=run_id,
-                trace_id=trace_id,
+                trace_id=fields["trace_id"],
                 deadline=None if deadline_s is None else now + timedelta(seconds=deadline_s),
             )
         except (RequestInvalid, IdentityError) as exc:
@@ -86,7 +89,7 @@ class FlowRunner:
                 dispatch,
                 clock=self._clock,
                 run_id=run_id,
-                trace_id=trace_id,
+                trace_id=context.trace_id,
                 deadline_s=deadline_s,
                 observe=observe,
             )

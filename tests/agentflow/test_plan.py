@@ -119,14 +119,21 @@ def test_what_an_acting_node_or_a_handler_needs_runs_too_and_a_handlers_dead_end
     assert graph.handles_failure("answer")
 
 
-def test_a_node_with_effects_is_not_repeatable_unless_it_says_that_it_is_idempotent():
+def test_a_node_is_repeatable_if_it_has_no_effects_or_says_that_it_is_idempotent():
+    answer = ANSWER.replace("answer:", "careful:").replace("role: main}", "role: main}\n  runtime: {idempotent: false}")
     flow = small_flow(
-        aside(CODE) + aside(CODE + "\n  runtime: {idempotent: true}").replace("aside", "safe") + ANSWER,
-        [*ANSWERED, "_input.x -> aside.x", "_input.x -> safe.x"],
+        aside(CODE) + aside(CODE + "\n  runtime: {idempotent: true}").replace("aside", "safe") + answer + ANSWER,
+        [
+            "_input.x -> answer.x",
+            "answer.out -> _output if out",
+            *(f"_input.x -> {name}.x" for name in ("aside", "safe", "careful")),
+            "careful.out -> _output if out",
+        ],
     )
     assert {name: node.repeatable for name, node in plan(flow).graph.nodes.items()} == {
         "aside": False,
         "safe": True,
+        "careful": False,
         "answer": True,
     }
 

@@ -32,6 +32,12 @@ def test_the_sample_of_an_example_flow_fits_it_and_is_what_the_file_says(path: P
         assert request[name] == (field.json_schema or {})["examples"][0]
 
 
+def test_what_every_request_has_anyway_is_not_in_the_sample():
+    signature = Signature(inputs=(FlowField("trace_id"), FlowField("x"), FlowField("event_time")))
+    assert sample_request(signature) == {"x": "some x"}
+    check(signature, sample_request(signature))
+
+
 SCHEMAS: st.SearchStrategy[tuple[PortType | None, dict[str, Any] | None]] = st.one_of(
     st.tuples(st.sampled_from([None, *PortType]), st.none()),
     st.tuples(st.none(), st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "number", "boolean"])})),

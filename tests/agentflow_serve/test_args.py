@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+import yaml
 
 import agentflow_serve
 from agentflow_serve import AppArgs
@@ -59,6 +60,10 @@ def test_everything_that_is_wrong_is_said_at_once():
 def test_args_that_are_no_mapping_are_refused(data: Any):
     with pytest.raises(AppInvalid):
         parse_args(data)
+
+
+def test_an_unquoted_off_is_what_it_says_although_yaml_makes_it_false():
+    assert parse_args({"flow": "f", **yaml.safe_load("code: off")}).code == "off"
 
 
 def test_allowed_hosts_are_kept_in_one_spelling():

@@ -199,7 +199,7 @@ def test_a_node_that_says_nothing_gets_a_small_replica_with_bounded_queues():
     assert deployment.num_replicas == 1
     assert deployment._deployment_config.autoscaling_config is None
     assert deployment.max_ongoing_requests == 64
-    assert deployment.max_queued_requests == 64 * 16
+    assert deployment.max_queued_requests == 1024
 
 
 def test_every_deployment_is_checked_often_enough_to_be_replaced_within_seconds():
@@ -218,9 +218,15 @@ def test_resources_concurrency_and_autoscaling_of_a_node_are_its_deployments():
     }
     deployment = Built(flow=flow(nodes={"a": node(runtime)})).deployment("a")
     assert deployment.ray_actor_options == {"num_cpus": 1.5, "num_gpus": 0.5, "memory": 1024**3}
-    assert (deployment.max_ongoing_requests, deployment.max_queued_requests) == (5, 80)
+    assert deployment.max_ongoing_requests == 5
     scaling = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 6, 3)
+
+
+@pytest.mark.parametrize(("concurrency", "waiting"), [(1, 1024), (64, 1024), (100, 1600)])
+def test_a_queue_holds_several_whole_batches_however_few_calls_a_replica_takes(concurrency: int, waiting: int):
+    deployment = Built(flow=flow(nodes={"a": node({"concurrency": concurrency})})).deployment("a")
+    assert (deployment.max_ongoing_requests, deployment.max_queued_requests) == (concurrency, waiting)
 
 
 def test_a_node_that_scales_without_a_target_aims_at_half_of_what_a_replica_takes():

@@ -145,8 +145,24 @@ async def test_an_error_that_nobody_foresaw_is_a_failure_and_leaves_a_traceback_
     assert caplog.records[0].exc_info is not None
 
 
-async def test_cancellation_is_no_failure():
-    body = Body(asyncio.CancelledError(), "never")
+async def test_whoever_cancels_the_node_gets_the_cancellation_and_no_further_attempt():
+    started = asyncio.Event()
+    calls = 0
+
+    async def body(timeout_s: float) -> None:
+        nonlocal calls
+        calls += 1
+        started.set()
+        await asyncio.sleep(30)
+
+    task = asyncio.create_task(tried(body, settings(attempts=5, timeout_s=60)))
+    await started.wait()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await tried(body, settings(attempts=5))
-    assert len(body.given) == 1
+        await task
+    assert calls == 1
+
+
+async def test_a_body_that_cancels_itself_has_failed_and_is_tried_again():
+    done = await tried(Body(asyncio.CancelledError(), "value"), settings(attempts=2))
+    assert done == Attempted(value="value", attempts=2)

@@ -210,6 +210,16 @@ async def test_whatever_a_provider_does_wrong_is_a_failed_model_that_says_which_
     assert isinstance(raised.value.__cause__, LLMHubRuntimeError)
 
 
+@pytest.mark.parametrize(("said", "passed_on"), [(7, 7), (None, 1)])
+async def test_a_rate_limit_says_when_to_try_again(sim: SimServer, said: int | None, passed_on: float):
+    reply = {"fault": {"kind": "rate_limit", "retry_after": said}}
+    sim.set_script(parse_script({"rules": [{"reply": reply}]}))
+    async with models_at(sim) as models:
+        with pytest.raises(ModelFailed) as raised:
+            await models.chat("main", HI, {})
+    assert raised.value.retry_after == passed_on
+
+
 async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_are(sim: SimServer):
     async with models_at(sim) as models:
         with pytest.raises(ModelFailed, match="hasty, main, real"):

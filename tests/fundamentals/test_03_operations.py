@@ -1,5 +1,5 @@
-"""A node with a declarative `transform` runs an operation. Its arguments hold placeholders: `${port}` is the value of an
-input port, `${port.field}` a part of it, `${context.field}` a field of the request. Placeholders never run anything.
+"""A node with a declarative `transform` runs an operation. Its arguments hold placeholders: `${port}` is the value of
+an input port, `${port.field}` a part of it, `${context.field}` a field of the request. Placeholders never run anything.
 """
 
 from __future__ import annotations

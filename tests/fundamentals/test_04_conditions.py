@@ -1,6 +1,6 @@
-"""Branching is on edges. An edge with a `condition` carries its value only when the condition holds; an edge that carries
-nothing is dead. A node runs when each of its inputs has a live edge, and is skipped otherwise; a skipped node's own edges
-are dead as well. An `optional` input does not insist.
+"""Branching is on edges. An edge with a `condition` carries its value only when the condition holds; an edge that
+carries nothing is dead. A node runs when each of its inputs has a live edge, and is skipped otherwise; a skipped node's
+own edges are dead as well. An `optional` input does not insist.
 """
 
 from __future__ import annotations

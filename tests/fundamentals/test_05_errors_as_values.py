@@ -1,5 +1,5 @@
-"""A node that fails ends the run, unless the flow handles it. A node that declares an `error` port turns its failure into
-a value, `{reason, node, type, attempts}`, which edges carry to a handler like any other value.
+"""A node that fails ends the run, unless the flow handles it. A node that declares an `error` port turns its failure
+into a value, `{reason, node, type, attempts}`, which edges carry to a handler like any other value.
 """
 
 from __future__ import annotations

@@ -36,13 +36,8 @@ BROKEN = {"match": {"role": "writer"}, "reply": {"fault": {"kind": "error", "sta
 STUCK = {"match": {"role": "writer"}, "reply": {"fault": {"kind": "hang"}}}
 
 
-def twice(rule: dict[str, Any]) -> dict[str, Any]:
-    """The same rule, for the first two requests only."""
-    return {**rule, "match": {**rule["match"], "times": 2}}
-
-
 async def test_a_failed_attempt_is_tried_again(sim: SimServer, hub: LLMHub):
-    scripted(sim, twice(BROKEN), {"reply": {"answer": "at last"}})
+    scripted(sim, {**BROKEN, "match": {"times": 2}}, {"reply": {"answer": "at last"}})
     report = await run(agentflow.loads(ASK).flow, {"x": "hi"}, hub=hub)
     assert report.output == "at last"
     assert report.nodes["ask"].attempts == 3
@@ -56,11 +51,11 @@ async def test_retries_counts_all_attempts_so_one_retry_is_no_retry(sim: SimServ
 
 
 async def test_every_attempt_has_the_whole_timeout_for_itself(sim: SimServer, hub: LLMHub):
-    scripted(sim, twice(STUCK), {"reply": {"answer": "at last"}})
-    flow = agentflow.loads(ASK.replace("retries: 3,", "retries: 3, timeout_ms: 150,")).flow
+    scripted(sim, {**STUCK, "match": {"times": 1}}, {"reply": {"answer": "at last", "latency_ms": 300}})
+    flow = agentflow.loads(ASK.replace("retries: 3,", "retries: 2, timeout_ms: 1000,")).flow
     report = await run(flow, {"x": "hi"}, hub=hub)
     assert report.output == "at last"
-    assert report.nodes["ask"].attempts == 3
+    assert report.nodes["ask"].attempts == 2
 
 
 FALLBACK = """

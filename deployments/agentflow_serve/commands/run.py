@@ -125,7 +125,7 @@ def _checked(report: RunReport) -> RunReport:
     try:
         check_value(report.output)
     except ValueError as exc:
-        error = RunError(code="bad_output", message=f"the flow's output is not JSON: {exc}")  # pyright: ignore[reportArgumentType]
+        error = RunError(code="bad_output", message=f"the flow's output is not JSON: {exc}")
         return replace(report, output=None, error=error)
     return report
 

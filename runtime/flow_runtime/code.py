@@ -52,7 +52,7 @@ def bind_code(code: Code, node_id: str, *, mode: CodeMode = "inline", size: int 
 
     Raises CodeRefused when `mode` does not allow it, CodeFailed when it is no transform.
     """
-    _admit(code, node_id, mode)
+    admit(code, node_id, mode)
     load = load_transform(code, node_id)
     if load is None:
         return _Sandboxed(Sandbox(code=code, node_id=node_id, size=size))
@@ -124,7 +124,8 @@ class _Sandboxed:
         return await self._sandbox.call(inputs, context.to_dict(), timeout_s=timeout_s)
 
 
-def _admit(code: Code, node_id: str, mode: CodeMode) -> None:
+def admit(code: Code, node_id: str, mode: CodeMode) -> None:
+    """Raises CodeRefused when a server in this mode does not run that code."""
     if mode == "off":
         message = f"node '{node_id}' has code, and this server runs none; set code: inline or code: modules"
         raise CodeRefused(message, mode=mode)

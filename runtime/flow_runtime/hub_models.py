@@ -161,11 +161,16 @@ def _locator(sim: SimProcess) -> Locate:
 
 
 def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
-    """Whether the flow calls the simulated model and nobody says where that is.
+    """Whether the flow calls the simulated model and nobody says where that is. Raises UnknownRoleError."""
+    own = config.providers.get(SIM)
+    return SIM in providers_of(flow, config) and (own is None or own.api_base is None)
+
+
+def providers_of(flow: Flow, config: RuntimeConfig) -> frozenset[str]:
+    """The providers that the flow calls at their configured addresses.
 
     Raises UnknownRoleError for a role that the configuration does not have.
     """
-    own = config.providers.get(SIM)
     providers = {model.provider for model in _models_of(flow) if model.endpoint is None}
     for role in sorted(roles_of(flow)):
         binding = config.roles.get(role) or config.defaults
@@ -174,7 +179,7 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
             message = f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}"
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
-    return SIM in providers and (own is None or own.api_base is None)
+    return frozenset(providers)
 
 
 def _models_of(flow: Flow) -> Iterator[ModelRef]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol
 
+from agentflow.answer import AnswerCheck
 from agentflow.errors import RequestInvalid
 from agentflow.plan import Plan
 from agentflow.request import RequestCheck
@@ -45,6 +47,7 @@ class FlowRunner:
         self._ids = ids
         self._state = state
         self._check = RequestCheck(plan.signature)
+        self._answer = AnswerCheck(plan.flow)
         self._has_request_state = any(
             node.state is not None and node.state.scope == "request" for node in plan.flow.nodes.values()
         )
@@ -83,7 +86,7 @@ class FlowRunner:
             return await self._dispatcher.call(command.node, command.inputs, call)
 
         try:
-            return await run_graph(
+            report = await run_graph(
                 self.plan.graph,
                 RunStarted(request=_whole(request, fields), fields=fields),
                 dispatch,
@@ -93,9 +96,15 @@ class FlowRunner:
                 deadline_s=deadline_s,
                 observe=observe,
             )
+            return self._checked(report)
         finally:
             if self._has_request_state:
                 await self._forget(context)
+
+    def _checked(self, report: RunReport) -> RunReport:
+        if report.error is not None or (problem := self._answer.problem(report.output)) is None:
+            return report
+        return replace(report, output=None, error=RunError(code="bad_output", message=problem))
 
     async def _forget(self, context: ExecutionContext) -> None:
         """Drop the run's own state. What cannot be dropped now expires by itself, so no answer is lost over it."""

@@ -292,3 +292,18 @@ def test_a_step_leaves_the_state_before_it_untouched(case: tuple[Graph, dict[str
         snapshot = copy.deepcopy((after.unsettled, after.carried, after.running, after.settled))
         step(after, done(node))
         assert (after.unsettled, after.carried, after.running, after.settled) == snapshot
+
+
+def test_an_answer_without_any_live_edge_names_the_failure_that_was_swallowed():
+    swallowed = graph(
+        "_input.x -> a", "a -> b", "b -> _output", "a.err -> c if value['type'] == 'timeout'", "c -> _output"
+    )
+    end = the_end(play(swallowed, started(x=1), failed("a"))[1])
+    assert (end.code, end.node) == ("no_output", "a")
+    assert "broke" in end.message
+
+
+def test_a_rate_limit_ends_the_run_with_its_own_code_and_when_to_try_again():
+    event = NodeFailed("a", Failure("slow down", attempts=1, retry_after=7.0))
+    end = the_end(play(graph("_input.x -> a", "a -> _output"), started(x=1), event)[1])
+    assert (end.code, end.retry_after) == ("rate_limited", 7.0)

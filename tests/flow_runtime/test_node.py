@@ -256,3 +256,70 @@ async def test_the_deadline_cuts_attempts_short():
     report = await run_flow(flow, {"x": "hi"}, models=ScriptedModels({"main": [slow]}), deadline_s=0.2)
     assert report.error.code == "deadline_exceeded"
     assert time.perf_counter() - began < 5
+
+
+async def test_a_transform_that_awaits_something_cancelled_fails_like_any_other_and_reaches_the_error_port():
+    flow = small_flow(
+        """
+        a:
+          inputs: [{name: x, type: number}]
+          outputs: [{name: out, type: object}]
+          error: {name: broke}
+          runtime: {retries: 2, retry_backoff_ms: 0}
+          transform:
+            mode: code
+            spec: |
+              import asyncio
+              async def transform(inputs, context, state):
+                  task = asyncio.create_task(asyncio.sleep(30))
+                  task.cancel()
+                  await task
+        """,
+        ["_input.x -> a.x", "a.out -> _output", "a.broke -> _output"],
+    )
+    report = await run_flow(flow)
+    assert (report.output["type"], report.output["attempts"]) == ("error", 2)
+
+
+OUTPUTS = {"text": {"type": "string"}, "must": {"type": "object", "schema": {"type": "object", "required": ["a"]}}}
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        ({"text": 4, "must": {"a": 1}}, {"text": "4", "must": {"a": 1}}),
+        ({"text": 4, "must": {}}, "output 'must'"),
+    ],
+)
+async def test_declared_outputs_are_cast_and_checked(made: dict[str, Any], expected: Any):
+    flow = small_flow(
+        """
+        a:
+          inputs: [{name: x, type: object}]
+          outputs: [{name: text, type: number}, {name: must, type: object}]
+          transform: {mode: declarative, spec: {op: io.format_response, args: {template: "${x}"}}}
+        """,
+        ["_input.x -> a.x", "a.text -> _output.text", "a.must -> _output.must"],
+        outputs=OUTPUTS,
+    )
+    report = await run_flow(flow, {"x": made})
+    if isinstance(expected, dict):
+        assert report.output == expected
+    else:
+        assert report.error.code == "bad_output"
+        assert expected in report.error.message
+
+
+async def test_a_providers_rate_limit_is_the_runs_error_with_the_time_to_wait():
+    report, _ = await asked(prompt_flow(), ModelFailed("slow down", retry_after=3.0))
+    assert (report.error.code, report.error.retry_after) == ("rate_limited", 3.0)
+
+
+async def test_the_requests_own_trace_id_is_the_runs_and_nonsense_is_refused():
+    flow = prompt_flow()
+    models = ScriptedModels({"main": ["ok"]})
+    assert (await run_flow(flow, {"x": "hi", "trace_id": "mine-1"}, models=models)).trace_id == "mine-1"
+    report = await run_flow(flow, {"x": "hi", "trace_id": {"a": 1}, "event_time": 7}, models=models)
+    assert report.error.code == "bad_input"
+    assert "'trace_id'" in report.error.message
+    assert "'event_time'" in report.error.message

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from flow_runtime import LocalFlow, LocalSettings
-from runtime_core.clock import ManualClock
+from flow_runtime.state import StoredState
+from runtime_core.clock import ManualClock, SystemClock
 from runtime_core.context import Identity
+from runtime_core.stores.keyed import Bucket
+from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.sql import Op, Sql
 from support.flows import run_flow, small_flow
 
 CHAT = """
@@ -158,3 +162,17 @@ async def test_code_without_declared_state_is_told_to_declare_it():
     )
     report = await run_flow(flow)
     assert "declare `state" in report.error.message
+
+
+async def test_expired_buckets_are_freed_while_new_ones_are_written():
+    database = MemoryDatabase()
+    state = await StoredState.open(database, SystemClock())
+    for number in range(1000):
+        await state.put(Bucket("default", "session", f"b{number}"), "k", number, ttl_s=0.000001)
+
+    def count() -> Op[int]:
+        rows = yield Sql("SELECT COUNT(*) FROM kv")
+        return rows[0][0]
+
+    assert await database.read(count) < 100
+    await database.close()

@@ -165,3 +165,14 @@ async def test_a_defect_of_the_dispatcher_comes_out_as_it_is():
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
         await run(graph("_input.x -> a", "_input.x -> b", "a -> _output", "b -> _output"), dispatch)
+
+
+async def test_a_node_that_ends_in_somebody_elses_cancellation_fails_and_does_not_hang_the_run():
+    async def dispatch(command: StartNode) -> NodeOutcome:
+        other = asyncio.create_task(asyncio.sleep(30))
+        other.cancel()
+        await other
+        raise AssertionError
+
+    report = await run(graph("_input.x -> a", "a -> _output"), dispatch)
+    assert (report.error.code, report.error.node) == ("node_failed", "a")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import signal
 import socket
@@ -13,14 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
+from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
 
+if TYPE_CHECKING:
+    from agentflow_serve.serve_config import CheckedApp
+
 POLL_S = 0.5
+FOR_FLOW = ("llmhub", "host", "port", "placement", "write_config")
 
 
 class ServeFailed(click.ClickException):
@@ -54,92 +61,82 @@ def command(
     timeout: float,
     verbose: bool,
 ) -> int:
-    """Serve FLOW, or the app of a serve config, until Ctrl-C.
+    """Serve FLOW, or the apps of a serve config, until Ctrl-C.
 
-    A given --config says everything itself: the other options are for FLOW.
+    A serve config says everything itself: --llmhub, --host, --port, --placement and --write-config are for FLOW.
     """
-    if (flow is None) == (config is None):
-        raise click.UsageError("give either FLOW or --config FILE")
-    document = _config_of(flow, llmhub, host, port, placement) if flow else _read_config(config)
+    from agentflow_serve.serve_config import address_of, check_config, config_of, read_config
+
+    _check_usage(flow, config)
+    if config is not None:
+        document = read_config(config)
+    else:
+        assert flow is not None
+        document = config_of(flow, llmhub, host=host, port=port, placement=placement)
     if write_config is not None:
-        write_config.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        write_config.write_text(_dump(document))
         click.echo(f"wrote {write_config}; start it with: serve run {write_config}")
         return Exit.OK
-    args = [_checked_args(app) for app in document["applications"]]
-    base = _base_url(document)
+    apps = check_config(document, os.environ if address is None else None)
+    listens = address_of(document)
     if address is None:
-        _check_port(document)
+        _check_port(*listens)
+    else:
+        _check_cluster(address)
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
         path = config
         if path is None:
             path = Path(folder) / "serve.yaml"
-            path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-        _deploy(path)
-        _wait_until_running([app["name"] for app in document["applications"]], timeout, interrupted)
+            path.write_text(_dump(document))
         if not interrupted.is_set():
-            for app, (name, sample) in zip(document["applications"], args, strict=True):
-                _show(base, app.get("route_prefix") or "/", name, sample)
+            _deploy(path)
+        _wait_until_running([app.name for app in apps], timeout, interrupted)
+        if not interrupted.is_set():
+            for app in apps:
+                _show(listens, app)
             click.echo("Press Ctrl-C to stop.")
             interrupted.wait()
-        click.echo("stopping ...", err=True)
     return Exit.OK
 
 
-def _config_of(flow: Path, llmhub: Path | None, host: str, port: int, placement: str | None) -> dict[str, Any]:
-    """A serve config that carries the flow and the llmhub.yaml, so that it runs from any directory."""
-    from agentflow import load
-
-    loaded = load(flow)
-    args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
-    if llmhub is not None:
-        args["llmhub"] = yaml.safe_load(llmhub.read_text())
-    if placement is not None:
-        args["placement"] = placement
-    app = {
-        "name": loaded.flow.metadata.name,
-        "route_prefix": "/",
-        "import_path": "agentflow_serve:app",
-        "args": args,
-    }
-    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+def _check_usage(flow: Path | None, config: Path | None) -> None:
+    if (flow is None) == (config is None):
+        raise click.UsageError("give either FLOW or --config FILE")
+    given = click.get_current_context().get_parameter_source
+    beside = [name for name in FOR_FLOW if given(name) is ParameterSource.COMMANDLINE]
+    if config is not None and beside:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in beside)
+        raise click.UsageError(f"{options}: only with FLOW; a serve config says this itself")
 
 
-def _read_config(path: Path | None) -> dict[str, Any]:
-    assert path is not None
-    try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as exc:
-        raise ServeFailed(f"{path} is not YAML: {exc}") from exc
-    if not isinstance(document, dict) or not document.get("applications"):
-        raise ServeFailed(f"{path} is not a serve config: it has no applications")
-    return document
+def _dump(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
 
 
-def _checked_args(app: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The model name and a sample request; a bad flow, role or argument ends the command before Ray starts."""
-    from agentflow.samples import sample_request
-    from agentflow_serve.args import parse_args
-    from agentflow_serve.inputs import read_inputs
-
-    planned = read_inputs(parse_args(app.get("args") or {})).plan
-    return planned.name, sample_request(planned.signature)
-
-
-def _base_url(document: Mapping[str, Any]) -> str:
-    options = document.get("http_options") or {}
-    host = options.get("host", "127.0.0.1")
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('port', 8000)}"
-
-
-def _check_port(document: Mapping[str, Any]) -> None:
-    options = document.get("http_options") or {}
-    host, port = options.get("host", "127.0.0.1"), options.get("port", 8000)
+def _check_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as exc:
-            raise ServeFailed(f"port {port} on {host} is in use: stop what listens there, or choose another") from exc
+            if exc.errno == errno.EADDRINUSE:
+                raise ServeFailed(
+                    f"port {port} on {host} is in use: stop what listens there, or choose another"
+                ) from exc
+            raise ServeFailed(
+                f"cannot listen on {host}, port {port}: {exc.strerror}; choose another host or port"
+            ) from exc
+
+
+def _check_cluster(address: str) -> None:
+    """Ray itself tries for a minute, and says so in its own language."""
+    host, _, port = address.rpartition("://")[2].partition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as exc:
+        raise ServeFailed(f"no Ray cluster answers at {address}: {exc.strerror or exc}") from exc
 
 
 @contextmanager
@@ -148,6 +145,8 @@ def _interruptible() -> Iterator[threading.Event]:
     interrupted = threading.Event()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
+        if not interrupted.is_set():
+            click.echo("stopping ...", err=True)
         interrupted.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -193,7 +192,7 @@ def _wait_until_running(names: list[str], timeout_s: float, interrupted: threadi
         apps = {name: serve.status().applications.get(name) for name in names}
         for name, app in apps.items():
             if app is not None and app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise ServeFailed(f"'{name}' did not start: {_last_line(app.message)}")
+                raise ServeFailed(f"'{name}' did not start: {_reason(app)}")
         if all(app is not None and app.status == ApplicationStatus.RUNNING for app in apps.values()):
             return
         deployments = [each for app in apps.values() if app for each in app.deployments.values()]
@@ -207,13 +206,17 @@ def _wait_until_running(names: list[str], timeout_s: float, interrupted: threadi
         interrupted.wait(POLL_S)
 
 
-def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+def _reason(app: Any) -> str:
+    """The last line of what the first failed deployment says, which is the error of its constructor."""
+    failed = [each.message for each in app.deployments.values() if each.status.value in ("DEPLOY_FAILED", "UNHEALTHY")]
+    lines = [line.strip() for line in "\n".join([app.message, *failed]).splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given; run again with --verbose"
 
 
-def _show(base: str, route_prefix: str, name: str, sample: dict[str, Any]) -> None:
-    url = f"{base}{route_prefix.rstrip('/')}/v1/models/{name}"
-    body = json.dumps({"instances": [sample]}, ensure_ascii=False)
-    click.echo(f"'{name}' is ready at {url}")
+def _show(listens: tuple[str, int], app: CheckedApp) -> None:
+    host, port = listens
+    base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}{app.route_prefix.rstrip('/')}"
+    url = f"{base}/v1/models/{app.model}"
+    body = json.dumps({"instances": [app.sample]}, ensure_ascii=False)
+    click.echo(f"'{app.model}' is ready at {url}")
     click.echo(f"curl -s {url}:predict -H 'content-type: application/json' -d {shlex.quote(body)}")

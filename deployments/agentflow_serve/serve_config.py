@@ -1,0 +1,108 @@
+"""Serve configs: one made from a flow, one read from a file, and what is wrong with one before Ray starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agentflow import load
+from agentflow.ir import Code
+from agentflow.samples import sample_request
+from agentflow_serve.args import AppArgs, parse_args
+from agentflow_serve.errors import AppInvalid
+from agentflow_serve.inputs import AppInputs, read_inputs
+from flow_runtime.code import admit
+from flow_runtime.hub_models import providers_of
+
+IMPORT_PATH = "agentflow_serve:app"
+DEFAULT_PORT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedApp:
+    """One flow of a serve config. `sample` is a request that fits it."""
+
+    name: str
+    route_prefix: str
+    model: str
+    sample: Mapping[str, Any]
+
+
+def config_of(flow: Path, llmhub: Path | None, *, host: str, port: int, placement: str | None) -> dict[str, Any]:
+    """A serve config that carries the flow and the llmhub.yaml, so that it runs from any directory.
+
+    Raises FlowInvalid, ConfigError.
+    """
+    loaded = load(flow)
+    args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
+    if llmhub is not None:
+        from llmhub_runtime.config_loader import load_runtime_config
+
+        load_runtime_config(str(llmhub))
+        args["llmhub"] = yaml.safe_load(llmhub.read_text())
+    if placement is not None:
+        args["placement"] = placement
+    app = {"name": loaded.flow.metadata.name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
+    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The serve config in a file. Raises AppInvalid when it is none."""
+    from pydantic import ValidationError
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        document = yaml.safe_load(path.read_text())
+        ServeDeploySchema.model_validate(document)
+    except yaml.YAMLError as exc:
+        raise AppInvalid(f"{path} is not YAML: {' '.join(str(exc).split())}") from exc
+    except ValidationError as exc:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or path}: {each['msg']}" for each in exc.errors())
+        raise AppInvalid(f"{path} is not a serve config: {problems}") from exc
+    if not document.get("applications"):
+        raise AppInvalid(f"{path} is not a serve config: it has no applications")
+    return document
+
+
+def check_config(document: Mapping[str, Any], environ: Mapping[str, str] | None) -> tuple[CheckedApp, ...]:
+    """Every flow of a serve config; `environ` is where the keys of its providers must be, None if that is elsewhere.
+
+    Raises FlowInvalid, ConfigError, UnknownRoleError, EnvVarMissingError, CodeRefused or AppInvalid: what a
+    replica would find out only after everything has started.
+    """
+    return tuple(_checked(app, environ) for app in document["applications"] if app.get("import_path") == IMPORT_PATH)
+
+
+def address_of(document: Mapping[str, Any]) -> tuple[str, int]:
+    """Where the proxy will listen."""
+    options = document.get("http_options") or {}
+    return options.get("host", "127.0.0.1"), options.get("port", DEFAULT_PORT)
+
+
+def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> CheckedApp:
+    args = parse_args(app.get("args") or {})
+    inputs = read_inputs(args)
+    _check_code(inputs, args)
+    if inputs.llmhub is not None and environ is not None:
+        from llmhub_runtime.endpoints import check_keys
+
+        used = providers_of(inputs.plan.flow, inputs.llmhub)
+        providers = {name: provider for name, provider in inputs.llmhub.providers.items() if name in used}
+        check_keys(inputs.llmhub.model_copy(update={"providers": providers}), environ)
+    return CheckedApp(
+        name=app.get("name") or "default",
+        route_prefix=app.get("route_prefix") or "/",
+        model=inputs.plan.name,
+        sample=sample_request(inputs.plan.signature),
+    )
+
+
+def _check_code(inputs: AppInputs, args: AppArgs) -> None:
+    for node in inputs.plan.graph.nodes:
+        transform = inputs.plan.node(node).transform
+        if isinstance(transform, Code):
+            admit(transform, node, args.code)

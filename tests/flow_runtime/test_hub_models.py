@@ -22,6 +22,7 @@ from support.processes import child_processes
 HI = [{"role": "user", "content": "hi"}]
 ROLES = {
     "main": {"provider": "sim", "model": "big", "mode": "chat", "params": {"temperature": 0.5, "max_tokens": 40}},
+    "other": {"provider": "sim", "model": "small", "mode": "chat"},
     "hasty": {"provider": "sim", "model": "small", "mode": "chat", "timeout_s": 0.2},
     "real": {"provider": "openai", "model": "m", "mode": "chat"},
 }
@@ -222,7 +223,7 @@ async def test_a_rate_limit_says_when_to_try_again(sim: SimServer, said: int | N
 
 async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_are(sim: SimServer):
     async with models_at(sim) as models:
-        with pytest.raises(ModelFailed, match="hasty, main, real"):
+        with pytest.raises(ModelFailed, match="hasty, main, other, real"):
             await models.chat("mian", HI, {})
 
 
@@ -265,7 +266,7 @@ def test_a_simulated_model_is_needed_when_something_calls_it_and_nobody_says_whe
 
 
 def test_a_role_that_nobody_serves_is_named_before_anything_starts_and_defaults_serve_any():
-    with pytest.raises(UnknownRoleError, match=r"no role 'mian'.*its roles: main, hasty, real"):
+    with pytest.raises(UnknownRoleError, match=r"no role 'mian'.*its roles: main, other, hasty, real"):
         needs_sim(prompt_flow("role: mian"), config())
     data = {"project": "t", "env": "t", "providers": {"sim": {}}, "roles": {}, "defaults": ROLES["main"]}
     assert needs_sim(prompt_flow("role: anything"), parse_runtime_config(data))
@@ -290,7 +291,7 @@ async def test_a_role_that_lacks_its_key_is_said_before_anything_runs(sim: SimSe
 
 async def test_two_flows_may_share_a_hub_and_neither_closes_it(sim: SimServer):
     async with LLMHub(config_obj=config(sim=sim.openai_base)) as hub:
-        flows = [prompt_flow(), prompt_flow("role: hasty")]
+        flows = [prompt_flow(), prompt_flow("role: other")]
         reports = await asyncio.gather(*(run(flow, {"x": "hi"}, hub=hub) for flow in flows))
         assert [report.output[:9] for report in reports] == ["[sim:big]", "[sim:smal"]
         assert (await run(flows[0], {"x": "again"}, hub=hub)).error is None

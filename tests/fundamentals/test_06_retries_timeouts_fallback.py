@@ -51,8 +51,8 @@ async def test_retries_counts_all_attempts_so_one_retry_is_no_retry(sim: SimServ
 
 
 async def test_every_attempt_has_the_whole_timeout_for_itself(sim: SimServer, hub: LLMHub):
-    scripted(sim, {**STUCK, "match": {"times": 1}}, {"reply": {"answer": "at last", "latency_ms": 300}})
-    flow = agentflow.loads(ASK.replace("retries: 3,", "retries: 2, timeout_ms: 1000,")).flow
+    scripted(sim, {**STUCK, "match": {"times": 1}}, {"reply": {"answer": "at last", "latency_ms": 100}})
+    flow = agentflow.loads(ASK.replace("retries: 3,", "retries: 2, timeout_ms: 2000,")).flow
     report = await run(flow, {"x": "hi"}, hub=hub)
     assert report.output == "at last"
     assert report.nodes["ask"].attempts == 2

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from support.ports import free_port
-from support.readme import README, examples, tidy
+from support.readme import README, blocks, examples, tidy
 
 pytestmark = pytest.mark.serve
 
@@ -34,7 +34,8 @@ def desk(tmp_path: Path) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Ray's files go to a short path of our own: sockets have short names."""
-    return {**os.environ, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    return {**keyless, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextmanager
@@ -42,7 +43,13 @@ def serving(command: list[str], cwd: Path) -> Iterator[tuple[subprocess.Popen[st
     """A server that has said that it is ready, and what it printed; ended by Ctrl-C, with nothing left of it."""
     ray_dir = Path(tempfile.mkdtemp(prefix="af-"))
     server = subprocess.Popen(
-        command, cwd=cwd, env=environment(ray_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=cwd,
+        env=environment(ray_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         assert server.stdout is not None
@@ -55,13 +62,13 @@ def serving(command: list[str], cwd: Path) -> Iterator[tuple[subprocess.Popen[st
             pytest.fail(f"it ended before it was ready: {server.stderr.read() if server.stderr else ''}")
         yield server, lines
         family = psutil.Process(server.pid).children(recursive=True)
-        server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=60) == 0
+        os.killpg(server.pid, signal.SIGINT)  # as a terminal does
+        assert server.wait(timeout=60) == 0 or command[0] == "make"
         _, left = psutil.wait_procs(family, timeout=20)
         assert [each.cmdline() for each in left if each.status() != psutil.STATUS_ZOMBIE] == []
     finally:
         if server.poll() is None:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)
             server.wait(timeout=60)
         for stream in (server.stdout, server.stderr):
             if stream is not None:
@@ -84,7 +91,8 @@ def curl(command: str, port: int) -> str:
 def test_the_example_is_served_and_every_curl_line_of_the_readme_gives_its_answer(desk: Path):
     port = free_port()
     on_port(desk / "configs" / "returns_desk.yaml", port)
-    with serving([*AGENTFLOW, "serve", "--config", "configs/returns_desk.yaml"], desk) as (_, printed):
+    config = desk / "configs" / "returns_desk.yaml"
+    with serving(["make", "--no-print-directory", "serve", f"CONFIG={config}"], README.parent) as (_, printed):
         assert any(f"http://127.0.0.1:{port}/v1/models/returns-desk" in line for line in printed)
         lines = [each for each in examples() if each.command.startswith("curl ")]
         assert len(lines) >= 5
@@ -95,23 +103,27 @@ def test_the_example_is_served_and_every_curl_line_of_the_readme_gives_its_answe
 
 
 def test_a_flow_is_served_without_any_config_and_the_written_config_is_one_for_serve_run(desk: Path):
-    flow = desk / "flow.yaml"
-    flow.write_text((desk / "configs" / "flows" / "research_brief.yaml").read_text())
+    flow = desk / "hello.yaml"
+    flow.write_text(blocks("yaml")[0])
     port = free_port()
-    options = ["--llmhub", "configs/llmhub.sim.yaml", "--port", str(port), "--placement", "inline"]
+    options = ["--llmhub", "configs/llmhub.sim.yaml", "--port", str(port)]
+    with serving([*AGENTFLOW, "serve", "hello.yaml", *options], desk) as (_, printed):
+        [line] = [line for line in printed if line.startswith("curl ")]
+        assert "predictions" in curl(line, port)
     written = subprocess.run(
-        [*AGENTFLOW, "serve", "flow.yaml", *options, "--write-config", "out.yaml"], cwd=desk, check=True, timeout=60
+        [*AGENTFLOW, "serve", "hello.yaml", *options, "--write-config", "out.yaml"], cwd=desk, check=True, timeout=60
     )
     assert written.returncode == 0
     shutil.rmtree(desk / "configs")
     flow.unlink()
     with serving([*AGENTFLOW, "serve", "--config", "out.yaml"], desk) as (_, printed):
         [line] = [line for line in printed if line.startswith("curl ")]
-        assert "sections" in curl(line, port)
+        assert "predictions" in curl(line, port)
 
 
 def failing(arguments: list[str], cwd: Path) -> tuple[int, str]:
-    done = subprocess.run([*AGENTFLOW, "serve", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    command = [*AGENTFLOW, "serve", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment(cwd), capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 
@@ -133,6 +145,10 @@ def test_a_port_in_use_is_said_before_anything_starts(desk: Path):
         ((r"flow: .*", "flow: nowhere.yaml"), 4, "there is no file nowhere.yaml"),
         ((r"llmhub: .*", "llmhub: nowhere.yaml"), 4, "there is no file nowhere.yaml"),
         ((r"llmhub: .*", "llmhubb: x"), 4, "args.llmhubb"),
+        ((r"llmhub: .*", "llmhub: configs/llmhub.real.yaml"), 4, "OPENAI_API_KEY (provider openai)"),
+        ((r"llmhub: (.*)", r"llmhub: \1\n      code: off"), 4, "has code, and this server runs none"),
+        ((r"(?s)applications:.*", "applications: [1]"), 4, "is not a serve config"),
+        ((r"http_options: .*", "http_options: 5"), 4, "is not a serve config"),
         ((r"      llmhub: .*", ""), 4, "has a prompt"),
         ((r"llmhub: .*", "llmhub: {project: p, env: e, providers: {sim: {}}, roles: {}}"), 4, "no role 'llm.backup'"),
     ],

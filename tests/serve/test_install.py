@@ -58,31 +58,35 @@ def test_the_wheel_carries_every_package_with_its_types_and_its_command(wheel: P
     assert b"agentflow = agentflow_serve.commands:main" in zipfile.ZipFile(wheel).read(entry_points)
 
 
-def test_serve_run_works_from_an_installed_wheel(python: Path, tmp_path: Path):
-    shutil.copytree(README.parent / "configs", tmp_path / "configs")
-    config = tmp_path / "configs" / "triage.yaml"
-    port = free_port()
-    text = config.read_text().replace("port: 8000", f"port: {port}")
-    config.write_text(text.replace("    args:\n", "    args:\n      placement: inline\n"))
+def test_the_environment_of_the_wheel_has_no_other_copy(python: Path, tmp_path: Path):
     where = "import agentflow_serve; print(agentflow_serve.__file__)"
     asked = subprocess.run([python, "-c", where], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert Path(asked.stdout.strip()).is_relative_to(python.parent.parent)
 
+
+@pytest.mark.parametrize("installed", ["wheel", "repository"])
+def test_serve_run_serves_the_example(installed: str, python: Path, tmp_path: Path):
+    if installed == "repository":
+        python = Path(sys.executable)
+    shutil.copytree(README.parent / "configs", tmp_path / "configs")
+    config = tmp_path / "configs" / "returns_desk.yaml"
+    port = free_port()
+    config.write_text(config.read_text().replace("port: 8000", f"port: {port}"))
     ray_dir = tempfile.mkdtemp(prefix="af-")
-    command = [python, "-c", "from ray.serve.scripts import cli; cli()", "run", "configs/triage.yaml"]
+    command = [python, "-c", "from ray.serve.scripts import cli; cli()", "run", "configs/returns_desk.yaml"]
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
             command, cwd=tmp_path, env={**os.environ, "RAY_TMPDIR": ray_dir}, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            url = f"http://127.0.0.1:{port}/v1/models/triage"
-            give_up = time.monotonic() + 120
+            url = f"http://127.0.0.1:{port}/v1/models/returns-desk"
+            give_up = time.monotonic() + 180
             while not is_ready(url):
                 assert time.monotonic() < give_up and server.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(0.5)
-            request = {"ticket": "no invoice", "account": "a-2"}
+            request = {"user_id": "u2", "session_id": "s", "query": "My phone is broken"}
             answer = httpx.post(f"{url}:predict", json={"instances": [request]}, timeout=60)
-            assert answer.json()["predictions"][0]["reply"] == "Thank you, Ben. We answer within a day."
+            assert answer.json()["predictions"][0]["status"] == "ticket"
         finally:
             family = psutil.Process(server.pid).children(recursive=True)
             server.send_signal(signal.SIGINT)

@@ -24,6 +24,7 @@ Flag = Annotated[bool, Field(strict=True)]
 JsonSchema = dict[str, Any]
 FailureKind = Literal["timeout", "error", "validation_fail"]
 Placement = Literal["per_node", "inline", "auto"]
+Backoff = Literal["constant", "exponential"]
 
 
 class IrObject(BaseModel):
@@ -164,7 +165,7 @@ class Runtime(IrObject):
     idempotent: Flag | None = None
     cache: Cache | None = None
     retry_on: tuple[FailureKind, ...] | None = None
-    backoff: Literal["constant", "exponential"] | None = None
+    backoff: Backoff | None = None
     max_backoff_ms: Positive | None = None
     jitter: Flag | None = None
 

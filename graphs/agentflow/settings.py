@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from agentflow.ir import Flow, ModelRef, Node
+from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node
 from agentflow.wiring import request_fields
 
 Number = TypeVar("Number", int, float)
 
 DEFAULT_TIMEOUT_MS = 30_000
 DEFAULT_BACKOFF_MS = 1_000
+DEFAULT_MAX_BACKOFF_MS = 60_000
+"""The longest pause of an exponential backoff that names no limit."""
 DEFAULT_ATTEMPTS = 1
+ALL_FAILURES: frozenset[FailureKind] = frozenset(get_args(FailureKind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class NodeSettings:
 
     `concurrency` is per process, None where the flow leaves it open. `model` is a role name or a model named
     in the flow; None for a node without a prompt. `context_names` are the request fields that the flow knows.
+    A failure whose kind is not in `retry_on` ends the attempts. `max_backoff_s` bounds every pause, None not at all;
+    with `jitter` a pause takes anything between nothing and its full length.
     """
 
     timeout_s: float
@@ -31,12 +36,20 @@ class NodeSettings:
     temperature: float | None = None
     max_tokens: int | None = None
     context_names: frozenset[str] = frozenset()
+    retry_on: frozenset[FailureKind] = ALL_FAILURES
+    backoff: Backoff = "constant"
+    max_backoff_s: float | None = None
+    jitter: bool = False
 
 
 def node_settings(flow: Flow, node: Node) -> NodeSettings:
     """The settings of one node of a checked flow."""
     runtime, defaults, prompt = node.runtime, flow.defaults, node.prompt
     ray = flow.deployment.ray
+    backoff = runtime.backoff or "constant"
+    limit_ms = runtime.max_backoff_ms
+    if limit_ms is None and backoff == "exponential":
+        limit_ms = DEFAULT_MAX_BACKOFF_MS
     return NodeSettings(
         timeout_s=_first(runtime.timeout_ms, defaults.timeout_ms, default=DEFAULT_TIMEOUT_MS) / 1000,
         attempts=_first(runtime.retries, defaults.retries, default=DEFAULT_ATTEMPTS),
@@ -46,6 +59,10 @@ def node_settings(flow: Flow, node: Node) -> NodeSettings:
         temperature=_optional(prompt.temperature, defaults.temperature) if prompt else None,
         max_tokens=_optional(prompt.max_tokens, defaults.max_tokens) if prompt else None,
         context_names=request_fields(flow),
+        retry_on=ALL_FAILURES if runtime.retry_on is None else frozenset(runtime.retry_on),
+        backoff=backoff,
+        max_backoff_s=None if limit_ms is None else limit_ms / 1000,
+        jitter=bool(runtime.jitter),
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from random import Random
 from typing import Any
 
 from agentflow.ir import Code, Declarative, ModelRef, Node, State
@@ -31,7 +32,10 @@ from runtime_core.loop import NodeOutcome
 
 @dataclass(frozen=True, slots=True)
 class NodeParts:
-    """What nodes share within a process; whoever made it closes it. `models` is None where no prompt may run."""
+    """What nodes share within a process; whoever made it closes it. `models` is None where no prompt may run.
+
+    `draw` gives numbers from 0 up to 1; the jitter of the pauses between attempts is made of them.
+    """
 
     clock: Clock
     models: Models | None
@@ -39,6 +43,7 @@ class NodeParts:
     operation_settings: OperationSettings
     operation_resources: OperationResources
     code: CodeMode = "inline"
+    draw: Callable[[], float] = field(default_factory=lambda: Random().random)
 
 
 class _Static(Enum):
@@ -112,7 +117,7 @@ class NodeBody:
         return NodeOutcome(outputs=done.value, failure=done.failure, attempts=done.attempts)
 
     async def _attempts(self, inputs: Mapping[str, Any], call: NodeCall) -> Attempted:
-        clock = self._parts.clock
+        clock, draw = self._parts.clock, self._parts.draw
 
         def remaining_s() -> float | None:
             return call.context.remaining_s(clock.now())
@@ -121,7 +126,7 @@ class NodeBody:
             return lambda timeout_s: self._produce(source, inputs, call, timeout_s)
 
         primary = self._settings.model
-        done = await attempt(body(primary), self._settings, clock=clock, remaining_s=remaining_s)
+        done = await attempt(body(primary), self._settings, clock=clock, draw=draw, remaining_s=remaining_s)
         for source in self._fallbacks(done):
             done = await once(body(source), self._settings, number=done.attempts + 1, remaining_s=remaining_s)
             if done.failure is None:

@@ -320,6 +320,12 @@ NODE = [
         (ROLE, ROLE + "    runtime:\n      requires_context:\n        - locale\n        - tier #!\n"),
     ),
     broken(
+        "unused-retry",
+        "nodes.draft.runtime.jitter",
+        (ROLE, ROLE + "    runtime: {jitter: true} #!\n"),
+        severity="warning",
+    ),
+    broken(
         "bad-replicas",
         "nodes.draft.runtime.autoscaling.min_replicas",
         (ROLE, ROLE + "    runtime: {autoscaling: {min_replicas: 3, max_replicas: 2}} #!\n"),
@@ -573,10 +579,6 @@ LATER = [
         ("  answer:\n    type: transform", "  answer:\n    type: subflow #!"),
     ),
     later("nodes.draft.runtime.cache", in_draft("runtime: {cache: {ttl_seconds: 3}}")),
-    later("nodes.draft.runtime.retry_on", in_draft("runtime: {retry_on: [timeout]}")),
-    later("nodes.draft.runtime.backoff", in_draft("runtime: {backoff: exponential}")),
-    later("nodes.draft.runtime.max_backoff_ms", in_draft("runtime: {max_backoff_ms: 5}")),
-    later("nodes.draft.runtime.jitter", in_draft("runtime: {jitter: true}")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),

@@ -67,10 +67,6 @@ def _node(node: Node) -> Uses:
 def _runtime(runtime: Runtime) -> Uses:
     used = {
         "cache": runtime.cache is not None,
-        "retry_on": runtime.retry_on is not None,
-        "max_backoff_ms": runtime.max_backoff_ms is not None,
-        "jitter": runtime.jitter is True,
-        "backoff": runtime.backoff == "exponential",
         "placement": runtime.placement == "auto",
     }
     for key, is_used in used.items():
@@ -78,7 +74,7 @@ def _runtime(runtime: Runtime) -> Uses:
             yield ("runtime", key), f"'{key}'" if key not in _PARTLY else f"'{key}: {getattr(runtime, key)}'"
 
 
-_PARTLY = frozenset({"backoff", "placement"})
+_PARTLY = frozenset({"placement"})
 
 
 def _prompt(prompt: Prompt) -> Uses:

@@ -48,7 +48,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "transform": "What the node does: an operation or code.",
             "runtime": "Timeout, attempts, placement and sizing of the node.",
             "state": "A bucket of values that the node's code may read and write.",
-            "for_each": _LATER + "runs the node once per element of an input.",
+            "for_each": "Runs the node once per element of an array input; every output is then an array.",
             "loop": _LATER + "runs the node again on its own outputs.",
             "flow": _LATER + "the file of a subflow.",
             "description": "What the node does, for people.",
@@ -154,9 +154,9 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "backend": "memory or store; redis and hopsworks are not supported yet.",
         },
         "ForEach": {
-            "input": "The array input to go through.",
-            "max_parallel": "How many elements are worked on at a time.",
-            "on_item_error": "What a failed element does to the rest.",
+            "input": "The array input to go through; inside the node the port carries one element.",
+            "max_parallel": "How many elements are worked on at a time; 8 when not given.",
+            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure takes its place.",
         },
         "Loop": {
             "until": "The expression that ends the loop.",

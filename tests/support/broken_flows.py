@@ -342,6 +342,30 @@ NODE = [
     ),
 ]
 
+REPEATS = [
+    broken(
+        "bad-for-each",
+        "nodes.draft.for_each.input",
+        (ROLE, ROLE + "    for_each: {input: question} #!\n"),
+        (REPLY_OUT, REPLY_OUT.replace("object", "array")),
+        (REPLY_IN, REPLY_IN.replace("object", "array")),
+    ),
+    broken(
+        "bad-for-each",
+        "nodes.draft.for_each.input",
+        (ROLE, ROLE + "    for_each: {input: questions} #!\n"),
+        (REPLY_OUT, REPLY_OUT.replace("object", "array")),
+        (REPLY_IN, REPLY_IN.replace("object", "array")),
+    ),
+    broken(
+        "bad-for-each",
+        "nodes.draft.outputs[0].type",
+        (ROLE, ROLE + "    for_each: {input: question}\n"),
+        ("question, type: string}", "question, type: array}"),
+        (REPLY_OUT, REPLY_OUT.replace("}", "} #!")),
+    ),
+]
+
 PROMPTS = [
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
@@ -570,7 +594,6 @@ LATER = [
     later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
     later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
     later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
-    later("nodes.draft.for_each", in_draft("for_each: {input: question}")),
     later("nodes.draft.loop", in_draft("loop: {until: 'True'}")),
     later("nodes.draft.flow", in_draft("flow: other.yaml")),
     later(
@@ -591,5 +614,5 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *PROMPTS, *TRANSFORMS, *STATE, *INTERFACE, *LATER]
+MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *INTERFACE, *LATER]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

@@ -9,6 +9,7 @@ from agentflow.checks.graph import check_answer, check_conditions, check_doubles
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
 from agentflow.checks.nodes import check_nodes, check_replicas
 from agentflow.checks.prompts import check_prompts
+from agentflow.checks.repeats import check_repeats
 from agentflow.checks.scope import Scope, Surroundings
 from agentflow.checks.state import check_state
 from agentflow.checks.transforms import check_transforms
@@ -26,6 +27,7 @@ _CHECKS = (
     check_inputs,
     check_prompts,
     check_transforms,
+    check_repeats,
     check_state,
     check_schemas,
     check_conditions,

@@ -53,8 +53,6 @@ def _node(node: Node) -> Uses:
         yield ("type",), "'type: subflow'"
     elif node.flow is not None:
         yield ("flow",), "'flow', a subflow,"
-    if node.for_each is not None:
-        yield ("for_each",), "'for_each'"
     if node.loop is not None:
         yield ("loop",), "'loop'"
     yield from _runtime(node.runtime)

@@ -60,6 +60,8 @@ def _marks(node: Node) -> list[str]:
             pass
     if node.for_each is not None:
         marks.append(f"for each of {node.for_each.input}")
+    if node.loop is not None:
+        marks.append(f"until {node.loop.until}")
     if node.state is not None:
         marks.append(f"state {node.state.scope}")
     return marks

@@ -49,7 +49,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "runtime": "Timeout, attempts, placement and sizing of the node.",
             "state": "A bucket of values that the node's code may read and write.",
             "for_each": "Runs the node once per element of an array input; every output is then an array.",
-            "loop": _LATER + "runs the node again on its own outputs.",
+            "loop": "Runs the node again on its own outputs, which feed the inputs of their names.",
             "flow": _LATER + "the file of a subflow.",
             "description": "What the node does, for people.",
             "position": "Where an editor draws the node; it means nothing at run time.",
@@ -156,11 +156,11 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "ForEach": {
             "input": "The array input to go through; inside the node the port carries one element.",
             "max_parallel": "How many elements are worked on at a time; 8 when not given.",
-            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure takes its place.",
+            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure stands in.",
         },
         "Loop": {
-            "until": "The expression that ends the loop.",
-            "max_rounds": "How often the node runs at most.",
+            "until": "The expression over the output ports that ends the loop.",
+            "max_rounds": "How often the node runs at most, 5 when not given; it fails if until does not hold by then.",
         },
         "Position": {"x": "Distance from the left.", "y": "Distance from the top."},
         "Edge": {

@@ -17,6 +17,7 @@ from flow_runtime.attempts import Attempted, attempt, once
 from flow_runtime.call import NodeCall, Run
 from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
+from flow_runtime.rounds import Rounds
 from flow_runtime.work import STATIC, NodeWork, PromptSource
 from runtime_core.loop import NodeOutcome
 
@@ -40,6 +41,8 @@ class NodeBody:
 
     def _layers(self) -> Run:
         run: Run = self._turn
+        if self._node.loop is not None:
+            run = Rounds(self._node, run).run
         if self._node.for_each is not None:
             run = EachElement(self.id, self._node, run).run
         return run

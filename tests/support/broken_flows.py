@@ -364,6 +364,19 @@ REPEATS = [
         ("question, type: string}", "question, type: array}"),
         (REPLY_OUT, REPLY_OUT.replace("}", "} #!")),
     ),
+    broken("bad-loop", "nodes.draft.loop.until", (ROLE, ROLE + "    loop: {until: repl} #!\n")),
+    broken(
+        "unknown-context-field",
+        "nodes.draft.loop.until",
+        (ROLE, ROLE + "    loop: {until: context.tier == 1} #!\n"),
+    ),
+    broken(
+        "bad-loop",
+        "nodes.answer.outputs[0].type",
+        (RESULT, "      - {name: reply, type: boolean} #!\n"),
+        (TRANSFORM, TRANSFORM + "    loop: {until: reply}\n"),
+        ("answer.result, to", "answer.reply, to"),
+    ),
 ]
 
 PROMPTS = [
@@ -594,7 +607,6 @@ LATER = [
     later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
     later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
     later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
-    later("nodes.draft.loop", in_draft("loop: {until: 'True'}")),
     later("nodes.draft.flow", in_draft("flow: other.yaml")),
     later(
         "nodes.answer.type",

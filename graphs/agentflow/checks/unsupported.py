@@ -53,8 +53,6 @@ def _node(node: Node) -> Uses:
         yield ("type",), "'type: subflow'"
     elif node.flow is not None:
         yield ("flow",), "'flow', a subflow,"
-    if node.loop is not None:
-        yield ("loop",), "'loop'"
     yield from _runtime(node.runtime)
     if node.prompt is not None:
         yield from _prompt(node.prompt)

@@ -127,7 +127,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "resources": "What one replica of the node asks of Ray.",
             "autoscaling": "How many replicas the node has.",
             "idempotent": "true: the node may be run again after its process died.",
-            "cache": _LATER + "keeps outcomes for a while.",
+            "cache": "Keeps successful outcomes for a while, per process and scope; not for nodes that act.",
             "retry_on": "The failures that are tried again: timeout, error, validation_fail; all when not given.",
             "backoff": "constant, or exponential: each pause is twice as long as the one before.",
             "max_backoff_ms": "The longest pause between attempts, in milliseconds; 60000 when it is exponential.",
@@ -145,7 +145,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "Cache": {
             "ttl_seconds": "How long an outcome is kept, in seconds.",
-            "key": "A template of the cache key.",
+            "key": "What tells outcomes apart, such as {query}; otherwise the inputs and the request fields read.",
         },
         "State": {
             "scope": "request: for one run; session: across the runs of a session.",
@@ -156,7 +156,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "ForEach": {
             "input": "The array input to go through; inside the node the port carries one element.",
             "max_parallel": "How many elements are worked on at a time; 8 when not given.",
-            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure stands in.",
+            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure stays.",
         },
         "Loop": {
             "until": "The expression over the output ports that ends the loop.",

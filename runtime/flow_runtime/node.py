@@ -1,8 +1,8 @@
 """A node's body: what one node does with its inputs, wherever it runs.
 
 Local runs, Serve replicas and generated code share it. From the inside out: one attempt (`work`), all attempts
-with their fallbacks (`_turn`), a loop of turns (`rounds`), one such loop per element (`for_each`). What leaves
-is an outcome and never an exception.
+with their fallbacks (`_turn`), a loop of turns (`rounds`), a cache in front of it (`cached`), all of that
+once per element (`for_each`). What leaves is an outcome and never an exception.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from flow_runtime.attempts import Attempted, attempt, once
+from flow_runtime.cached import Cached
 from flow_runtime.call import NodeCall, Run
 from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
@@ -43,6 +44,8 @@ class NodeBody:
         run: Run = self._turn
         if self._node.loop is not None:
             run = Rounds(self._node, run).run
+        if self._node.runtime.cache is not None:
+            run = Cached(self.id, self._node, self._settings, self._parts, run).run
         if self._node.for_each is not None:
             run = EachElement(self.id, self._node, run).run
         return run

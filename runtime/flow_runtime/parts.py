@@ -9,6 +9,7 @@ from random import Random
 from flow_runtime.code import CodeMode
 from flow_runtime.models import Models
 from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.outcome_cache import OutcomeCache
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 
@@ -27,3 +28,4 @@ class NodeParts:
     operation_resources: OperationResources
     code: CodeMode = "inline"
     draw: Callable[[], float] = field(default_factory=lambda: Random().random)
+    cache: OutcomeCache = field(default_factory=OutcomeCache)

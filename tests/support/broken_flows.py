@@ -554,6 +554,19 @@ STATE = [
     ),
 ]
 
+CACHES = [
+    broken(
+        "bad-cache-key",
+        "nodes.draft.runtime.cache.key",
+        (ROLE, ROLE + "    runtime: {cache: {ttl_seconds: 3, key: '{tier}'}} #!\n"),
+    ),
+    broken(
+        "cached-action",
+        "nodes.answer.runtime.cache",
+        (TRANSFORM, "    runtime: {cache: {ttl_seconds: 3}} #!\n" + ASYNC_CODE),
+    ),
+]
+
 INTERFACE = [
     broken(
         "contradictory-field",
@@ -613,7 +626,6 @@ LATER = [
         (TRANSFORM, "    flow: other.yaml\n"),
         ("  answer:\n    type: transform", "  answer:\n    type: subflow #!"),
     ),
-    later("nodes.draft.runtime.cache", in_draft("runtime: {cache: {ttl_seconds: 3}}")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),
@@ -626,5 +638,5 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *INTERFACE, *LATER]
+MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *INTERFACE, *LATER]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
 from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
@@ -29,6 +30,7 @@ _CHECKS = (
     check_transforms,
     check_repeats,
     check_state,
+    check_caches,
     check_schemas,
     check_conditions,
     check_doubles,

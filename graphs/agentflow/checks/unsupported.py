@@ -62,7 +62,6 @@ def _node(node: Node) -> Uses:
 
 def _runtime(runtime: Runtime) -> Uses:
     used = {
-        "cache": runtime.cache is not None,
         "placement": runtime.placement == "auto",
     }
     for key, is_used in used.items():

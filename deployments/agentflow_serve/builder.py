@@ -11,6 +11,7 @@ from ray.serve import Application
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
 from agentflow.settings import roles_of
+from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs, ProcessSettings
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
@@ -64,7 +65,8 @@ def _node(planned: Plan, stage: Stage, process: ProcessSettings, sim: Applicatio
     )
     assert stage.deployment is not None
     deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=settings.timeout_s)
-    return deployment.bind(spec, sim if settings.model is not None else None)
+    asks = any(inner.prompt for inner in all_nodes([planned.node(node)]))
+    return deployment.bind(spec, sim if asks else None)
 
 
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:

@@ -35,5 +35,5 @@ def context_fields(node: Node) -> frozenset[str] | None:
         case Declarative() | Code():
             return None
         case None:
-            pass
+            pass  # a subflow reads its own request, which is made of the inputs
     return frozenset(found - BUILT_IN_FIELDS)

@@ -40,7 +40,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "Node": {
             "id": "Optional; if given, the same as the node's key.",
-            "type": "Always transform; subflow is not supported yet.",
+            "type": "transform, or subflow for a node whose work is another flow.",
             "inputs": "The input ports. A node runs when every port that is not optional has a value.",
             "outputs": "The output ports.",
             "error": "The port that carries the node's failure as a value, instead of ending the run.",
@@ -50,7 +50,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "state": "A bucket of values that the node's code may read and write.",
             "for_each": "Runs the node once per element of an array input; every output is then an array.",
             "loop": "Runs the node again on its own outputs, which feed the inputs of their names.",
-            "flow": _LATER + "the file of a subflow.",
+            "flow": "The flow of a subflow: a file in this flow's folder or below it, or the flow itself.",
             "description": "What the node does, for people.",
             "position": "Where an editor draws the node; it means nothing at run time.",
         },

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from agentflow.types import PortType
 
@@ -198,6 +208,14 @@ class Position(BaseModel):
     y: float = 0
 
 
+def _form_of_subflow(value: Any) -> str:
+    return "path" if isinstance(value, str) else "flow"
+
+
+Subflow = Annotated[Annotated[str, Tag("path")] | Annotated["Flow", Tag("flow")], Discriminator(_form_of_subflow)]
+"""The path of a flow file, or, once it is loaded, the flow itself."""
+
+
 class Node(IrObject):
     id: NodeId | None = None
     type: Literal["transform", "subflow"] = "transform"
@@ -210,7 +228,7 @@ class Node(IrObject):
     state: State | None = None
     for_each: ForEach | None = None
     loop: Loop | None = None
-    flow: str | None = None
+    flow: Subflow | None = None
     description: str | None = None
     position: Position | None = None
 
@@ -247,6 +265,12 @@ class InputField(IrObject):
     @property
     def has_default(self) -> bool:
         return "default" in self.model_fields_set
+
+    @model_serializer(mode="wrap")
+    def _with_a_default_of_null(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A default of null is not the same as none."""
+        data: dict[str, Any] = write(self)
+        return {**data, "default": data.get("default", self.default)} if self.has_default else data
 
 
 class OutputField(IrObject):
@@ -327,3 +351,6 @@ class Flow(IrObject):
     durability: Literal["none", "journal"] = "none"
     tests: tuple[FlowTest, ...] = ()
     deployment: Deployment = Field(default_factory=Deployment)
+
+
+Node.model_rebuild()

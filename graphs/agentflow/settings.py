@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar, get_args
 
 from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node
+from agentflow.subflows import all_flows
 from agentflow.wiring import request_fields
 
 Number = TypeVar("Number", int, float)
@@ -69,12 +70,13 @@ def node_settings(flow: Flow, node: Node) -> NodeSettings:
 def roles_of(flow: Flow) -> frozenset[str]:
     """Every role that a run of the flow may call."""
     named: set[str | None] = set()
-    for node in flow.nodes.values():
-        if node.prompt is None:
-            continue
-        model = node_settings(flow, node).model
-        named.add(model if isinstance(model, str) else None)
-        named.add(node.prompt.fallback.role if node.prompt.fallback else None)
+    for owner in all_flows(flow):
+        for node in owner.nodes.values():
+            if node.prompt is None:
+                continue
+            model = node_settings(owner, node).model
+            named.add(model if isinstance(model, str) else None)
+            named.add(node.prompt.fallback.role if node.prompt.fallback else None)
     return frozenset(name for name in named if name)
 
 

@@ -12,7 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.ir import FailureKind
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
-from flow_runtime.errors import NodeTimeout, OutputInvalid
+from flow_runtime.errors import NodeTimeout, OutputInvalid, SubflowFailed
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
@@ -99,6 +99,8 @@ async def once(
 
 def failure_kind(error: Exception) -> FailureKind:
     """The kind that `fallback.on` asks for; `error` is all that is neither a timeout nor a failed validation."""
+    if isinstance(error, SubflowFailed):
+        return error.kind
     if isinstance(error, NodeTimeout):
         return "timeout"
     return "validation_fail" if isinstance(error, OutputInvalid) else "error"

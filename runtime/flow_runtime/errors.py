@@ -6,6 +6,7 @@ FlowRuntimeError
 │   └── OperationTimeout        an operation (also an OperationFailed)
 ├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
 ├── ModelFailed                 a model gave no usable answer
+├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
 ├── OperationFailed             an operation could not do its work
 │   └── EgressRefused           a request would have gone where this server does not let flows go
@@ -18,6 +19,7 @@ Ray pickles errors, so each class takes its message first and keeps its facts as
 
 from __future__ import annotations
 
+from agentflow.ir import FailureKind
 from runtime_core.errors import AgentflowError
 
 
@@ -43,6 +45,15 @@ class ModelFailed(FlowRuntimeError):
     def __init__(self, message: str, *, model: str | None = None) -> None:
         super().__init__(message)
         self.model = model
+
+
+class SubflowFailed(FlowRuntimeError):
+    """A subflow gave no answer. `node` is its node that failed, and `kind` how."""
+
+    def __init__(self, message: str, *, kind: FailureKind = "error", node: str | None = None) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.node = node
 
 
 class StateFailed(FlowRuntimeError):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from agentflow.ir import Flow, ModelRef
 from agentflow.settings import node_settings, roles_of
+from agentflow.subflows import all_flows
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -173,8 +174,9 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
 
 def _models_of(flow: Flow) -> Iterator[ModelRef]:
     """The models that prompts name instead of a role."""
-    for node in flow.nodes.values():
-        if node.prompt is not None:
-            fallback = node.prompt.fallback
-            named = (node_settings(flow, node).model, fallback.model if fallback else None)
-            yield from (model for model in named if isinstance(model, ModelRef))
+    for owner in all_flows(flow):
+        for node in owner.nodes.values():
+            if node.prompt is not None:
+                fallback = node.prompt.fallback
+                named = (node_settings(owner, node).model, fallback.model if fallback else None)
+                yield from (model for model in named if isinstance(model, ModelRef))

@@ -1,7 +1,7 @@
 """A node's body: what one node does with its inputs, wherever it runs.
 
-Local runs, Serve replicas and generated code share it. From the inside out: one attempt (`work`), all attempts
-with their fallbacks (`_turn`), a loop of turns (`rounds`), a cache in front of it (`cached`), all of that
+Local runs, Serve replicas and generated code share it. From the inside out: one attempt (`work`, `subflow`), all
+attempts with their fallbacks (`_turn`), a loop of turns (`rounds`), a cache in front of it (`cached`), all of that
 once per element (`for_each`). What leaves is an outcome and never an exception.
 """
 
@@ -19,6 +19,7 @@ from flow_runtime.call import NodeCall, Run
 from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
 from flow_runtime.rounds import Rounds
+from flow_runtime.subflow import SubflowWork
 from flow_runtime.work import STATIC, NodeWork, PromptSource
 from runtime_core.loop import NodeOutcome
 
@@ -36,7 +37,11 @@ class NodeBody:
         self._node = node
         self._settings = settings
         self._parts = parts
-        self._work = NodeWork(node_id, node, settings, parts)
+        self._work = (
+            SubflowWork(node_id, node, parts, NodeBody)
+            if node.type == "subflow"
+            else NodeWork(node_id, node, settings, parts)
+        )
         self._slots = asyncio.Semaphore(settings.concurrency) if settings.concurrency else None
         self._run = self._layers()
 

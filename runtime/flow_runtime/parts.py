@@ -12,6 +12,7 @@ from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.outcome_cache import OutcomeCache
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
+from runtime_core.ids import IdSource, RandomIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,4 @@ class NodeParts:
     code: CodeMode = "inline"
     draw: Callable[[], float] = field(default_factory=lambda: Random().random)
     cache: OutcomeCache = field(default_factory=OutcomeCache)
+    ids: IdSource = field(default_factory=RandomIds)

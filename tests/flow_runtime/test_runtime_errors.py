@@ -16,6 +16,7 @@ FACTS = [
     errors.NodeTimeout("m", timeout_s=1.5),
     errors.OutputInvalid("m"),
     errors.ModelFailed("m", model="writer"),
+    errors.SubflowFailed("m", kind="timeout", node="ask"),
     errors.StateFailed("m", key="chat_1"),
     errors.OperationFailed("m", op="http.get", status=503),
     errors.OperationTimeout("m", op="http.get", timeout_s=2.0),

@@ -567,6 +567,81 @@ CACHES = [
     ),
 ]
 
+INNER = """
+      version: "1.0"
+      metadata: {name: inner}
+      context: {requires: [%s]}
+      nodes:
+        copy:
+          inputs: [{name: reply, type: %s}]
+          outputs: [{name: result, type: object}]
+          transform: {mode: declarative, spec: {op: io.format_response, args: {template: {text: hi}}}}
+      edges: [{from: _input.%s, to: copy.reply}, {from: copy.result, to: _output.%s}]
+"""
+AS_SUBFLOW = ("  answer:\n    type: transform", "  answer:\n    type: subflow")
+MARKED_SUBFLOW = ("  answer:\n    type: transform", "  answer: #!\n    type: subflow")
+
+
+def inner(takes: str = "reply", type: str = "object", gives: str = "result", more: str = "") -> tuple[str, str]:
+    return (TRANSFORM, "    flow:" + INNER % (takes, type, takes, gives) + more)
+
+
+SUBFLOWS = [
+    broken("bad-subflow", "nodes.answer", (TRANSFORM, ""), MARKED_SUBFLOW),
+    broken(
+        "bad-subflow",
+        "nodes.draft.flow",
+        (ROLE, ROLE + "    flow: #!" + INNER % ("reply", "object", "reply", "result")),
+    ),
+    broken("bad-subflow", "nodes.answer.prompt", inner(more="    prompt: {template: hi, role: fast} #!\n"), AS_SUBFLOW),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs[1]",
+        inner(),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN + "      - {name: more, type: string, optional: true} #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs",
+        (inner()[0], inner()[1].replace("[reply]", "[reply, tier]")),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN.replace("inputs:", "inputs: #!")),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs[0]",
+        (
+            inner()[0],
+            inner()[1]
+            .replace("      nodes:", "      inputs: {reply: {type: array}}\n      nodes:")
+            .replace("reply, type: object", "reply, type: array"),
+        ),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN.rstrip() + " #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.outputs[1]",
+        inner(),
+        AS_SUBFLOW,
+        (RESULT, RESULT + "      - {name: more, type: object} #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.outputs[0]",
+        inner(),
+        AS_SUBFLOW,
+        (RESULT, RESULT.replace("object}", "number} #!")),
+    ),
+    broken(
+        "unknown-operation",
+        "nodes.answer.flow.nodes.copy.transform.spec.op",
+        (inner()[0], inner()[1].replace("spec: {op: io.format_response,", "spec: {op: io.format, #!\n            ")),
+        AS_SUBFLOW,
+    ),
+]
+
 INTERFACE = [
     broken(
         "contradictory-field",
@@ -620,12 +695,6 @@ LATER = [
     later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
     later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
     later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
-    later("nodes.draft.flow", in_draft("flow: other.yaml")),
-    later(
-        "nodes.answer.type",
-        (TRANSFORM, "    flow: other.yaml\n"),
-        ("  answer:\n    type: transform", "  answer:\n    type: subflow #!"),
-    ),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),
@@ -638,5 +707,5 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *INTERFACE, *LATER]
+MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *SUBFLOWS, *INTERFACE, *LATER]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

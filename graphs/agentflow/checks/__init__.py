@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Unpack
 
 from agentflow.checks.cache import check_caches
@@ -13,6 +14,7 @@ from agentflow.checks.prompts import check_prompts
 from agentflow.checks.repeats import check_repeats
 from agentflow.checks.scope import Scope, Surroundings
 from agentflow.checks.state import check_state
+from agentflow.checks.subflows import check_subflows
 from agentflow.checks.transforms import check_transforms
 from agentflow.checks.unsupported import check_unsupported
 from agentflow.findings import Finding
@@ -29,6 +31,7 @@ _CHECKS = (
     check_prompts,
     check_transforms,
     check_repeats,
+    check_subflows,
     check_state,
     check_caches,
     check_schemas,
@@ -49,6 +52,12 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
     See Surroundings for what may be passed. A flow without an error here can be planned and run. The cost
     is linear in the size of the flow.
     """
+    inner = [
+        replace(finding, path=("nodes", name, "flow", *finding.path))
+        for name, node in flow.nodes.items()
+        if isinstance(node.flow, Flow)
+        for finding in check(node.flow, **surroundings)
+    ]
     wires, findings = resolve_wires(flow)
     installed = {operation.name: operation for operation in surroundings.get("operations", ())}
     scope = Scope(
@@ -60,4 +69,4 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
         providers=surroundings.get("providers"),
         has_default_role=surroundings.get("has_default_role", False),
     )
-    return (*findings, *(finding for check in _CHECKS for finding in check(scope)))
+    return (*inner, *findings, *(finding for check in _CHECKS for finding in check(scope)))

@@ -49,10 +49,6 @@ def _deployment(deployment: Deployment) -> Uses:
 
 
 def _node(node: Node) -> Uses:
-    if node.type == "subflow":
-        yield ("type",), "'type: subflow'"
-    elif node.flow is not None:
-        yield ("flow",), "'flow', a subflow,"
     yield from _runtime(node.runtime)
     if node.prompt is not None:
         yield from _prompt(node.prompt)

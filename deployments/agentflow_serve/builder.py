@@ -44,7 +44,7 @@ def app(args: AppArgs) -> Application:
     placed = stages(planned, args.placement)
     nodes = {stage.nodes[0]: _node(planned, stage, process, sim) for stage in placed if stage.deployment}
     spec = PredictorSpec(
-        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tests"}),
         process=process,
         limits=args.limits,
         inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),

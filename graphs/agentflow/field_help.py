@@ -23,7 +23,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "budgets": _LATER + "what one run may spend.",
             "on_exceed": _LATER + "what happens when a budget is spent.",
             "durability": "Whether a run survives its process; journal is not supported yet.",
-            "tests": "Tests of the flow; not run yet.",
+            "tests": "Tests of the flow; agentflow test runs them, without keys.",
             "deployment": "Where the flow runs and how large.",
         },
         "Metadata": {
@@ -200,8 +200,15 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "FlowTest": {
             "name": "The test's name.",
             "input": "The request.",
-            "models": "What each role answers.",
-            "expect": "The outputs, skipped nodes and calls that must come of it.",
+            "models": "What each role answers: text, JSON, a list in turn, or {error: timeout} and {error: error}.",
+            "expect": "What must come of it; without error the run must end well.",
+        },
+        "Expectation": {
+            "outputs": "The flow's whole answer.",
+            "skipped": "The nodes that are skipped, and no others.",
+            "failed": "The nodes that fail, and no others.",
+            "calls": "How often each role is asked, with the attempts that fail; other roles are not counted.",
+            "error": "The code of the error with which the run ends, such as node_failed.",
         },
         "Deployment": {
             "target": "ray, kserve or local.",

@@ -300,11 +300,29 @@ class Budgets(IrObject):
     reserve: Literal["call", "run"] = "call"
 
 
+class Expectation(IrObject):
+    """What must come of a test's run. Without `error` it must end well; what is not said may be anything."""
+
+    outputs: Any = None
+    skipped: tuple[NodeId, ...] | None = None
+    failed: tuple[NodeId, ...] | None = None
+    calls: dict[str, NotNegative] = Field(default_factory=dict)
+    error: (
+        Literal["bad_input", "deadline_exceeded", "node_failed", "node_lost", "condition_failed", "no_output"] | None
+    ) = None
+
+    @property
+    def has_outputs(self) -> bool:
+        return "outputs" in self.model_fields_set
+
+
 class FlowTest(IrObject):
+    """One request with the answers that the models give, by role (or `provider/name` for a model of the flow)."""
+
     name: Text
     input: dict[str, Any]
     models: dict[str, Any] = Field(default_factory=dict)
-    expect: dict[str, Any] = Field(default_factory=dict)
+    expect: Expectation = Field(default_factory=Expectation)
 
 
 class KServeResources(IrObject):

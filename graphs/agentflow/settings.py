@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar, get_args
 
@@ -78,6 +79,16 @@ def roles_of(flow: Flow) -> frozenset[str]:
             named.add(model if isinstance(model, str) else None)
             named.add(node.prompt.fallback.role if node.prompt.fallback else None)
     return frozenset(name for name in named if name)
+
+
+def models_of(flow: Flow) -> Iterator[ModelRef]:
+    """Every model that a prompt or a fallback names instead of a role."""
+    for owner in all_flows(flow):
+        for node in owner.nodes.values():
+            if node.prompt is not None:
+                fallback = node.prompt.fallback
+                named = (node_settings(owner, node).model, fallback.model if fallback else None)
+                yield from (model for model in named if isinstance(model, ModelRef))
 
 
 def _first(*values: int | None, default: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentflow.ir import Flow, ModelRef
-from agentflow.settings import node_settings, roles_of
-from agentflow.subflows import all_flows
+from agentflow.settings import models_of, roles_of
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -161,7 +160,7 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
     Raises UnknownRoleError for a role that the configuration does not have.
     """
     own = config.providers.get(SIM)
-    providers = {model.provider for model in _models_of(flow) if model.endpoint is None}
+    providers = {model.provider for model in models_of(flow) if model.endpoint is None}
     for role in sorted(roles_of(flow)):
         binding = config.roles.get(role) or config.defaults
         if binding is None:
@@ -170,13 +169,3 @@ def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
     return SIM in providers and (own is None or own.api_base is None)
-
-
-def _models_of(flow: Flow) -> Iterator[ModelRef]:
-    """The models that prompts name instead of a role."""
-    for owner in all_flows(flow):
-        for node in owner.nodes.values():
-            if node.prompt is not None:
-                fallback = node.prompt.fallback
-                named = (node_settings(owner, node).model, fallback.model if fallback else None)
-                yield from (model for model in named if isinstance(model, ModelRef))

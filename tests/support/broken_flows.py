@@ -642,6 +642,11 @@ SUBFLOWS = [
     ),
 ]
 
+
+def in_test(line: str) -> tuple[str, str]:
+    return (EDGES, f"tests:\n  - name: a\n    input: {{}}\n    {line} #!\n{EDGES}")
+
+
 INTERFACE = [
     broken(
         "contradictory-field",
@@ -667,7 +672,16 @@ INTERFACE = [
     ),
     broken("bad-schema", "nodes.draft.prompt.output_schema", (ROLE, ROLE + "      output_schema: {type: 3} #!\n")),
     broken("lambda-target", "deployment.target", (EDGES, "deployment: {target: lambda} #!\n" + EDGES)),
-    broken("tests-not-run", "tests", (EDGES, "tests: [{name: a, input: {}}] #!\n" + EDGES), severity="warning"),
+    broken(
+        "duplicate-test",
+        "tests[1].name",
+        (EDGES, "tests:\n  - {name: a, input: {}}\n  - {name: a, input: {}} #!\n" + EDGES),
+    ),
+    broken("bad-script", "tests[0].models.slow", in_test("models: {slow: hi}")),
+    broken("bad-script", "tests[0].expect.calls.slow", in_test("expect: {calls: {slow: 1}}")),
+    broken("bad-script", "tests[0].models.fast", in_test("models: {fast: []}")),
+    broken("bad-script", "tests[0].models.fast", in_test("models: {fast: [a, {error: slow}]}")),
+    broken("unknown-node", "tests[0].expect.failed[1]", in_test("expect: {failed: [draft, drafts]}")),
 ]
 
 

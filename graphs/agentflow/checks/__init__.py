@@ -7,6 +7,7 @@ from typing import Unpack
 
 from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
+from agentflow.checks.flow_tests import check_tests
 from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
 from agentflow.checks.nodes import check_nodes, check_replicas
@@ -42,6 +43,7 @@ _CHECKS = (
     check_use,
     check_replicas,
     check_deployment,
+    check_tests,
     check_unsupported,
 )
 

@@ -19,14 +19,6 @@ def check_unsupported(scope: Scope) -> Findings:
     for name, node in flow.nodes.items():
         for path, what in _node(node):
             yield _unsupported(("nodes", name, *path), what)
-    if flow.tests:
-        yield Finding(
-            code="tests-not-run",
-            message="the flow's tests are not run yet",
-            hint="they do no harm",
-            path=("tests",),
-            severity="warning",
-        )
 
 
 def _unsupported(path: tuple[PathStep, ...], what: str) -> Finding:

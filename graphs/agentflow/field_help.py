@@ -81,7 +81,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "memory": "Which earlier turns precede the prompt; run and session are not supported yet.",
             "requirements": _LATER + "what the answer must fulfil.",
             "repair_attempts": _LATER + "how often an answer is repaired.",
-            "images": _LATER + "images that go with the prompt.",
+            "images": "Images that go with the prompt: ${port} with a data: URL, or a URL that the provider opens.",
         },
         "ModelRef": {
             "provider": "The provider, as llmhub names it.",

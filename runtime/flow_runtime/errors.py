@@ -5,6 +5,7 @@ FlowRuntimeError
 │   ├── CodeTimeout             a code transform
 │   └── OperationTimeout        an operation (also an OperationFailed)
 ├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
+├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
@@ -37,6 +38,14 @@ class NodeTimeout(FlowRuntimeError):
 
 class OutputInvalid(FlowRuntimeError):
     """A node produced something that does not fit its output ports or their schemas."""
+
+
+class ImageInvalid(FlowRuntimeError):
+    """A prompt's image cannot be sent. `image` is the placeholder that stands for it."""
+
+    def __init__(self, message: str, *, image: str | None = None) -> None:
+        super().__init__(message)
+        self.image = image
 
 
 class ModelFailed(FlowRuntimeError):

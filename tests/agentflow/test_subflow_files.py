@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from agentflow import FlowInvalid, from_mapping, inspect_flow, load
+from agentflow.checks import check
 from agentflow.ir import Flow
 from agentflow.subflow_files import MAX_DEPTH, MAX_FILES
 from agentflow.subflows import all_flows
+from agentflow.yaml_tree import read_yaml
 
 FLOW = """\
 version: "1.0"
@@ -140,9 +142,6 @@ def test_places_inside_a_subflow_are_in_its_file(tmp_path: Path):
 
 
 def test_a_flow_that_was_never_loaded_with_its_subflows_cannot_run(tmp_path: Path):
-    from agentflow.checks import check
-    from agentflow.yaml_tree import read_yaml
-
     text = write(tmp_path / "a.yaml", "b.yaml").read_text()
     flow = Flow.model_validate(read_yaml(text, file="a").data)
     assert [finding.code for finding in check(flow) if finding.severity == "error"] == ["bad-subflow"]

@@ -15,6 +15,7 @@ FACTS = [
     errors.FlowRuntimeError("m"),
     errors.NodeTimeout("m", timeout_s=1.5),
     errors.OutputInvalid("m"),
+    errors.ImageInvalid("m", image="${photo}"),
     errors.ModelFailed("m", model="writer"),
     errors.SubflowFailed("m", kind="timeout", node="ask"),
     errors.StateFailed("m", key="chat_1"),

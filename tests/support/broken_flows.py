@@ -383,6 +383,24 @@ PROMPTS = [
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: [cat.png] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['${photo}'] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['${question}${question}'] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['https://a/${question}'] #!\n")),
+    broken(
+        "bad-image",
+        "nodes.draft.prompt.images[0]",
+        (ROLE, ROLE + "      images: ['${photo}'] #!\n"),
+        (
+            "      - {name: question, type: string}\n",
+            "      - {name: question, type: string}\n      - {name: photo, type: object, optional: true}\n",
+        ),
+    ),
+    broken(
+        "unknown-context-field",
+        "nodes.draft.prompt.images[0]",
+        (ROLE, ROLE + "      images: ['${context.photo}'] #!\n"),
+    ),
     broken(
         "role-and-model",
         "nodes.draft.prompt.model",
@@ -706,7 +724,6 @@ LATER = [
     later("nodes.draft.prompt.memory", in_prompt("memory: session")),
     later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
     later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
-    later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
     later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
     later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),

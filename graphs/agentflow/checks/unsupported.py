@@ -68,7 +68,6 @@ def _prompt(prompt: Prompt) -> Uses:
         "max_tool_rounds": prompt.max_tool_rounds is not None,
         "requirements": bool(prompt.requirements),
         "repair_attempts": prompt.repair_attempts is not None,
-        "images": bool(prompt.images),
     }
     for key, is_used in used.items():
         if is_used:

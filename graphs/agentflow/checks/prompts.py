@@ -59,10 +59,10 @@ def _images(scope: Scope, name: str, node: Node, prompt: Prompt) -> Findings:
 
 def _port_type(node: Node, path: tuple[str, ...]) -> PortType | None:
     """The type of a port that is named whole; what is inside a value is known only at run time."""
+    name, *inside = path
     types = {port.name: port.type for port in node.inputs}
-    if len(path) > 1 or (node.for_each is not None and node.for_each.input == path[0]):
-        return None
-    return types.get(path[0])
+    is_element = node.for_each is not None and node.for_each.input == name
+    return None if inside or is_element else types.get(name)
 
 
 def _model(scope: Scope, name: str, prompt: Prompt) -> Findings:

@@ -1,11 +1,10 @@
 """What a serve config says to the app builder under `args`, and what each replica is told of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from agentflow.ir import Placement
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code import CodeMode
@@ -28,11 +27,17 @@ class AppArgs(BaseModel):
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
     store: str = "sqlite:///agentflow.sqlite"
-    placement: Placement | None = None
+    placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
+
+    @field_validator("code", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        # Serve reads the config with YAML 1.1, where an unquoted `off` is the boolean False.
+        return "off" if value is False else value
 
 
 def parse_args(data: Mapping[str, Any]) -> AppArgs:

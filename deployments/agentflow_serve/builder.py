@@ -3,6 +3,7 @@
 This module must not postpone its annotations: Serve reads `app`'s to turn the config's `args` into an AppArgs.
 """
 
+import math
 from typing import Any
 
 from ray import serve
@@ -22,6 +23,8 @@ from agentflow_serve.sim import SimReplica
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
 
+QUEUE_AT_LEAST = 1024
+"""Several of the largest batches that one request may hold: a queue that is shorter refuses what can never fit."""
 QUEUE_PER_SLOT = 16
 """How many calls may wait for each one that runs before a deployment says that it is overloaded."""
 
@@ -42,31 +45,50 @@ def app(args: AppArgs) -> Application:
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)
-    nodes = {stage.nodes[0]: _node(planned, stage, process, sim) for stage in placed if stage.deployment}
+    deadline_s = args.limits.deadline_s
+    nodes = {
+        stage.nodes[0]: _node(planned, stage, process, sim, deadline_s=deadline_s)
+        for stage in placed
+        if stage.deployment
+    }
     spec = PredictorSpec(
-        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"tests"}),
+        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tests"}),
         process=process,
         limits=args.limits,
         inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
     )
-    return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=args.limits.deadline_s).bind(
+    return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(
         spec, nodes, sim if spec.inline else None
     )
 
 
-def _node(planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None) -> Application:
+def _node(
+    planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None, *, deadline_s: float
+) -> Application:
     [node] = stage.nodes
     settings = planned.settings[node]
     spec = NodeSpec(
         id=node,
-        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_unset=True),
         settings=settings,
         process=process,
     )
     assert stage.deployment is not None
-    deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=settings.timeout_s)
+    drain_s = min(_longest_s(planned, node), deadline_s)
+    deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
     asks = any(inner.prompt for inner in all_nodes([planned.node(node)]))
     return deployment.bind(spec, sim if asks else None)
+
+
+def _longest_s(planned: Plan, node: str) -> float:
+    """The longest that a call of a node can take: every attempt and pause, and the fallback model, round by round."""
+    settings, spec = planned.settings[node], planned.node(node)
+    if spec.for_each is not None:
+        return math.inf
+    attempts = settings.attempts + (1 if spec.prompt and spec.prompt.fallback else 0)
+    pause_s = settings.backoff_s if settings.backoff == "constant" else settings.max_backoff_s or settings.backoff_s
+    turn_s = attempts * settings.timeout_s + (settings.attempts - 1) * pause_s
+    return turn_s * (spec.loop.max_rounds if spec.loop else 1)
 
 
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:
@@ -94,7 +116,7 @@ def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) 
         name=name,
         ray_actor_options=options,
         max_ongoing_requests=replicas.concurrency,
-        max_queued_requests=replicas.concurrency * QUEUE_PER_SLOT,
+        max_queued_requests=max(QUEUE_AT_LEAST, replicas.concurrency * QUEUE_PER_SLOT),
         graceful_shutdown_timeout_s=drain_s + 5,
         **HEALTH_CHECK,
         **scaling,

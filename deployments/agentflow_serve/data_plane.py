@@ -24,9 +24,9 @@ class FlowDataPlane(DataPlane):
         return cast(FlowModel, self.get_model_from_registry(name))
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
-        """Asks the flow's health check; requests, for which kserve disables it, get what it said lately."""
+        """Asks the flow's health check; requests, for which kserve disables it, wait for its first yes only."""
         readiness = (await self.get_model(model_name)).readiness
-        return await (readiness.lately() if disable_predictor_health_check else readiness.now())
+        return await (readiness.begun() if disable_predictor_health_check else readiness.now())
 
     def decode(self, body: Any, headers: Any, *args: Any, **kwargs: Any) -> Any:
         """As kserve; what its decoders raise about a body besides InvalidInput becomes InvalidInput."""

@@ -23,6 +23,7 @@ from runtime_core.report import RunError, RunReport
 STATUS: Mapping[str, int] = {
     "bad_input": 400,
     "deadline_exceeded": 408,
+    "rate_limited": 429,
     "cancelled": 499,
     "node_failed": 500,
     "condition_failed": 500,

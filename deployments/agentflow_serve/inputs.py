@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from agentflow import from_mapping, load
 from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
@@ -33,8 +31,8 @@ class AppInputs:
 def read_inputs(args: AppArgs) -> AppInputs:
     """Read every file that the arguments name.
 
-    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, UnknownRoleError or AppInvalid
-    where the two do not fit.
+    Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
+    UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit.
     """
     flow = _flow(args.flow)
     llmhub = _llmhub(args.llmhub)
@@ -42,9 +40,7 @@ def read_inputs(args: AppArgs) -> AppInputs:
         plan=plan(flow),
         llmhub=llmhub,
         needs_sim=_needs_sim(flow, llmhub),
-        sim_script=yaml.safe_load(_path(args.sim_script).read_text())
-        if isinstance(args.sim_script, str)
-        else args.sim_script,
+        sim_script=_sim_script(args.sim_script),
     )
 
 
@@ -59,6 +55,15 @@ def _llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
     if llmhub is None:
         return None
     return load_runtime_config(str(_path(llmhub))) if isinstance(llmhub, str) else parse_runtime_config(llmhub)
+
+
+def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    from llmhub_runtime.sim import load_script, parse_script
+
+    if script is None:
+        return None
+    checked = load_script(_path(script)) if isinstance(script, str) else parse_script(script)
+    return checked.model_dump(mode="json")
 
 
 def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None) -> bool:

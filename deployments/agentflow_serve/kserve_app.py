@@ -65,7 +65,7 @@ def build_predictor_app(
         signature=signature,
         runner=runner,
         limits=limits,
-        readiness=Readiness(health, timeout_s=limits.health_timeout_s, clock=clock),
+        readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
     return Edge(_endpoints(model), limits=limits, clock=clock, new_trace_id=new_trace_id)

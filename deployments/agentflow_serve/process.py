@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
-from flow_runtime.hub_models import HubModels
+from flow_runtime.errors import ModelFailed
+from flow_runtime.hub_models import SIM, HubModels
 from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -30,7 +33,10 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
         return None
 
     async def locate() -> str:
-        return await sim.address.remote()
+        try:
+            return await sim.address.remote()
+        except (RayError, RayServeException) as exc:
+            raise ModelFailed("the simulated model is not there now; it is restarting, try again", model=SIM) from exc
 
     return locate
 

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from flow_runtime.errors import StateFailed
 from flow_runtime.state import StoredState
@@ -25,6 +25,8 @@ NAMESPACE = "agentflow"
 IDLE_EXIT_S = 600.0
 CALL_TIMEOUT_S = 15.0
 """A restart takes two to four seconds; a call waits for it, and no longer than this."""
+FORGET_TIMEOUT_S = 1.0
+"""An answer waits for this at most; what is not forgotten then expires."""
 
 
 class SessionLedger:
@@ -96,19 +98,22 @@ class SharedState:
         await self._call("delete", bucket, key)
 
     async def forget(self, scope_id: str, space: str) -> None:
-        await self._call("forget", scope_id, space)
+        await self._call("forget", scope_id, space, timeout_s=FORGET_TIMEOUT_S)
 
     async def heartbeat(self) -> None:
         await self._call("heartbeat")
 
-    async def _call(self, method: str, *args: Any) -> Any:
+    async def _call(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         if self._actor is None:
             self._actor = session_ledger(self._app_name)
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await getattr(self._actor, method).remote(*args)
-        except AgentflowError:
-            raise
+        except RayTaskError as exc:
+            # Its text is the actor's whole traceback; what the actor raised on purpose is its cause.
+            if isinstance(exc.cause, AgentflowError):
+                raise exc.cause from None
+            raise StateFailed("the shared state of this flow failed; the log of the actor says why") from exc
         except (RayActorError, GetTimeoutError, TimeoutError) as exc:
             self._actor = None
             raise StateFailed("the shared state of this flow does not answer; it is restarting, try again") from exc

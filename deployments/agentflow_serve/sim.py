@@ -5,6 +5,7 @@ Only the replica knows its address, and a restarted one has another: who calls t
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import ray
@@ -19,13 +20,15 @@ class SimReplica:
 
     async def __init__(self, script: dict[str, Any] | None) -> None:
         self._script = parse_script(script)
+        self._moving = asyncio.Lock()
         self._server = await self._serve()
 
     async def address(self) -> str:
         """The base URL for OpenAI clients, such as `http://127.0.0.1:41234/v1`."""
-        if _host() != self._host:
-            await self._server.stop()
-            self._server = await self._serve()
+        async with self._moving:
+            if _host() != self._host:
+                await self._server.stop()
+                self._server = await self._serve()
         return self._server.openai_base
 
     async def _serve(self) -> SimServer:

@@ -13,7 +13,7 @@ from agentflow.operations import has_side_effect
 from agentflow.settings import NodeSettings, node_settings
 from agentflow.signature import FlowField, Signature
 from agentflow.types import PortType
-from agentflow.wiring import Wire, resolve_wires
+from agentflow.wiring import Wire, request_fields, resolve_wires
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ def plan(flow: Flow) -> Plan:
     wires, _ = resolve_wires(flow)
     effects = frozenset(node for node, spec in flow.nodes.items() if acts(spec))
     needed = needed_nodes(wires, effects)
+    fields = request_fields(flow)
     return Plan(
         flow=flow,
         fingerprint=fingerprint(flow),
@@ -47,14 +48,16 @@ def plan(flow: Flow) -> Plan:
                 name: GraphNode(
                     id=name,
                     inputs=tuple(InputPort(port.name, port.type, port.optional) for port in node.inputs),
-                    repeatable=node.runtime.idempotent is True or name not in effects,
+                    repeatable=name not in effects if node.runtime.idempotent is None else node.runtime.idempotent,
                 )
                 for name, node in flow.nodes.items()
                 if name in needed
             },
             wires=tuple(wire for wire in wires if wire.target is None or wire.target in needed),
         ),
-        settings={name: node_settings(flow, node) for name, node in flow.nodes.items() if name in needed},
+        settings={
+            name: node_settings(flow, node, context_names=fields) for name, node in flow.nodes.items() if name in needed
+        },
         signature=_signature(flow, wires),
     )
 
@@ -101,8 +104,13 @@ def _outputs(flow: Flow, wires: Iterable[Wire]) -> tuple[FlowField, ...]:
             FlowField(name=name, type=declared.type, schema=declared.json_schema)
             for name, declared in flow.outputs.items()
         )
-    named: dict[str, PortType | None] = {}
+    named: dict[str, set[PortType | None]] = {}
     for wire in wires:
         if wire.target is None and wire.target_port is not None:
-            named.setdefault(wire.target_port, wire.source_type)
-    return tuple(FlowField(name=name, type=port_type, required=False) for name, port_type in named.items())
+            named.setdefault(wire.target_port, set()).add(wire.source_type)
+    return tuple(FlowField(name=name, type=_common(types), required=False) for name, types in named.items())
+
+
+def _common(types: set[PortType | None]) -> PortType | None:
+    """The type of an output that several edges may make: None where they differ."""
+    return next(iter(types)) if len(types) == 1 else None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from copy import deepcopy
+from datetime import datetime
 from typing import Any
 
 from agentflow.errors import RequestInvalid
 from agentflow.schemas import Schema, compile_schema
 from agentflow.signature import FlowField, Signature
 from agentflow.types import mismatch
+
+TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class RequestCheck:
@@ -24,8 +29,7 @@ class RequestCheck:
         """The run's fields: the request with defaults, `trace_id` and `event_time` (UTC, ISO 8601).
 
         A client's own `event_time` stands, for point-in-time reads, and so does its `trace_id` (Q13). Raises
-        RequestInvalid that names every
-        missing field and every field that does not fit.
+        RequestInvalid that names every missing field and every field that does not fit.
         """
         fields = dict(request)
         missing: list[str] = []
@@ -34,9 +38,10 @@ class RequestCheck:
             if field.name in fields:
                 problems += self._problems(field, fields[field.name])
             elif field.has_default:
-                fields[field.name] = field.default
+                fields[field.name] = deepcopy(field.default)
             elif field.required and field.name not in ("trace_id", "event_time"):
                 missing.append(field.name)
+        problems += _built_in_problems(fields)
         if missing:
             names = ", ".join(f"'{name}'" for name in missing)
             problems.insert(0, f"the request lacks the required field{'s' if len(missing) > 1 else ''} {names}")
@@ -52,3 +57,17 @@ class RequestCheck:
         schema = self._schemas.get(field.name)
         problem = schema.check(value) if schema else None
         return [f"field '{field.name}': {problem}"] if problem else []
+
+
+def _built_in_problems(fields: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a caller's own `trace_id` and `event_time`."""
+    problems: list[str] = []
+    trace_id = fields.get("trace_id", "none")
+    if not isinstance(trace_id, str) or not TRACE_ID.fullmatch(trace_id):
+        problems.append("field 'trace_id': must be 1 to 128 letters, digits, dots, dashes or underscores")
+    event_time = fields.get("event_time", "2026-01-01")
+    try:
+        datetime.fromisoformat(event_time)
+    except (TypeError, ValueError):
+        problems.append("field 'event_time': must be a time in ISO 8601, such as 2026-01-31T12:00:00+00:00")
+    return problems

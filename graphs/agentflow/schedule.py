@@ -23,16 +23,31 @@ MAX_DISPATCHES = 3
 
 Settled = Literal["succeeded", "failed", "skipped", "cancelled"]
 Refusal = Literal["overloaded", "unavailable"]
-EndCode = Literal["node_failed", "node_lost", "condition_failed", "no_output", "deadline_exceeded"] | Refusal
+EndCode = (
+    Literal[
+        "node_failed",
+        "node_lost",
+        "rate_limited",
+        "condition_failed",
+        "no_output",
+        "bad_output",
+        "deadline_exceeded",
+    ]
+    | Refusal
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a node failed, after all its attempts and fallbacks. `attempts` is 0 when it could not even start."""
+    """Why a node failed, after all its attempts and fallbacks. `attempts` is 0 when it could not even start.
+
+    `retry_after` (seconds) is set when the last attempt met a rate limit.
+    """
 
     reason: str
     kind: FailureKind = "error"
     attempts: int = 0
+    retry_after: float | None = None
 
     def payload(self, node: str) -> dict[str, Any]:
         """What the node's error port carries (IR.md Q18)."""
@@ -220,7 +235,10 @@ class _Draft:
             return
         self.failures[node] = failure
         if not self.graph.handles_failure(node):
-            self.finish(RunEnd(code=code, message=f"node '{node}' failed: {failure.reason}", node=node))
+            if failure.retry_after is not None:
+                code = "rate_limited"
+            message = f"node '{node}' failed: {failure.reason}"
+            self.finish(RunEnd(code=code, message=message, node=node, retry_after=failure.retry_after))
             return
         for wire in self.graph.outgoing[node]:
             self._settle_wire(wire, live=wire.from_error, value=failure.payload(node))
@@ -323,10 +341,20 @@ class _Draft:
         wires = self.graph.incoming.get(None, ())
         live = [wire for wire in wires if wire.index in self.carried]
         if not live:
-            return RunEnd(code="no_output", message="no edge into _output carried a value")
+            return self._nothing()
         if live[0].target_port is None:
             return RunEnd(output=self.carried[live[0].index])
         answer: dict[str, Any] = {}
-        for wire in live:
-            answer.setdefault(wire.target_port or "", self.carried[wire.index])
+        try:
+            for wire in live:
+                if (name := wire.target_port or "") not in answer:
+                    answer[name] = cast(self.carried[wire.index], wire.source_type, wire.target_type)
+        except CastError as exc:
+            return RunEnd(code="bad_output", message=f"an edge into _output carries a value that does not fit: {exc}")
         return RunEnd(output=answer)
+
+    def _nothing(self) -> RunEnd:
+        message = "no edge into _output carried a value"
+        for node, failure in self.failures.items():
+            return RunEnd(code="no_output", message=f"{message}; node '{node}' failed: {failure.reason}", node=node)
+        return RunEnd(code="no_output", message=message)

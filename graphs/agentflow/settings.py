@@ -8,7 +8,6 @@ from typing import TypeVar, get_args
 
 from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node
 from agentflow.subflows import all_flows
-from agentflow.wiring import request_fields
 
 Number = TypeVar("Number", int, float)
 
@@ -44,8 +43,8 @@ class NodeSettings:
     jitter: bool = False
 
 
-def node_settings(flow: Flow, node: Node) -> NodeSettings:
-    """The settings of one node of a checked flow."""
+def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> NodeSettings:
+    """The settings of one node of a checked flow; `context_names` are its request fields, shared by all nodes."""
     runtime, defaults, prompt = node.runtime, flow.defaults, node.prompt
     ray = flow.deployment.ray
     backoff = runtime.backoff or "constant"
@@ -57,15 +56,20 @@ def node_settings(flow: Flow, node: Node) -> NodeSettings:
         attempts=_first(runtime.retries, defaults.retries, default=DEFAULT_ATTEMPTS),
         backoff_s=_first(runtime.retry_backoff_ms, defaults.retry_backoff_ms, default=DEFAULT_BACKOFF_MS) / 1000,
         concurrency=runtime.concurrency or (ray.concurrency if ray else None),
-        model=(prompt.role or prompt.model or defaults.role) if prompt else None,
+        model=model_of(flow, node),
         temperature=_optional(prompt.temperature, defaults.temperature) if prompt else None,
         max_tokens=_optional(prompt.max_tokens, defaults.max_tokens) if prompt else None,
-        context_names=request_fields(flow),
+        context_names=context_names,
         retry_on=ALL_FAILURES if runtime.retry_on is None else frozenset(runtime.retry_on),
         backoff=backoff,
         max_backoff_s=None if limit_ms is None else limit_ms / 1000,
         jitter=bool(runtime.jitter),
     )
+
+
+def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
+    """The role or model that a node's prompt calls first; None for a node without a prompt."""
+    return (node.prompt.role or node.prompt.model or flow.defaults.role) if node.prompt else None
 
 
 def roles_of(flow: Flow) -> frozenset[str]:
@@ -75,7 +79,7 @@ def roles_of(flow: Flow) -> frozenset[str]:
         for node in owner.nodes.values():
             if node.prompt is None:
                 continue
-            model = node_settings(owner, node).model
+            model = model_of(owner, node)
             named.add(model if isinstance(model, str) else None)
             named.add(node.prompt.fallback.role if node.prompt.fallback else None)
     return frozenset(name for name in named if name)
@@ -87,7 +91,7 @@ def models_of(flow: Flow) -> Iterator[ModelRef]:
         for node in owner.nodes.values():
             if node.prompt is not None:
                 fallback = node.prompt.fallback
-                named = (node_settings(owner, node).model, fallback.model if fallback else None)
+                named = (model_of(owner, node), fallback.model if fallback else None)
                 yield from (model for model in named if isinstance(model, ModelRef))
 
 

@@ -12,7 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.ir import FailureKind
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
-from flow_runtime.errors import NodeTimeout, OutputInvalid, SubflowFailed
+from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, SubflowFailed
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
@@ -87,8 +87,14 @@ async def once(
     except TimeoutError as exc:
         reason = f"it took longer than {timeout_s:g} s" if bound.expired() else str(exc) or "it timed out"
         return Attempted(failure=Failure(reason=reason, kind="timeout", attempts=number), attempts=number)
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        failure = Failure(reason="something that it waited for was cancelled", kind="error", attempts=number)
+        return Attempted(failure=failure, attempts=number)
     except (AgentflowError, FlowError) as exc:
-        failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number)
+        retry_after = exc.retry_after if isinstance(exc, ModelFailed | SubflowFailed) else None
+        failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number, retry_after=retry_after)
         return Attempted(failure=failure, attempts=number)
     except Exception as exc:
         logger.exception("a node failed in a way that nobody foresaw")

@@ -49,20 +49,27 @@ class ImageInvalid(FlowRuntimeError):
 
 
 class ModelFailed(FlowRuntimeError):
-    """A model call failed. `model` is the role, or `provider/name`."""
+    """A model call failed. `model` is the role, or `provider/name`.
 
-    def __init__(self, message: str, *, model: str | None = None) -> None:
+    `retry_after` (seconds) is set when the provider's rate limit was the reason.
+    """
+
+    def __init__(self, message: str, *, model: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.model = model
+        self.retry_after = retry_after
 
 
 class SubflowFailed(FlowRuntimeError):
-    """A subflow gave no answer. `node` is its node that failed, and `kind` how."""
+    """A subflow gave no answer. `node` is its node that failed, `kind` how; `retry_after` is in seconds."""
 
-    def __init__(self, message: str, *, kind: FailureKind = "error", node: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, kind: FailureKind = "error", node: str | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.kind: FailureKind = kind
         self.node = node
+        self.retry_after = retry_after
 
 
 class StateFailed(FlowRuntimeError):

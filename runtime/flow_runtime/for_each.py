@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agentflow.ir import Node
@@ -54,8 +55,7 @@ class EachElement:
         for index, outcome in done:
             failure = outcome.failure
             if failure is not None and self._spec.on_item_error == "fail":
-                reason = f"{self._spec.input}[{index}]: {failure.reason}"
-                failure = Failure(reason=reason, kind=failure.kind, attempts=failure.attempts)
+                failure = replace(failure, reason=f"{self._spec.input}[{index}]: {failure.reason}")
                 return NodeOutcome(failure=failure, attempts=attempts)
             if failure is not None and self._spec.on_item_error == "skip":
                 continue

@@ -14,6 +14,7 @@ from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
 from llmhub_runtime.errors import (
     LLMHubRuntimeError,
+    ProviderRateLimitError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnknownRoleError,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from llmhub_runtime.sim import SimProcess
 
 SIM = "sim"
+RETRY_AFTER_S = 1.0
+"""What a caller is told when a provider limits its rate and does not say for how long."""
 DEFAULT_PORT = {"http": 80, "https": 443}
 Locate = Callable[[], Awaitable[str]]
 
@@ -56,6 +59,9 @@ class HubModels:
             return await ask(call, messages)
         except ProviderTimeoutError as exc:
             raise NodeTimeout(str(exc)) from exc
+        except ProviderRateLimitError as exc:
+            retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
+            raise ModelFailed(str(exc), model=_name(model), retry_after=retry_after) from exc
         except LLMHubRuntimeError as exc:
             raise ModelFailed(str(exc), model=_name(model)) from exc
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentflow.errors import CastError, ExpressionFailed
 from agentflow.expressions import compile_expression
-from agentflow.ir import FailureKind, Node
+from agentflow.ir import Node
 from agentflow.schedule import Failure
 from agentflow.types import cast
 from flow_runtime.call import NodeCall, Run
@@ -37,9 +37,9 @@ class Rounds:
             outcome = await self._run_round(inputs, call)
             attempts += outcome.attempts
             if (failure := outcome.failure) is not None:
-                return (
-                    outcome if number == 1 else _failed(f"in round {number}: {failure.reason}", attempts, failure.kind)
-                )
+                if number > 1:
+                    failure = replace(failure, reason=f"in round {number}: {failure.reason}", attempts=attempts)
+                return NodeOutcome(failure=failure, attempts=attempts)
             outputs = outcome.outputs or {}
             try:
                 if self._until.evaluate({"context": call.fields, **outputs}):
@@ -51,5 +51,5 @@ class Rounds:
         return _failed(f"`{self._until.source}` did not hold within {rounds} rounds (max_rounds: {rounds})", attempts)
 
 
-def _failed(reason: str, attempts: int, kind: FailureKind = "error") -> NodeOutcome:
-    return NodeOutcome(failure=Failure(reason=reason, kind=kind, attempts=attempts), attempts=attempts)
+def _failed(reason: str, attempts: int) -> NodeOutcome:
+    return NodeOutcome(failure=Failure(reason=reason, attempts=attempts), attempts=attempts)

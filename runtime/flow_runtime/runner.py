@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
@@ -15,10 +16,12 @@ from flow_runtime.call import NodeCall
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
-from runtime_core.errors import IdentityError
+from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
+
+logger = logging.getLogger(__name__)
 
 
 class Dispatcher(Protocol):
@@ -58,7 +61,8 @@ class FlowRunner:
     ) -> RunReport:
         """Run one request and report. A request that does not fit the flow is reported as `bad_input`.
 
-        `parent` is the call that this run is the work of: identity, session, trace and event time are then its own.
+        A `trace_id` in the request is the run's, before the one given here. `parent` is the call that this run is
+        the work of: identity, session, trace and event time are then its own.
         """
         run_id = self._ids.new("run")
         trace_id = parent.context.trace_id if parent is not None else trace_id_or_new(trace_id)
@@ -75,7 +79,7 @@ class FlowRunner:
                     **(identity or Identity()).model_dump(),
                     session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
                     run_id=run_id,
-                    trace_id=trace_id,
+                    trace_id=fields["trace_id"],
                     deadline=deadline,
                 )
         except (RequestInvalid, IdentityError) as exc:
@@ -92,13 +96,20 @@ class FlowRunner:
                 dispatch,
                 clock=self._clock,
                 run_id=run_id,
-                trace_id=trace_id,
+                trace_id=context.trace_id,
                 deadline_s=deadline_s,
                 observe=observe,
             )
         finally:
             if self._has_request_state:
-                await self._state.forget_run(context)
+                await self._forget(context)
+
+    async def _forget(self, context: ExecutionContext) -> None:
+        """Drop the run's own state. What cannot be dropped now expires by itself, so no answer is lost over it."""
+        try:
+            await self._state.forget_run(context)
+        except AgentflowError:
+            logger.warning("the state of run %s could not be dropped", context.run_id, exc_info=True)
 
 
 def _whole(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

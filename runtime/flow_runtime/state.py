@@ -24,6 +24,8 @@ SESSION_SPACE = "session"
 REQUEST_TTL_S = 24 * 3600.0
 """A run's own buckets go when it ends; this is for runs that died."""
 UPDATE_ROUNDS = 100
+SWEEP_EVERY = 64
+SWEEP_LIMIT = 512
 
 
 class StateBackend(Protocol):
@@ -53,6 +55,7 @@ class StoredState:
     def __init__(self, store: KeyedStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._writes = 0
 
     @classmethod
     async def open(cls, database: Database, clock: Clock) -> StoredState:
@@ -66,6 +69,7 @@ class StoredState:
     async def put(
         self, bucket: Bucket, key: str, value: Any, *, ttl_s: float | None, expected: int | None = None
     ) -> int:
+        await self._clean_up()
         if expected is None:
             return await self._store.set(bucket, key, value, now=self._now(), ttl_s=ttl_s)
         return await self._store.compare_and_set(
@@ -77,6 +81,12 @@ class StoredState:
 
     async def forget(self, scope_id: str, space: str) -> None:
         await self._store.delete_space(scope_id, space)
+
+    async def _clean_up(self) -> None:
+        """Free expired buckets as fast as new ones can come, so that ids made up by callers cannot fill the store."""
+        self._writes += 1
+        if self._writes % SWEEP_EVERY == 0:
+            await self._store.sweep(now=self._now(), limit=SWEEP_LIMIT)
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

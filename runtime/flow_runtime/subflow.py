@@ -77,7 +77,8 @@ class SubflowWork:
         report = await self._runner.run(request, parent=call, deadline_s=max(timeout_s - MARGIN_S, 0))
         if report.error is not None:
             message = f"in the flow '{self._name}': {report.error.message}"
-            raise SubflowFailed(message, kind=_kind(report), node=report.error.node)
+            retry_after = report.error.retry_after
+            raise SubflowFailed(message, kind=_kind(report), node=report.error.node, retry_after=retry_after)
         return self._binder.bind_value(self._cast(report.output))
 
     def _cast(self, answer: Any) -> Any:

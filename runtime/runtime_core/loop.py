@@ -112,6 +112,7 @@ class _Loop:
     def _apply(self, event: Event) -> RunEnd | None:
         before = self.state.settled
         self.state, commands = step(self.state, event)
+        self._tell(before)
         end = None
         for command in commands:
             match command:
@@ -121,7 +122,6 @@ class _Loop:
                     self.tasks[command.node].cancel()
                 case EndRun():
                     end = command.end
-        self._tell(before)
         return end
 
     def _start(self, command: StartNode) -> None:
@@ -146,6 +146,10 @@ class _Loop:
             return NodeLost(node, str(exc))
         except DispatchRefusedError as exc:
             return NodeRefused(node, exc.code, str(exc), exc.retry_after)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return NodeFailed(node, Failure("the call was cancelled from inside"))
         self.attempts[node] = self.attempts.get(node, 0) + outcome.attempts
         if outcome.failure is not None:
             return NodeFailed(node, outcome.failure)

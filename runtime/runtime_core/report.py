@@ -16,6 +16,8 @@ ErrorCode = Literal[
     "node_lost",  # the process that ran a node died and it may not run again
     "condition_failed",  # an edge's condition raised
     "no_output",  # every edge into _output was dead
+    "bad_output",  # the answer does not fit the flow's declared outputs
+    "rate_limited",  # a model's provider refused for now; try again
     "overloaded",  # a queue is full; try again
     "unavailable",  # a part that the run needs does not answer; try again
 ]

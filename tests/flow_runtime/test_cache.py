@@ -76,7 +76,7 @@ async def test_a_key_template_replaces_the_inputs():
     one, two, three = await answers(flow, {"x": "a", "user": "u1"}, {"x": "b", "user": "u1"}, {"x": "a", "user": "u2"})
     assert one == two != three
     flow = asking(key=", key: '{x}-{context.event_time}'")
-    one, two = await answers(flow, {"x": "a", "event_time": "1"}, {"x": "a", "event_time": "2"})
+    one, two = await answers(flow, *({"x": "a", "event_time": f"2026-01-0{day}T00:00:00Z"} for day in (1, 2)))
     assert one != two
 
 

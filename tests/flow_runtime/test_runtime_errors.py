@@ -17,7 +17,7 @@ FACTS = [
     errors.OutputInvalid("m"),
     errors.ImageInvalid("m", image="${photo}"),
     errors.ModelFailed("m", model="writer"),
-    errors.SubflowFailed("m", kind="timeout", node="ask"),
+    errors.SubflowFailed("m", kind="timeout", node="ask", retry_after=3.0),
     errors.StateFailed("m", key="chat_1"),
     errors.OperationFailed("m", op="http.get", status=503),
     errors.OperationTimeout("m", op="http.get", timeout_s=2.0),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 
 import pytest
 
@@ -68,13 +67,12 @@ async def test_d19_a_trace_id_is_made_when_the_request_has_none_and_kept_when_th
 
 
 async def test_d20_independent_nodes_really_run_in_parallel():
-    nap = "import asyncio; await asyncio.sleep(0.3); return {'out': {}}"
+    nap = "import asyncio; await asyncio.sleep(0.5); return {'out': {}}"
     nodes = "".join(code_node(nap, name=name) for name in "abcd")
     edges = [each for name in "abcd" for each in (f"_input.x -> {name}.x", f"{name}.out -> _output.{name}")]
     async with LocalFlow(small_flow(nodes, edges)) as runner:
-        began = time.perf_counter()
-        await runner.run({"x": 1})
-        assert time.perf_counter() - began < 0.9
+        nodes = (await runner.run({"x": 1})).nodes.values()
+    assert max(node.started_s for node in nodes) < min(node.finished_s for node in nodes)
 
 
 async def test_d12_a_timeout_reaches_the_error_port_like_any_other_failure():

@@ -35,6 +35,12 @@ def _hosts(_context: click.Context, _option: click.Parameter, entries: tuple[str
         raise click.BadParameter(str(exc)) from exc
 
 
+def _deadline(_context: click.Context, _option: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= 86_400:
+        raise click.BadParameter(f"{seconds:g} is not a number of seconds above 0 and at most 86400, a day")
+    return seconds
+
+
 @click.command("run")
 @click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--input", "request", required=True, help="The request: JSON, or @FILE.")
@@ -44,7 +50,7 @@ def _hosts(_context: click.Context, _option: click.Parameter, entries: tuple[str
 @click.option(
     "--allow-host", multiple=True, callback=_hosts, help="A private or plain-http host[:port] that the flow may call."
 )
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), help="Seconds that the run may take.")
+@click.option("--deadline", type=float, callback=_deadline, help="Seconds that the run may take, at most a day.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
 def command(
     flow: Path,
@@ -119,7 +125,7 @@ def _checked(report: RunReport) -> RunReport:
     try:
         check_value(report.output)
     except ValueError as exc:
-        error = RunError(code="bad_output", message=f"the flow's output is not JSON: {exc}")  # pyright: ignore[reportArgumentType]
+        error = RunError(code="bad_output", message=f"the flow's output is not JSON: {exc}")
         return replace(report, output=None, error=error)
     return report
 

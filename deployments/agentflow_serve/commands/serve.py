@@ -90,7 +90,7 @@ def _config_of(flow: Path, llmhub: Path | None, host: str, port: int, placement:
     from agentflow import load
 
     loaded = load(flow)
-    args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_defaults=True)}
+    args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     if llmhub is not None:
         args["llmhub"] = yaml.safe_load(llmhub.read_text())
     if placement is not None:

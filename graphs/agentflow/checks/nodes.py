@@ -74,7 +74,7 @@ def _retries(scope: Scope, name: str, node: Node) -> Findings:
     said = [
         key for key in ("retry_on", "backoff", "max_backoff_ms", "jitter") if getattr(node.runtime, key) is not None
     ]
-    if said and node_settings(scope.flow, node).attempts == 1:
+    if said and node_settings(scope.flow, node, context_names=scope.fields).attempts == 1:
         message = f"node '{name}' says how to try again with '{said[0]}', but has only one attempt"
         hint = "set retries, which counts all attempts, to 2 or more"
         yield at_node("unused-retry", message, hint, node=name, at=("runtime", said[0]), severity="warning")

@@ -33,10 +33,12 @@ class Connection:
             self.execute(_REFUSE_WRITES)
 
     @classmethod
-    def in_memory(cls) -> Connection:
-        """A private, empty database."""
+    def in_memory(cls, max_bytes: int) -> Connection:
+        """A private, empty database that grows to `max_bytes` at most."""
         raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
         raw.execute("PRAGMA foreign_keys = ON")
+        [page_size] = raw.execute("PRAGMA page_size").fetchone()
+        raw.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_size)}")
         return cls(raw, location="memory:")
 
     @property

@@ -16,12 +16,14 @@ from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
 
+MAX_BYTES = 2**30
+
 
 class MemoryDatabase:
-    """A Database that ends with its process."""
+    """A Database that ends with its process. A write past `max_bytes` of pages raises StoreFullError."""
 
-    def __init__(self) -> None:
-        self._connection: Connection | None = Connection.in_memory()
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+        self._connection: Connection | None = Connection.in_memory(max_bytes)
         self.commits = 0
 
     @property

@@ -1,0 +1,288 @@
+"""From a serve config's args to the Serve application: which deployments, with which options, bound to what.
+
+Nothing is started: the bound application is looked at, as Serve would deploy it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.serve import Application
+
+from agentflow import load, plan
+from agentflow.ir import Flow
+from agentflow_serve import app
+from agentflow_serve.args import parse_args
+from agentflow_serve.builder import HEALTH_CHECK
+from agentflow_serve.errors import AppInvalid
+from agentflow_serve.nodes import NodeReplica, NodeSpec
+from agentflow_serve.predictor import Predictor, PredictorSpec
+from agentflow_serve.sim import SimReplica
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXAMPLES = sorted((CONFIGS / "flows").glob("*.yaml"))
+HUB: dict[str, Any] = {
+    "project": "p",
+    "env": "e",
+    "providers": {"sim": {}},
+    "roles": {"main": {"provider": "sim", "model": "m", "mode": "chat"}},
+}
+AWAY = {**HUB, "providers": {"sim": {"api_base": "http://model:9/v1"}}}
+
+
+def node(runtime: dict[str, Any] | None = None, **parts: Any) -> dict[str, Any]:
+    """A node with one input and one output; a prompt, unless it says otherwise."""
+    body = parts or {"prompt": {"template": "{{ x }}", "role": "main"}}
+    return {
+        "inputs": [{"name": "x", "type": "string"}],
+        "outputs": [{"name": "out", "type": "string"}],
+        "runtime": runtime or {},
+        **body,
+    }
+
+
+def flow(*, nodes: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+    nodes = nodes or {"a": node()}
+    edges = [
+        edge
+        for name in nodes
+        for edge in ({"from": "_input.x", "to": f"{name}.x"}, {"from": f"{name}.out", "to": f"_output.{name}"})
+    ]
+    return {
+        "version": "1.0",
+        "metadata": {"name": "desk"},
+        "context": {"requires": ["x"]},
+        "nodes": nodes,
+        "edges": edges,
+        **top,
+    }
+
+
+PLAIN = node(transform={"mode": "declarative", "spec": {"op": "io.format_response", "args": {"template": "hi"}}})
+
+
+def bound(target: Application) -> tuple[Any, tuple[Any, ...]]:
+    """A deployment as it is bound, and what its constructor gets."""
+    deployment = target._bound_deployment
+    return deployment, deployment.init_args
+
+
+class Built:
+    """An app taken apart."""
+
+    def __init__(self, **args: Any) -> None:
+        given = {"flow": flow(), "llmhub": HUB, **args}
+        self.predictor, (self.spec, nodes, self.inline_sim) = bound(app(parse_args(given)))
+        assert isinstance(self.spec, PredictorSpec)
+        self.nodes: dict[str, tuple[Any, NodeSpec, Application | None]] = {}
+        for name, target in nodes.items():
+            deployment, (spec, sim) = bound(target)
+            self.nodes[name] = (deployment, spec, sim)
+
+    def deployment(self, name: str) -> Any:
+        return self.nodes[name][0]
+
+    @property
+    def sims(self) -> list[Application]:
+        found = [self.inline_sim, *(sim for _, _, sim in self.nodes.values())]
+        return [each for each in found if each is not None]
+
+    @property
+    def names(self) -> set[str]:
+        sims = {bound(sim)[0].name for sim in self.sims}
+        return {self.predictor.name, *(each.name for each, _, _ in self.nodes.values()), *sims}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_node_of_the_plan_is_a_deployment_named_after_flow_and_node(path: Path):
+    planned = plan(load(path).flow)
+    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"))
+    assert list(built.nodes) == list(planned.graph.nodes)
+    assert built.names == {
+        planned.name,
+        f"{planned.name}.sim",
+        *(f"{planned.name}.{name}" for name in planned.graph.nodes),
+    }
+    assert built.predictor.func_or_class is Predictor
+    assert {each.func_or_class for each, _, _ in built.nodes.values()} == {NodeReplica}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_inline_everything_runs_in_the_predictor_with_the_simulated_model_beside_it(path: Path):
+    planned = plan(load(path).flow)
+    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement="inline")
+    assert built.nodes == {}
+    assert built.spec.inline == tuple(planned.graph.nodes)
+    assert built.names == {planned.name, f"{planned.name}.sim"}
+
+
+def test_a_node_that_is_placed_inline_shares_the_predictors_process_and_the_others_do_not():
+    built = Built(flow=flow(nodes={"a": node({"placement": "inline"}), "b": node()}))
+    assert (built.spec.inline, list(built.nodes)) == (("a",), ["b"])
+    assert built.inline_sim is not None
+
+
+def test_a_node_that_nothing_needs_has_no_deployment():
+    document = flow(nodes={"a": node(), "idle": node()})
+    document["edges"] = [edge for edge in document["edges"] if edge["from"] != "idle.out"]
+    assert list(Built(flow=document).nodes) == ["a"]
+
+
+# -- the simulated model -----------------------------------------------------------------------------------------------
+
+
+def test_there_is_one_simulated_model_and_it_is_given_to_the_nodes_that_ask_models():
+    built = Built(flow=flow(nodes={"a": node(), "b": node(), "plain": PLAIN}), sim_script={"models": ["m"]})
+    assert built.nodes["plain"][2] is None
+    assert built.inline_sim is None
+    first, second = (built.nodes[name][2] for name in ("a", "b"))
+    assert first is not None and first is second
+    deployment, (script,) = bound(first)
+    assert (deployment.name, deployment.func_or_class) == ("desk.sim", SimReplica)
+    assert script["models"] == ["m"]
+
+
+def test_a_model_with_an_address_or_a_flow_without_prompts_brings_no_simulated_model():
+    assert Built(llmhub=AWAY).names == {"desk", "desk.a"}
+    assert Built(flow=flow(nodes={"plain": PLAIN}), llmhub=None).names == {"desk", "desk.plain"}
+
+
+def test_a_node_called_sim_beside_the_simulated_model_is_refused_and_without_it_is_fine():
+    with pytest.raises(AppInvalid, match="rename the node"):
+        Built(flow=flow(nodes={"sim": node()}))
+    assert Built(flow=flow(nodes={"sim": node()}), llmhub=AWAY).names == {"desk", "desk.sim"}
+
+
+# -- what replicas are told --------------------------------------------------------------------------------------------
+
+
+def test_replicas_are_told_everything_so_that_they_need_no_file():
+    args = {"store": "sqlite:///x.sqlite", "code": "modules", "allow_hosts": ["example.com"]}
+    built = Built(flow=str(CONFIGS / "flows" / "triage.yaml"), llmhub=str(CONFIGS / "llmhub.sim.yaml"), **args)
+    process = built.spec.process
+    assert process.roles == ("llm.backup", "llm.search", "llm.writer")
+    assert (process.store, process.code, process.allow_hosts) == ("sqlite:///x.sqlite", "modules", ("example.com",))
+    assert process.llmhub is not None and set(process.llmhub["roles"]) == set(process.roles)
+    assert all(spec.process == process for _, spec, _ in built.nodes.values())
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_flow_and_its_nodes_reach_the_replicas_as_they_were_planned(path: Path):
+    planned = plan(load(path).flow)
+    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"))
+    again = plan(Flow.model_validate(dict(built.spec.flow)))
+    assert (again.fingerprint, again.signature, again.settings) == (
+        planned.fingerprint,
+        planned.signature,
+        planned.settings,
+    )
+    for name, (_, spec, _) in built.nodes.items():
+        assert spec.id == name
+        assert type(planned.node(name)).model_validate(dict(spec.node)) == planned.node(name)
+        assert spec.settings == planned.settings[name]
+
+
+def test_a_default_of_null_is_still_a_default_in_the_predictor():
+    built = Built(flow=flow(inputs={"cursor": {"default": None}}))
+    signature = plan(Flow.model_validate(dict(built.spec.flow))).signature
+    assert {field.name: field.required for field in signature.inputs} == {"x": True, "cursor": False}
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_says_nothing_gets_a_small_replica_with_bounded_queues():
+    deployment = Built().deployment("a")
+    assert deployment.ray_actor_options == {"num_cpus": 0.05, "num_gpus": 0.0}
+    assert deployment.num_replicas == 1
+    assert deployment._deployment_config.autoscaling_config is None
+    assert deployment.max_ongoing_requests == 64
+    assert deployment.max_queued_requests == 1024
+
+
+def test_every_deployment_is_checked_often_enough_to_be_replaced_within_seconds():
+    built = Built()
+    for deployment in (built.predictor, built.deployment("a"), bound(built.sims[0])[0]):
+        config = deployment._deployment_config
+        assert config.health_check_period_s == HEALTH_CHECK["health_check_period_s"] == 1
+        assert config.health_check_timeout_s == HEALTH_CHECK["health_check_timeout_s"] == 10
+
+
+def test_resources_concurrency_and_autoscaling_of_a_node_are_its_deployments():
+    runtime = {
+        "concurrency": 5,
+        "resources": {"num_cpus": 1.5, "num_gpus": 0.5, "memory": "1Gi"},
+        "autoscaling": {"min_replicas": 2, "max_replicas": 6, "target_ongoing_requests": 3},
+    }
+    deployment = Built(flow=flow(nodes={"a": node(runtime)})).deployment("a")
+    assert deployment.ray_actor_options == {"num_cpus": 1.5, "num_gpus": 0.5, "memory": 1024**3}
+    assert deployment.max_ongoing_requests == 5
+    scaling = deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 6, 3)
+
+
+@pytest.mark.parametrize(("concurrency", "waiting"), [(1, 1024), (64, 1024), (100, 1600)])
+def test_a_queue_holds_several_whole_batches_however_few_calls_a_replica_takes(concurrency: int, waiting: int):
+    deployment = Built(flow=flow(nodes={"a": node({"concurrency": concurrency})})).deployment("a")
+    assert (deployment.max_ongoing_requests, deployment.max_queued_requests) == (concurrency, waiting)
+
+
+def test_a_node_that_scales_without_a_target_aims_at_half_of_what_a_replica_takes():
+    runtime = {"concurrency": 1, "autoscaling": {"min_replicas": 0, "max_replicas": 2}}
+    deployment = Built(flow=flow(nodes={"a": node(runtime)})).deployment("a")
+    scaling = deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.target_ongoing_requests) == (0, 1)
+    runtime["concurrency"] = 10
+    deployment = Built(flow=flow(nodes={"a": node(runtime)})).deployment("a")
+    assert deployment._deployment_config.autoscaling_config.target_ongoing_requests == 5
+
+
+def test_a_fixed_number_of_replicas_is_fixed():
+    deployment = Built(
+        flow=flow(nodes={"a": node({"autoscaling": {"min_replicas": 3, "max_replicas": 3}})})
+    ).deployment("a")
+    assert deployment.num_replicas == 3
+    assert deployment._deployment_config.autoscaling_config is None
+
+
+def test_kserves_replicas_size_the_predictor():
+    built = Built(flow=flow(deployment={"kserve": {"min_replicas": 2, "max_replicas": 4}}))
+    scaling = built.predictor._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (2, 4)
+    assert built.deployment("a").num_replicas == 1
+
+
+FALLBACK = {"prompt": {"template": "hi", "role": "main", "fallback": {"on": "error", "static_response": "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "parts", "drains_s"),
+    [
+        ({"timeout_ms": 2000}, {}, 2 + 5),
+        ({"timeout_ms": 2000, "retries": 3, "retry_backoff_ms": 500}, {}, 3 * 2 + 2 * 0.5 + 5),
+        ({"timeout_ms": 2000}, FALLBACK, 2 * 2 + 5),
+        ({"timeout_ms": 900_000}, {}, 60 + 5),
+    ],
+)
+def test_a_replica_that_must_go_may_finish_its_calls_but_no_call_outlasts_its_request(
+    runtime: dict[str, Any], parts: dict[str, Any], drains_s: float
+):
+    built = Built(flow=flow(nodes={"a": node(runtime, **parts)}))
+    assert built.deployment("a")._deployment_config.graceful_shutdown_timeout_s == drains_s
+    assert built.predictor._deployment_config.graceful_shutdown_timeout_s == 60 + 5
+
+
+def test_the_predictor_drains_as_long_as_a_request_may_take():
+    built = Built(limits={"deadline_s": 7})
+    assert built.predictor._deployment_config.graceful_shutdown_timeout_s == 12
+    assert built.spec.limits.deadline_s == 7
+
+
+def test_building_starts_no_ray():
+    import ray
+
+    before = ray.is_initialized()
+    Built()
+    assert ray.is_initialized() is before

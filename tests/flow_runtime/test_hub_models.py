@@ -1,0 +1,312 @@
+"""Models behind an LLMHub, with a simulated model on a real port: what is asked, where, and what a failure becomes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from agentflow import Flow
+from agentflow.ir import ModelRef
+from flow_runtime import LocalSettings, run
+from flow_runtime.errors import ModelFailed, NodeTimeout
+from flow_runtime.hub_models import HubModels, local_models, needs_sim
+from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
+from llmhub_runtime.sim import SimServer, parse_script
+from support.flows import small_flow
+from support.processes import child_processes
+
+HI = [{"role": "user", "content": "hi"}]
+ROLES = {
+    "main": {"provider": "sim", "model": "big", "mode": "chat", "params": {"temperature": 0.5, "max_tokens": 40}},
+    "hasty": {"provider": "sim", "model": "small", "mode": "chat", "timeout_s": 0.2},
+    "real": {"provider": "openai", "model": "m", "mode": "chat"},
+}
+
+
+def config(*, sim: str | None = None) -> RuntimeConfig:
+    providers = {"sim": {"api_base": sim} if sim else {}, "openai": {}}
+    return parse_runtime_config({"project": "t", "env": "t", "providers": providers, "roles": ROLES})
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[SimServer]:
+    async with SimServer() as server:
+        yield server
+
+
+@asynccontextmanager
+async def models_at(sim: SimServer, **options: Any) -> AsyncIterator[HubModels]:
+    """Models whose configuration does not say where the simulated model is."""
+
+    async def locate() -> str:
+        return sim.openai_base
+
+    async with LLMHub(config_obj=config()) as hub:
+        yield HubModels(hub, locate_sim=locate, **options)
+
+
+def asked(sim: SimServer) -> list[dict[str, Any]]:
+    return [dict(entry.request) for entry in sim.log() if isinstance(entry.request, dict)]
+
+
+def fault(kind: str, **match: Any) -> Any:
+    return parse_script({"rules": [{"match": match, "reply": {"fault": {"kind": kind}}}]})
+
+
+async def test_a_role_brings_its_models_text_and_usage_and_the_model_knows_which_role_asked(sim: SimServer):
+    async with models_at(sim) as models:
+        answer = await models.chat("main", HI, {})
+    assert answer.text.startswith("[sim:big]")
+    assert answer.finish_reason == "stop"
+    assert answer.usage["input"] > 0 and answer.usage["output"] > 0
+    [entry] = sim.log()
+    assert (entry.model, entry.role) == ("big", "main")
+
+
+async def test_the_prompts_parameters_win_over_the_roles_and_zero_is_a_value(sim: SimServer):
+    async with models_at(sim) as models:
+        await models.chat("main", HI, {"temperature": 0})
+    [body] = asked(sim)
+    assert body["temperature"] == 0
+    assert 40 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
+async def test_a_model_that_the_flow_names_needs_no_role(sim: SimServer):
+    async with models_at(sim) as models:
+        answer = await models.chat(ModelRef(provider="sim", name="odd"), HI, {"max_tokens": 30})
+    assert answer.text.startswith("[sim:odd]")
+
+
+# -- endpoints of a flow's own -----------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_is_used_when_its_host_and_port_are_allowed(sim: SimServer):
+    async with SimServer() as other, models_at(sim, allow_hosts=[f"127.0.0.1:{other.port}"]) as models:
+        model = ModelRef(provider="sim", name="m", endpoint=other.openai_base)
+        await models.chat(model, HI, {})
+        assert len(other.log()) == 1
+    assert sim.log() == []
+
+
+@pytest.mark.parametrize("allowed", [[], ["127.0.0.1"], ["127.0.0.1:1"], ["localhost:{port}"], ["127.0.0.2:{port}"]])
+async def test_an_endpoint_that_is_not_allowed_is_not_called_and_the_error_names_the_entry_to_add(
+    sim: SimServer, allowed: list[str]
+):
+    hosts = [entry.format(port=sim.port) for entry in allowed]
+    async with models_at(sim, allow_hosts=hosts) as models:
+        with pytest.raises(ModelFailed, match=rf"add 127\.0\.0\.1:{sim.port} to allow_hosts") as raised:
+            await models.chat(ModelRef(provider="openai", name="m", endpoint=sim.openai_base), HI, {})
+    assert raised.value.model == "openai/m"
+    assert sim.log() == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed", "admitted"),
+    [
+        ("http://127.0.0.1/v1", "127.0.0.1", True),
+        ("https://127.0.0.1/v1", "127.0.0.1", True),
+        ("https://127.0.0.1/v1", "127.0.0.1:443", True),
+        ("https://127.0.0.1/v1", "127.0.0.1:80", False),
+        ("http://[::1]:80/v1", "[::1]", True),
+        ("http://LOCALHOST:1/v1", "localhost:1", True),
+        ("http://localhost.:1/v1", "localhost:1", True),
+        ("http://localhost.example.com/v1", "localhost", False),
+        ("http://example.com/localhost", "localhost", False),
+    ],
+)
+async def test_a_bare_host_means_the_web_ports_as_it_does_for_http_operations(
+    sim: SimServer, endpoint: str, allowed: str, admitted: bool
+):
+    async with models_at(sim, allow_hosts=[allowed]) as models:
+        with pytest.raises(ModelFailed) as raised:  # nothing answers there; the question is who says so
+            await models.chat(ModelRef(provider="sim", name="m", endpoint=endpoint), HI, {})
+    assert ("not allowed here" in str(raised.value)) is not admitted
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://127.0.0.1", "127.0.0.1", "http://me:secret@127.0.0.1", "http://[::1", ""])
+async def test_an_endpoint_that_is_no_address_is_a_failure_of_the_call(sim: SimServer, endpoint: str):
+    async with models_at(sim, allow_hosts=["127.0.0.1"]) as models:
+        with pytest.raises(ModelFailed) as raised:
+            await models.chat(ModelRef(provider="sim", name="m", endpoint=endpoint), HI, {})
+    assert "secret" not in str(raised.value)
+
+
+def test_an_entry_that_is_no_host_is_refused_at_once():
+    with pytest.raises(ValueError, match="is not a host or host:port"):
+        HubModels(LLMHub(config_obj=config()), allow_hosts=["http://127.0.0.1"])
+
+
+# -- the simulated model moves -----------------------------------------------------------------------------------------
+
+
+class Moving:
+    """Where the simulated model is, which changes; counts how often it is asked."""
+
+    def __init__(self, sim: SimServer) -> None:
+        self.sim = sim
+        self.asked = 0
+
+    async def locate(self) -> str:
+        self.asked += 1
+        return self.sim.openai_base
+
+
+async def test_a_simulated_model_that_came_back_elsewhere_is_found_by_every_call_in_flight():
+    async with SimServer() as first, SimServer() as second, LLMHub(config_obj=config()) as hub:
+        where = Moving(first)
+        models = HubModels(hub, locate_sim=where.locate)
+        await models.chat("main", HI, {})
+        assert where.asked == 1
+        await models.chat("main", HI, {})
+        assert where.asked == 1, "its place is asked for once"
+        await first.stop()
+        where.sim = second
+        answers = await asyncio.gather(*(models.chat("main", HI, {}) for _ in range(8)))
+        assert {answer.text[:9] for answer in answers} == {"[sim:big]"}
+        assert len(second.log()) == 8
+
+
+async def test_a_simulated_model_that_is_gone_for_good_is_asked_for_once_more_and_no_further(sim: SimServer):
+    async with LLMHub(config_obj=config()) as hub:
+        where = Moving(sim)
+        models = HubModels(hub, locate_sim=where.locate)
+        await sim.stop()
+        with pytest.raises(ModelFailed, match="main"):
+            await models.chat("main", HI, {})
+        assert where.asked == 2
+
+
+async def test_only_an_unreachable_model_is_looked_for_again_and_not_one_that_refuses(sim: SimServer):
+    sim.set_script(fault("rate_limit"))
+    async with LLMHub(config_obj=config()) as hub:
+        where = Moving(sim)
+        with pytest.raises(ModelFailed):
+            await HubModels(hub, locate_sim=where.locate).chat("main", HI, {})
+        assert where.asked == 1
+    assert len(sim.log()) == 1
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_model_that_takes_longer_than_its_role_may_is_a_timeout(sim: SimServer):
+    sim.set_script(fault("hang"))
+    async with models_at(sim) as models:
+        with pytest.raises(NodeTimeout, match="hasty"):
+            await models.chat("hasty", HI, {})
+
+
+@pytest.mark.parametrize("kind", ["error", "rate_limit", "malformed", "reset"])
+async def test_whatever_a_provider_does_wrong_is_a_failed_model_that_says_which_role(sim: SimServer, kind: str):
+    sim.set_script(fault(kind))
+    async with models_at(sim) as models:
+        with pytest.raises(ModelFailed, match="Role 'main'") as raised:
+            await models.chat("main", HI, {})
+    assert raised.value.model == "main"
+    assert isinstance(raised.value.__cause__, LLMHubRuntimeError)
+
+
+@pytest.mark.parametrize(("said", "passed_on"), [(7, 7), (None, 1)])
+async def test_a_rate_limit_says_when_to_try_again(sim: SimServer, said: int | None, passed_on: float):
+    reply = {"fault": {"kind": "rate_limit", "retry_after": said}}
+    sim.set_script(parse_script({"rules": [{"reply": reply}]}))
+    async with models_at(sim) as models:
+        with pytest.raises(ModelFailed) as raised:
+            await models.chat("main", HI, {})
+    assert raised.value.retry_after == passed_on
+
+
+async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_are(sim: SimServer):
+    async with models_at(sim) as models:
+        with pytest.raises(ModelFailed, match="hasty, main, real"):
+            await models.chat("mian", HI, {})
+
+
+# -- the models of a flow in one process -------------------------------------------------------------------------------
+
+
+def prompt_flow(prompt: str = "role: main", **top: Any) -> Flow:
+    nodes = f"""
+    a:
+      inputs: [{{name: x, type: string}}]
+      outputs: [{{name: out, type: string}}]
+      prompt: {{template: "{{{{ x }}}}", {prompt}}}
+    """
+    return small_flow(nodes, ["_input.x -> a.x", "a.out -> _output"], **top)
+
+
+SIM = "provider: sim, name: m"
+AT_HOME = config()
+AWAY = config(sim="http://127.0.0.1:1/v1")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "configured", "needed"),
+    [
+        ("role: main", AT_HOME, True),
+        ("role: main", AWAY, False),
+        ("role: real", AT_HOME, False),
+        ("role: real, fallback: {on: error, role: main}", AT_HOME, True),
+        (f"role: real, fallback: {{on: error, model: {{{SIM}}}}}", AT_HOME, True),
+        (f"model: {{{SIM}}}", AT_HOME, True),
+        (f"model: {{{SIM}}}", AWAY, False),
+        (f'model: {{{SIM}, endpoint: "http://127.0.0.1:1/v1"}}', AT_HOME, False),
+        ("model: {provider: openai, name: m}", AT_HOME, False),
+    ],
+)
+def test_a_simulated_model_is_needed_when_something_calls_it_and_nobody_says_where_it_is(
+    prompt: str, configured: RuntimeConfig, needed: bool
+):
+    assert needs_sim(prompt_flow(prompt), configured) is needed
+
+
+def test_a_role_that_nobody_serves_is_named_before_anything_starts_and_defaults_serve_any():
+    with pytest.raises(UnknownRoleError, match=r"no role 'mian'.*its roles: main, hasty, real"):
+        needs_sim(prompt_flow("role: mian"), config())
+    data = {"project": "t", "env": "t", "providers": {"sim": {}}, "roles": {}, "defaults": ROLES["main"]}
+    assert needs_sim(prompt_flow("role: anything"), parse_runtime_config(data))
+
+
+async def test_a_flow_without_an_address_gets_a_simulated_model_that_ends_with_it():
+    before = child_processes()
+    async with LLMHub(config_obj=config()) as hub, local_models(prompt_flow(), hub) as models:
+        assert len(child_processes() - before) == 1
+        assert (await models.chat("main", HI, {})).text.startswith("[sim:big]")
+    assert child_processes() == before
+
+
+async def test_a_role_that_lacks_its_key_is_said_before_anything_runs(sim: SimServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    flow = prompt_flow("role: main, fallback: {on: error, role: real}")
+    async with LLMHub(config_obj=config(sim=sim.openai_base)) as hub:
+        with pytest.raises(LLMHubRuntimeError, match=r"Role 'real'.*key"):
+            await run(flow, {"x": "hi"}, hub=hub)
+    assert sim.log() == []
+
+
+async def test_two_flows_may_share_a_hub_and_neither_closes_it(sim: SimServer):
+    async with LLMHub(config_obj=config(sim=sim.openai_base)) as hub:
+        flows = [prompt_flow(), prompt_flow("role: hasty")]
+        reports = await asyncio.gather(*(run(flow, {"x": "hi"}, hub=hub) for flow in flows))
+        assert [report.output[:9] for report in reports] == ["[sim:big]", "[sim:smal"]
+        assert (await run(flows[0], {"x": "again"}, hub=hub)).error is None
+    assert len(sim.log()) == 3
+
+
+async def test_allowed_hosts_of_a_local_run_reach_the_models(sim: SimServer):
+    flow = prompt_flow(f'model: {{{SIM}, endpoint: "{sim.openai_base}"}}')
+    async with LLMHub(config_obj=config()) as hub:
+        refused = await run(flow, {"x": "hi"}, hub=hub)
+        settings = LocalSettings(allow_hosts=(f"127.0.0.1:{sim.port}",))
+        allowed = await run(flow, {"x": "hi"}, hub=hub, settings=settings)
+    assert refused.error is not None and "allow_hosts" in refused.error.message
+    assert allowed.output.startswith("[sim:m]")
+
+
+async def test_a_prompt_without_a_hub_is_said_before_any_node_runs():
+    with pytest.raises(ModelFailed, match="node 'a' has a prompt"):
+        await run(prompt_flow("role: main, fallback: {on: error, static_response: canned}"), {"x": "hi"})

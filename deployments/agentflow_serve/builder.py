@@ -3,6 +3,7 @@
 This module must not postpone its annotations: Serve reads `app`'s to turn the config's `args` into an AppArgs.
 """
 
+import math
 from typing import Any
 
 from ray import serve
@@ -11,6 +12,7 @@ from ray.serve import Application
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
 from agentflow.settings import roles_of
+from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs, ProcessSettings
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
@@ -50,7 +52,7 @@ def app(args: AppArgs) -> Application:
         if stage.deployment
     }
     spec = PredictorSpec(
-        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tests"}),
         process=process,
         limits=args.limits,
         inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
@@ -74,14 +76,19 @@ def _node(
     assert stage.deployment is not None
     drain_s = min(_longest_s(planned, node), deadline_s)
     deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
-    return deployment.bind(spec, sim if settings.model is not None else None)
+    asks = any(inner.prompt for inner in all_nodes([planned.node(node)]))
+    return deployment.bind(spec, sim if asks else None)
 
 
 def _longest_s(planned: Plan, node: str) -> float:
-    """The longest that a call of a node can take: every attempt and pause, and the fallback model."""
-    settings, prompt = planned.settings[node], planned.node(node).prompt
-    attempts = settings.attempts + (1 if prompt and prompt.fallback else 0)
-    return attempts * settings.timeout_s + (settings.attempts - 1) * settings.backoff_s
+    """The longest that a call of a node can take: every attempt and pause, and the fallback model, round by round."""
+    settings, spec = planned.settings[node], planned.node(node)
+    if spec.for_each is not None:
+        return math.inf
+    attempts = settings.attempts + (1 if spec.prompt and spec.prompt.fallback else 0)
+    pause_s = settings.backoff_s if settings.backoff == "constant" else settings.max_backoff_s or settings.backoff_s
+    turn_s = attempts * settings.timeout_s + (settings.attempts - 1) * pause_s
+    return turn_s * (spec.loop.max_rounds if spec.loop else 1)
 
 
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentflow import from_mapping, load
 from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
+from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
 from flow_runtime.hub_models import needs_sim
@@ -68,7 +69,7 @@ def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:
 def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None) -> bool:
     if llmhub is not None:
         return needs_sim(flow, llmhub)
-    prompts = [node for node, spec in flow.nodes.items() if spec.prompt]
+    prompts = [node for node, spec in flow.nodes.items() if any(inner.prompt for inner in all_nodes([spec]))]
     if prompts:
         raise AppInvalid(f"node '{prompts[0]}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
     return False

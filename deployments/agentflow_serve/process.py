@@ -13,6 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Node
+from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
 from flow_runtime.errors import ModelFailed
 from flow_runtime.hub_models import SIM, HubModels
@@ -48,7 +49,7 @@ async def open_parts(
     resources = OperationResources()
     stack.push_async_callback(resources.aclose)
     models = None
-    if settings.llmhub is not None and any(node.prompt for node in nodes):
+    if settings.llmhub is not None and any(node.prompt for node in all_nodes(nodes)):
         models = await _open_models(stack, settings, sim_locator(sim))
     return NodeParts(
         clock=clock,
@@ -62,7 +63,7 @@ async def open_parts(
 
 async def open_state(stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node]) -> StateBackends:
     """The state backends that these nodes keep something in."""
-    names = sorted({node.state.backend for node in nodes if node.state})
+    names = sorted({node.state.backend for node in all_nodes(nodes) if node.state})
     return StateBackends({name: await _open_backend(stack, settings, name) for name in names})
 
 

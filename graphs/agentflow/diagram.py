@@ -58,6 +58,12 @@ def _marks(node: Node) -> list[str]:
             marks.append(f"code {module or ''}".strip())
         case None:
             pass
+    if isinstance(node.flow, Flow):
+        marks.append(f"flow {node.flow.metadata.name}")
+    if node.for_each is not None:
+        marks.append(f"for each of {node.for_each.input}")
+    if node.loop is not None:
+        marks.append(f"until {node.loop.until}")
     if node.state is not None:
         marks.append(f"state {node.state.scope}")
     return marks

@@ -23,7 +23,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "budgets": _LATER + "what one run may spend.",
             "on_exceed": _LATER + "what happens when a budget is spent.",
             "durability": "Whether a run survives its process; journal is not supported yet.",
-            "tests": "Tests of the flow; not run yet.",
+            "tests": "Tests of the flow; agentflow test runs them, without keys.",
             "deployment": "Where the flow runs and how large.",
         },
         "Metadata": {
@@ -40,7 +40,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "Node": {
             "id": "Optional; if given, the same as the node's key.",
-            "type": "Always transform; subflow is not supported yet.",
+            "type": "transform, or subflow for a node whose work is another flow.",
             "inputs": "The input ports. A node runs when every port that is not optional has a value.",
             "outputs": "The output ports.",
             "error": "The port that carries the node's failure as a value, instead of ending the run.",
@@ -48,9 +48,9 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "transform": "What the node does: an operation or code.",
             "runtime": "Timeout, attempts, placement and sizing of the node.",
             "state": "A bucket of values that the node's code may read and write.",
-            "for_each": _LATER + "runs the node once per element of an input.",
-            "loop": _LATER + "runs the node again on its own outputs.",
-            "flow": _LATER + "the file of a subflow.",
+            "for_each": "Runs the node once per element of an array input; every output is then an array.",
+            "loop": "Runs the node again on its own outputs, which feed the inputs of their names.",
+            "flow": "The flow of a subflow: a file in this flow's folder or below it, or the flow itself.",
             "description": "What the node does, for people.",
             "position": "Where an editor draws the node; it means nothing at run time.",
         },
@@ -81,7 +81,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "memory": "Which earlier turns precede the prompt; run and session are not supported yet.",
             "requirements": _LATER + "what the answer must fulfil.",
             "repair_attempts": _LATER + "how often an answer is repaired.",
-            "images": _LATER + "images that go with the prompt.",
+            "images": "Images that go with the prompt: ${port} with a data: URL, or a URL that the provider opens.",
         },
         "ModelRef": {
             "provider": "The provider, as llmhub names it.",
@@ -127,11 +127,11 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "resources": "What one replica of the node asks of Ray.",
             "autoscaling": "How many replicas the node has.",
             "idempotent": "true: the node may be run again after its process died.",
-            "cache": _LATER + "keeps outcomes for a while.",
-            "retry_on": _LATER + "the failures that are tried again.",
-            "backoff": "constant; exponential is not supported yet.",
-            "max_backoff_ms": _LATER + "the longest pause between attempts.",
-            "jitter": _LATER + "varies the pauses.",
+            "cache": "Keeps successful outcomes for a while, per process and scope; not for nodes that act.",
+            "retry_on": "The failures that are tried again: timeout, error, validation_fail; all when not given.",
+            "backoff": "constant, or exponential: each pause is twice as long as the one before.",
+            "max_backoff_ms": "The longest pause between attempts, in milliseconds; 60000 when it is exponential.",
+            "jitter": "true: each pause takes anything between nothing and its full length.",
         },
         "Resources": {
             "num_cpus": "CPU cores per replica; 0.05 when not given.",
@@ -145,7 +145,7 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "Cache": {
             "ttl_seconds": "How long an outcome is kept, in seconds.",
-            "key": "A template of the cache key.",
+            "key": "What tells outcomes apart, such as {query}; otherwise the inputs and the request fields read.",
         },
         "State": {
             "scope": "request: for one run; session: across the runs of a session.",
@@ -154,13 +154,13 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "backend": "memory or store; redis and hopsworks are not supported yet.",
         },
         "ForEach": {
-            "input": "The array input to go through.",
-            "max_parallel": "How many elements are worked on at a time.",
-            "on_item_error": "What a failed element does to the rest.",
+            "input": "The array input to go through; inside the node the port carries one element.",
+            "max_parallel": "How many elements are worked on at a time; 8 when not given.",
+            "on_item_error": "fail: a failed element fails the node; skip: it is left out; collect: its failure stays.",
         },
         "Loop": {
-            "until": "The expression that ends the loop.",
-            "max_rounds": "How often the node runs at most.",
+            "until": "The expression over the output ports that ends the loop.",
+            "max_rounds": "How often the node runs at most, 5 when not given; it fails if until does not hold by then.",
         },
         "Position": {"x": "Distance from the left.", "y": "Distance from the top."},
         "Edge": {
@@ -200,8 +200,15 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "FlowTest": {
             "name": "The test's name.",
             "input": "The request.",
-            "models": "What each role answers.",
-            "expect": "The outputs, skipped nodes and calls that must come of it.",
+            "models": "What each role answers: text, JSON, a list in turn, or {error: timeout} and {error: error}.",
+            "expect": "What must come of it; without error the run must end well.",
+        },
+        "Expectation": {
+            "outputs": "The flow's whole answer.",
+            "skipped": "The nodes that are skipped, and no others.",
+            "failed": "The nodes that fail, and no others.",
+            "calls": "How often each role is asked, with the attempts that fail; other roles are not counted.",
+            "error": "The code of the error with which the run ends, such as node_failed.",
         },
         "Deployment": {
             "target": "ray, kserve or local.",

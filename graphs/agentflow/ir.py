@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from agentflow.types import PortType
 
@@ -24,6 +34,7 @@ Flag = Annotated[bool, Field(strict=True)]
 JsonSchema = dict[str, Any]
 FailureKind = Literal["timeout", "error", "validation_fail"]
 Placement = Literal["per_node", "inline", "auto"]
+Backoff = Literal["constant", "exponential"]
 
 
 class IrObject(BaseModel):
@@ -164,7 +175,7 @@ class Runtime(IrObject):
     idempotent: Flag | None = None
     cache: Cache | None = None
     retry_on: tuple[FailureKind, ...] | None = None
-    backoff: Literal["constant", "exponential"] | None = None
+    backoff: Backoff | None = None
     max_backoff_ms: Positive | None = None
     jitter: Flag | None = None
 
@@ -197,6 +208,14 @@ class Position(BaseModel):
     y: float = 0
 
 
+def _form_of_subflow(value: Any) -> str:
+    return "path" if isinstance(value, str) else "flow"
+
+
+Subflow = Annotated[Annotated[str, Tag("path")] | Annotated["Flow", Tag("flow")], Discriminator(_form_of_subflow)]
+"""The path of a flow file, or, once it is loaded, the flow itself."""
+
+
 class Node(IrObject):
     id: NodeId | None = None
     type: Literal["transform", "subflow"] = "transform"
@@ -209,7 +228,7 @@ class Node(IrObject):
     state: State | None = None
     for_each: ForEach | None = None
     loop: Loop | None = None
-    flow: str | None = None
+    flow: Subflow | None = None
     description: str | None = None
     position: Position | None = None
 
@@ -247,6 +266,12 @@ class InputField(IrObject):
     def has_default(self) -> bool:
         return "default" in self.model_fields_set
 
+    @model_serializer(mode="wrap")
+    def _with_a_default_of_null(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A default of null is not the same as none."""
+        data: dict[str, Any] = write(self)
+        return {**data, "default": data.get("default", self.default)} if self.has_default else data
+
 
 class OutputField(IrObject):
     type: PortType
@@ -275,11 +300,29 @@ class Budgets(IrObject):
     reserve: Literal["call", "run"] = "call"
 
 
+class Expectation(IrObject):
+    """What must come of a test's run. Without `error` it must end well; what is not said may be anything."""
+
+    outputs: Any = None
+    skipped: tuple[NodeId, ...] | None = None
+    failed: tuple[NodeId, ...] | None = None
+    calls: dict[str, NotNegative] = Field(default_factory=dict)
+    error: (
+        Literal["bad_input", "deadline_exceeded", "node_failed", "node_lost", "condition_failed", "no_output"] | None
+    ) = None
+
+    @property
+    def has_outputs(self) -> bool:
+        return "outputs" in self.model_fields_set
+
+
 class FlowTest(IrObject):
+    """One request with the answers that the models give, by role (or `provider/name` for a model of the flow)."""
+
     name: Text
     input: dict[str, Any]
     models: dict[str, Any] = Field(default_factory=dict)
-    expect: dict[str, Any] = Field(default_factory=dict)
+    expect: Expectation = Field(default_factory=Expectation)
 
 
 class KServeResources(IrObject):
@@ -326,3 +369,6 @@ class Flow(IrObject):
     durability: Literal["none", "journal"] = "none"
     tests: tuple[FlowTest, ...] = ()
     deployment: Deployment = Field(default_factory=Deployment)
+
+
+Node.model_rebuild()

@@ -18,8 +18,9 @@ _ONE_OR_MANY = ("Fallback", "on")
 
 def flow_json_schema() -> dict[str, Any]:
     """The schema as plain data, made from the model in `ir`, with a description for every key."""
-    schema = Flow.model_json_schema(by_alias=True)
-    definitions: dict[str, Any] = schema["$defs"]
+    definitions: dict[str, Any] = Flow.model_json_schema(by_alias=True)["$defs"]
+    definitions["Node"]["properties"]["flow"]["anyOf"] = [{"type": "string"}, {"$ref": "#"}, {"type": "null"}]
+    schema: dict[str, Any] = {**definitions.pop("Flow"), "$defs": definitions}
     for name, definition in {**definitions, "Flow": schema}.items():
         _describe(name, definition)
     _allow_short_forms(definitions)

@@ -21,6 +21,7 @@ from agentflow.ir import Flow
 from agentflow.json_tree import read_json
 from agentflow.plain_tree import read_plain
 from agentflow.shapes import parse_flow
+from agentflow.subflow_files import with_subflows
 from agentflow.tree import MAX_BYTES, Tree
 from agentflow.yaml_tree import read_yaml
 
@@ -45,7 +46,7 @@ class LoadedFlow:
 
 def load(path: str | PathLike[str], **surroundings: Unpack[Surroundings]) -> LoadedFlow:
     """The flow in a file. Raises FlowInvalid with all findings, also when the file cannot be read."""
-    return _loaded(_read_file(Path(path)), surroundings)
+    return _loaded(_read_file(Path(path)), surroundings, Path(path))
 
 
 def loads(text: str, *, file: str = NO_FILE, **surroundings: Unpack[Surroundings]) -> LoadedFlow:
@@ -65,20 +66,22 @@ def inspect_flow(
 
     `source` is data, or a path; a string with a line break, or one that begins with `{`, is the flow itself.
     """
-    return _inspected(_tree_of(source), surroundings)
+    tree, file = _tree_of(source)
+    return _inspected(with_subflows(tree, file=file, read=_read_file), surroundings)
 
 
-def _tree_of(source: str | PathLike[str] | Mapping[str, Any]) -> Tree:
+def _tree_of(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[Tree, Path | None]:
     match source:
         case Mapping():
-            return read_plain(source, file=NO_FILE)
+            return read_plain(source, file=NO_FILE), None
         case str() if "\n" in source or source.lstrip().startswith("{"):
-            return _read_text(source, NO_FILE)
+            return _read_text(source, NO_FILE), None
         case _:
-            return _read_file(Path(source))
+            return _read_file(Path(source)), Path(source)
 
 
-def _loaded(tree: Tree, surroundings: Surroundings) -> LoadedFlow:
+def _loaded(tree: Tree, surroundings: Surroundings, file: Path | None = None) -> LoadedFlow:
+    tree = with_subflows(tree, file=file, read=_read_file)
     flow, findings = _inspected(tree, surroundings)
     wrong = errors(findings)
     if flow is None or wrong:
@@ -94,11 +97,13 @@ def _inspected(tree: Tree, surroundings: Surroundings) -> tuple[Flow | None, tup
         if flow is not None:
             findings = check(flow, **surroundings)
     placed = [replace(finding, place=tree.place(finding.path)) for finding in findings]
-    return flow, tuple(sorted(placed, key=_position))
+    return flow, tuple(sorted(placed, key=lambda finding: _position(finding, tree.file)))
 
 
-def _position(finding: Finding) -> tuple[int, int]:
-    return (finding.place.line, finding.place.column) if finding.place else (0, 0)
+def _position(finding: Finding, file: str) -> tuple[bool, str, int, int]:
+    """The file itself first, then those of its subflows."""
+    place = finding.place or Place(file, 0, 0)
+    return place.file != file, place.file, place.line, place.column
 
 
 def _summary(file: str, wrong: Sequence[Finding]) -> str:

@@ -66,6 +66,8 @@ def acts(node: Node) -> bool:
     """Whether a node does something beyond its outputs, so that it runs although no answer needs it (IR.md Q39)."""
     if node.state is not None and node.state.scope == "session":
         return True
+    if isinstance(node.flow, Flow):
+        return any(acts(inner) for inner in node.flow.nodes.values())
     match node.transform:
         case Code():
             return True
@@ -73,6 +75,11 @@ def acts(node: Node) -> bool:
             return has_side_effect(spec.op)
         case None:
             return False
+
+
+def signature_of(flow: Flow) -> Signature:
+    """What a flow takes and gives; edges that lead nowhere are left out."""
+    return _signature(flow, resolve_wires(flow)[0])
 
 
 def _signature(flow: Flow, wires: Iterable[Wire]) -> Signature:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from agentflow.ir import Flow, ModelRef, Node
+from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node
+from agentflow.subflows import all_flows
 
 Number = TypeVar("Number", int, float)
 
 DEFAULT_TIMEOUT_MS = 30_000
 DEFAULT_BACKOFF_MS = 1_000
+DEFAULT_MAX_BACKOFF_MS = 60_000
+"""The longest pause of an exponential backoff that names no limit."""
 DEFAULT_ATTEMPTS = 1
+ALL_FAILURES: frozenset[FailureKind] = frozenset(get_args(FailureKind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class NodeSettings:
 
     `concurrency` is per process, None where the flow leaves it open. `model` is a role name or a model named
     in the flow; None for a node without a prompt. `context_names` are the request fields that the flow knows.
+    A failure whose kind is not in `retry_on` ends the attempts. `max_backoff_s` bounds every pause, None not at all;
+    with `jitter` a pause takes anything between nothing and its full length.
     """
 
     timeout_s: float
@@ -30,12 +37,20 @@ class NodeSettings:
     temperature: float | None = None
     max_tokens: int | None = None
     context_names: frozenset[str] = frozenset()
+    retry_on: frozenset[FailureKind] = ALL_FAILURES
+    backoff: Backoff = "constant"
+    max_backoff_s: float | None = None
+    jitter: bool = False
 
 
 def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> NodeSettings:
     """The settings of one node of a checked flow; `context_names` are its request fields, shared by all nodes."""
     runtime, defaults, prompt = node.runtime, flow.defaults, node.prompt
     ray = flow.deployment.ray
+    backoff = runtime.backoff or "constant"
+    limit_ms = runtime.max_backoff_ms
+    if limit_ms is None and backoff == "exponential":
+        limit_ms = DEFAULT_MAX_BACKOFF_MS
     return NodeSettings(
         timeout_s=_first(runtime.timeout_ms, defaults.timeout_ms, default=DEFAULT_TIMEOUT_MS) / 1000,
         attempts=_first(runtime.retries, defaults.retries, default=DEFAULT_ATTEMPTS),
@@ -45,6 +60,10 @@ def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> N
         temperature=_optional(prompt.temperature, defaults.temperature) if prompt else None,
         max_tokens=_optional(prompt.max_tokens, defaults.max_tokens) if prompt else None,
         context_names=context_names,
+        retry_on=ALL_FAILURES if runtime.retry_on is None else frozenset(runtime.retry_on),
+        backoff=backoff,
+        max_backoff_s=None if limit_ms is None else limit_ms / 1000,
+        jitter=bool(runtime.jitter),
     )
 
 
@@ -56,13 +75,24 @@ def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
 def roles_of(flow: Flow) -> frozenset[str]:
     """Every role that a run of the flow may call."""
     named: set[str | None] = set()
-    for node in flow.nodes.values():
-        if node.prompt is None:
-            continue
-        model = model_of(flow, node)
-        named.add(model if isinstance(model, str) else None)
-        named.add(node.prompt.fallback.role if node.prompt.fallback else None)
+    for owner in all_flows(flow):
+        for node in owner.nodes.values():
+            if node.prompt is None:
+                continue
+            model = model_of(owner, node)
+            named.add(model if isinstance(model, str) else None)
+            named.add(node.prompt.fallback.role if node.prompt.fallback else None)
     return frozenset(name for name in named if name)
+
+
+def models_of(flow: Flow) -> Iterator[ModelRef]:
+    """Every model that a prompt or a fallback names instead of a role."""
+    for owner in all_flows(flow):
+        for node in owner.nodes.values():
+            if node.prompt is not None:
+                fallback = node.prompt.fallback
+                named = (model_of(owner, node), fallback.model if fallback else None)
+                yield from (model for model in named if isinstance(model, ModelRef))
 
 
 def _first(*values: int | None, default: int) -> int:

@@ -215,6 +215,8 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _tags(member: Any) -> tuple[Any, ...]:
+    if member is Flow:
+        return ("flow",)
     if isinstance(member, type) and issubclass(member, BaseModel) and "mode" in member.model_fields:
         literal = member.model_fields["mode"].annotation
         return get_args(literal) if get_origin(literal) is Literal else ()

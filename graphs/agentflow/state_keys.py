@@ -61,10 +61,15 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class StateKey:
-    """A compiled key template."""
+    """A compiled key template; `what` is what messages call it."""
 
     source: str
     parts: tuple[str | Variable, ...]
+    what: str = "state key"
+
+    @property
+    def where(self) -> str:
+        return self.what.replace(" ", ".")
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -84,8 +89,8 @@ class StateKey:
         }
         key = "".join(part if isinstance(part, str) else self._written(part, sources[part.kind]) for part in self.parts)
         if len(key) > MAX_KEY:
-            message = f"the state key '{self.source}' is longer than {MAX_KEY} characters when it is filled"
-            raise PlaceholderFailed(message, placeholder=self.source, where="state.key")
+            message = f"the {self.what} '{self.source}' is longer than {MAX_KEY} characters when it is filled"
+            raise PlaceholderFailed(message, placeholder=self.source, where=self.where)
         return key
 
     def _written(self, variable: Variable, values: Mapping[str, Any]) -> str:
@@ -105,28 +110,30 @@ class StateKey:
 
     def _failed(self, variable: Variable, reason: str) -> PlaceholderFailed:
         return PlaceholderFailed(
-            f"{variable.text} in the state key '{self.source}' cannot be filled: {reason}",
+            f"{variable.text} in the {self.what} '{self.source}' cannot be filled: {reason}",
             placeholder=variable.text,
-            where="state.key",
+            where=self.where,
         )
 
 
-def compile_state_key(text: str, input_names: Collection[str], context_names: Collection[str]) -> StateKey:
+def compile_state_key(
+    text: str, input_names: Collection[str], context_names: Collection[str], *, what: str = "state key"
+) -> StateKey:
     """Compile a key template: `{name}` is an input port, else a context field; `{context.x}`; `{node.id}`.
 
     Raises PlaceholderError for a variable that nothing can fill; it is never taken literally.
     """
     if not text or len(text) > MAX_TEMPLATE:
-        message = f"a state key has 1 to {MAX_TEMPLATE} characters, and this one has {len(text)}"
-        raise PlaceholderError(message, placeholder=shortened(text), where="state.key")
+        message = f"a {what} has 1 to {MAX_TEMPLATE} characters, and this one has {len(text)}"
+        raise PlaceholderError(message, placeholder=shortened(text), where=what.replace(" ", "."))
     parts: list[str | Variable] = []
     end = 0
     for braces in _BRACES.finditer(text):
         parts.append(text[end : braces.start()])
-        parts.append(_variable(braces[0], braces[1], input_names, context_names))
+        parts.append(_variable(braces[0], braces[1], input_names, context_names, what))
         end = braces.end()
     parts.append(text[end:])
-    return StateKey(source=text, parts=tuple(part for part in parts if part != ""))
+    return StateKey(source=text, parts=tuple(part for part in parts if part != ""), what=what)
 
 
 def _digits(number: int | float) -> str:
@@ -138,7 +145,9 @@ def _digits(number: int | float) -> str:
     return repr(number) if isinstance(number, float) or number.bit_length() <= MAX_BITS else ""
 
 
-def _variable(written: str, path: str | None, input_names: Collection[str], context_names: Collection[str]) -> Variable:
+def _variable(
+    written: str, path: str | None, input_names: Collection[str], context_names: Collection[str], what: str
+) -> Variable:
     if path is None:
         reason = "a brace stands alone; a key has no other use for braces"
     elif path == "node.id":
@@ -152,5 +161,5 @@ def _variable(written: str, path: str | None, input_names: Collection[str], cont
     else:
         known = [*sorted(input_names), *(f"context.{name}" for name in sorted(context_names)), "node.id"]
         reason = f"it is not known here; known are: {', '.join(known)}"
-    message = f"{shortened(written)} in the state key is wrong: {reason}"
-    raise PlaceholderError(message, placeholder=written, where="state.key")
+    message = f"{shortened(written)} in the {what} is wrong: {reason}"
+    raise PlaceholderError(message, placeholder=written, where=what.replace(" ", "."))

@@ -22,6 +22,10 @@ Plain tuples: there is one per value, and the garbage collector need not look at
 """
 
 
+Graft: TypeAlias = "tuple[tuple[PathStep, ...], Tree]"
+"""A path, and the tree of another file whose data stands there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """`data` counts only when there are no `findings`. `root` is None for data that never was text."""
@@ -30,9 +34,13 @@ class Tree:
     data: Any = None
     root: Spot | None = None
     findings: tuple[Finding, ...] = ()
+    grafts: tuple[Graft, ...] = ()
 
     def place(self, path: Sequence[PathStep]) -> Place | None:
         """The place of `path`, or of the nearest thing around it that is in the text."""
+        for prefix, inner_tree in self.grafts:
+            if len(path) > len(prefix) and tuple(path[: len(prefix)]) == prefix:
+                return inner_tree.place(path[len(prefix) :])
         if self.root is None:
             return None
         spot = self.root

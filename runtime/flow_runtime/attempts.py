@@ -1,4 +1,4 @@
-"""The attempts of a node: each with its own timeout, a constant pause between them (IR.md Q16, Q17, Q21)."""
+"""The attempts of a node: each with its own timeout, a pause between them (IR.md Q16, Q17, Q21)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from agentflow.errors import FlowError
 from agentflow.ir import FailureKind
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
-from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid
+from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, SubflowFailed
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
 logger = logging.getLogger(__name__)
+
+MAX_DOUBLINGS = 60
+"""More would only overflow: by then a pause of a millisecond has become longer than any limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +36,38 @@ async def attempt(
     settings: NodeSettings,
     *,
     clock: Clock,
+    draw: Callable[[], float],
     remaining_s: Callable[[], float | None],
 ) -> Attempted:
     """Call `body` up to `settings.attempts` times; it is given the seconds that this attempt may take.
 
     No attempt outlasts the request: `remaining_s` cuts the timeout, and once it is spent nothing more is tried.
+    `draw` gives numbers from 0 up to 1, for the jitter of the pauses.
     """
     last = Attempted()
     for number in range(1, settings.attempts + 1):
         last = await once(body, settings, number=number, remaining_s=remaining_s)
-        left = remaining_s()
-        if last.failure is None or (left is not None and left <= settings.backoff_s):
+        if last.failure is None or number == settings.attempts or last.failure.kind not in settings.retry_on:
             break
-        if number < settings.attempts:
-            await clock.sleep(settings.backoff_s)
+        pause = pause_s(settings, number, draw)
+        left = remaining_s()
+        if left is not None and left <= pause:
+            break
+        await clock.sleep(pause)
     return last
+
+
+def pause_s(settings: NodeSettings, failed: int, draw: Callable[[], float]) -> float:
+    """The seconds to wait after the `failed`th attempt: twice the last pause each time if the backoff is exponential.
+
+    Jitter is full jitter, anything from nothing to the whole pause: callers that failed together come back apart.
+    """
+    pause = settings.backoff_s
+    if settings.backoff == "exponential":
+        pause *= 2.0 ** min(failed - 1, MAX_DOUBLINGS)
+    if settings.max_backoff_s is not None:
+        pause = min(pause, settings.max_backoff_s)
+    return pause * draw() if settings.jitter else pause
 
 
 async def once(
@@ -73,7 +93,7 @@ async def once(
         failure = Failure(reason="something that it waited for was cancelled", kind="error", attempts=number)
         return Attempted(failure=failure, attempts=number)
     except (AgentflowError, FlowError) as exc:
-        retry_after = exc.retry_after if isinstance(exc, ModelFailed) else None
+        retry_after = exc.retry_after if isinstance(exc, ModelFailed | SubflowFailed) else None
         failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number, retry_after=retry_after)
         return Attempted(failure=failure, attempts=number)
     except Exception as exc:
@@ -85,6 +105,8 @@ async def once(
 
 def failure_kind(error: Exception) -> FailureKind:
     """The kind that `fallback.on` asks for; `error` is all that is neither a timeout nor a failed validation."""
+    if isinstance(error, SubflowFailed):
+        return error.kind
     if isinstance(error, NodeTimeout):
         return "timeout"
     return "validation_fail" if isinstance(error, OutputInvalid) else "error"

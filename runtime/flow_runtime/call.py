@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from runtime_core.context import ExecutionContext
+from runtime_core.loop import NodeOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,7 @@ class NodeCall:
 
     context: ExecutionContext
     fields: Mapping[str, Any]
+
+
+Run = Callable[[Mapping[str, Any], NodeCall], Awaitable[NodeOutcome]]
+"""A node's work on its inputs, or one layer of it. Failures are values."""

@@ -5,7 +5,9 @@ FlowRuntimeError
 │   ├── CodeTimeout             a code transform
 │   └── OperationTimeout        an operation (also an OperationFailed)
 ├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
+├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
+├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
 ├── OperationFailed             an operation could not do its work
 │   └── EgressRefused           a request would have gone where this server does not let flows go
@@ -18,6 +20,7 @@ Ray pickles errors, so each class takes its message first and keeps its facts as
 
 from __future__ import annotations
 
+from agentflow.ir import FailureKind
 from runtime_core.errors import AgentflowError
 
 
@@ -37,6 +40,14 @@ class OutputInvalid(FlowRuntimeError):
     """A node produced something that does not fit its output ports or their schemas."""
 
 
+class ImageInvalid(FlowRuntimeError):
+    """A prompt's image cannot be sent. `image` is the placeholder that stands for it."""
+
+    def __init__(self, message: str, *, image: str | None = None) -> None:
+        super().__init__(message)
+        self.image = image
+
+
 class ModelFailed(FlowRuntimeError):
     """A model call failed. `model` is the role, or `provider/name`.
 
@@ -46,6 +57,18 @@ class ModelFailed(FlowRuntimeError):
     def __init__(self, message: str, *, model: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.model = model
+        self.retry_after = retry_after
+
+
+class SubflowFailed(FlowRuntimeError):
+    """A subflow gave no answer. `node` is its node that failed, `kind` how; `retry_after` is in seconds."""
+
+    def __init__(
+        self, message: str, *, kind: FailureKind = "error", node: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+        self.node = node
         self.retry_after = retry_after
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentflow.ir import Flow, ModelRef
-from agentflow.settings import model_of, roles_of
+from agentflow.settings import models_of, roles_of
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -171,7 +171,7 @@ def providers_of(flow: Flow, config: RuntimeConfig) -> frozenset[str]:
 
     Raises UnknownRoleError for a role that the configuration does not have.
     """
-    providers = {model.provider for model in _models_of(flow) if model.endpoint is None}
+    providers = {model.provider for model in models_of(flow) if model.endpoint is None}
     for role in sorted(roles_of(flow)):
         binding = config.roles.get(role) or config.defaults
         if binding is None:
@@ -180,12 +180,3 @@ def providers_of(flow: Flow, config: RuntimeConfig) -> frozenset[str]:
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
     return frozenset(providers)
-
-
-def _models_of(flow: Flow) -> Iterator[ModelRef]:
-    """The models that prompts name instead of a role."""
-    for node in flow.nodes.values():
-        if node.prompt is not None:
-            fallback = node.prompt.fallback
-            named = (model_of(flow, node), fallback.model if fallback else None)
-            yield from (model for model in named if isinstance(model, ModelRef))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
-from flow_runtime.call import NodeCall
+from agentflow.subflows import all_nodes
 from flow_runtime.code import CodeMode
+from flow_runtime.dispatch import LocalDispatch
 from flow_runtime.hub_models import local_models
 from flow_runtime.models import Models
 from flow_runtime.node import NodeBody, NodeParts
@@ -19,7 +20,7 @@ from flow_runtime.runner import FlowRunner
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import IdSource, RandomIds
-from runtime_core.loop import NodeOutcome, Observer
+from runtime_core.loop import Observer
 from runtime_core.report import RunReport
 from runtime_core.stores.url import open_database
 
@@ -36,16 +37,6 @@ class LocalSettings:
     allow_hosts: tuple[str, ...] = ()
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
-
-
-class LocalDispatch:
-    """Calls node bodies of this process."""
-
-    def __init__(self, bodies: Mapping[str, NodeBody]) -> None:
-        self._bodies = bodies
-
-    async def call(self, node: str, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
-        return await self._bodies[node].run(inputs, call)
 
 
 class LocalFlow:
@@ -70,6 +61,7 @@ class LocalFlow:
                 operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
                 operation_resources=resources,
                 code=settings.code,
+                ids=settings.ids,
             )
             bodies = {
                 node: await stack.enter_async_context(body_of(self._plan, node, parts))
@@ -83,7 +75,7 @@ class LocalFlow:
 
     async def _state_backends(self, stack: AsyncExitStack) -> dict[str, StateBackend]:
         urls = {"memory": "memory:", "store": self._settings.store}
-        used = {node.state.backend for node in self._plan.flow.nodes.values() if node.state}
+        used = {node.state.backend for node in all_nodes(self._plan.flow.nodes.values()) if node.state}
         return {
             name: await StoredState.open(await stack.enter_async_context(open_database(url)), self._settings.clock)
             for name, url in urls.items()

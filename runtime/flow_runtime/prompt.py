@@ -11,6 +11,7 @@ from agentflow.schemas import compile_schema
 from agentflow.settings import NodeSettings
 from agentflow.templates import compile_template
 from flow_runtime.errors import OutputInvalid
+from flow_runtime.images import Images
 from flow_runtime.models import Models
 
 
@@ -21,15 +22,19 @@ class PromptLayer:
         self._prompt = prompt
         self._settings = settings
         self._template = compile_template(prompt.template, (*input_names, "context"))
+        self._images = Images(prompt.images, (*input_names, "context"))
         self._schema = compile_schema(prompt.output_schema) if prompt.output_schema is not None else None
         self._params = self._fixed_params(node)
 
     async def ask(self, models: Models, model: str | ModelRef, values: Mapping[str, Any]) -> Any:
         """The model's answer: its text, or the parsed and checked JSON where the prompt has an `output_schema`.
 
-        Raises TemplateFailed, ModelFailed, NodeTimeout, or OutputInvalid when the answer does not fit.
+        Raises TemplateFailed, ImageInvalid, ModelFailed, NodeTimeout, or OutputInvalid when the answer does not fit.
         """
-        messages = [{"role": "user", "content": self._template.render(values)}]
+        text = self._template.render(values)
+        images = self._images.parts(values)
+        content = [{"type": "text", "text": text}, *images] if images else text
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self._prompt.system:
             messages.insert(0, {"role": "system", "content": self._prompt.system})
         answer = await models.chat(model, messages, self._params)

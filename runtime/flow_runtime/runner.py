@@ -60,24 +60,31 @@ class FlowRunner:
         trace_id: str | None = None,
         deadline_s: float | None = None,
         observe: Observer | None = None,
+        parent: NodeCall | None = None,
     ) -> RunReport:
         """Run one request and report. A request that does not fit the flow is reported as `bad_input`.
 
-        A `trace_id` in the request is the run's, before the one given here.
+        A `trace_id` in the request is the run's, before the one given here. `parent` is the call that this run is
+        the work of: identity, session, trace and event time are then its own.
         """
         run_id = self._ids.new("run")
-        trace_id = trace_id_or_new(trace_id)
+        trace_id = parent.context.trace_id if parent is not None else trace_id_or_new(trace_id)
         now = self._clock.now()
+        event_time = parent.fields["event_time"] if parent is not None else now.isoformat()
+        deadline = None if deadline_s is None else now + timedelta(seconds=deadline_s)
         try:
-            fields = self._check.prepare(request, trace_id=trace_id, event_time=now.isoformat())
-            session_id = fields.get("session_id")
-            context = ExecutionContext(
-                **(identity or Identity()).model_dump(),
-                session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
-                run_id=run_id,
-                trace_id=fields["trace_id"],
-                deadline=None if deadline_s is None else now + timedelta(seconds=deadline_s),
-            )
+            fields = self._check.prepare(request, trace_id=trace_id, event_time=event_time)
+            if parent is not None:
+                context = parent.context.child(run_id=run_id, deadline=deadline)
+            else:
+                session_id = fields.get("session_id")
+                context = ExecutionContext(
+                    **(identity or Identity()).model_dump(),
+                    session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
+                    run_id=run_id,
+                    trace_id=fields["trace_id"],
+                    deadline=deadline,
+                )
         except (RequestInvalid, IdentityError) as exc:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
         call = NodeCall(context=context, fields=fields)

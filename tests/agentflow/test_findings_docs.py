@@ -13,11 +13,11 @@ from support.broken_flows import BROKEN
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "graphs" / "agentflow"
-SPEAKERS = ["load", "tree", "yaml_tree", "json_tree", "plain_tree", "shapes", "wiring"]
+SPEAKERS = ["load", "tree", "yaml_tree", "json_tree", "plain_tree", "shapes", "wiring", "subflow_files"]
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)+|cycle")
 ROW = re.compile(r"\| `([a-z0-9-]+)` \| (error|warning) \| (.+?) \| (.+) \|")
 NOT_CODES = {"utf-8", "utf-8-sig"}
-ONLY_IN_DATA_OR_FILES = {"not-json", "unreadable-file"}
+ONLY_IN_DATA_OR_FILES = {"not-json", "unreadable-file", "bad-subflow-path", "subflow-recursion", "too-many-subflows"}
 
 
 def documented() -> dict[str, re.Match[str]]:

@@ -205,8 +205,8 @@ def test_places_lead_to_the_nearest_thing_in_the_text():
 
 
 def test_warnings_do_not_keep_a_flow_from_loading():
-    loaded = loads(GOOD.replace("edges:\n", "tests: [{name: a, input: {}}]\nedges:\n"))
-    assert [(each.code, each.severity) for each in loaded.findings] == [("tests-not-run", "warning")]
+    loaded = loads(GOOD.replace("role: fast\n", "role: fast\n    runtime: {jitter: true}\n"))
+    assert [(each.code, each.severity) for each in loaded.findings] == [("unused-retry", "warning")]
     assert loads(GOOD).findings == ()
 
 

@@ -47,7 +47,7 @@ async def tried(
     clock: ManualClock | None = None,
     remaining_s: Callable[[], float | None] = no_deadline,
 ) -> Attempted:
-    return await attempt(body, given, clock=clock or ManualClock(), remaining_s=remaining_s)
+    return await attempt(body, given, clock=clock or ManualClock(), draw=lambda: 0.0, remaining_s=remaining_s)
 
 
 async def test_the_first_success_ends_it():

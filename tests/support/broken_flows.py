@@ -320,6 +320,12 @@ NODE = [
         (ROLE, ROLE + "    runtime:\n      requires_context:\n        - locale\n        - tier #!\n"),
     ),
     broken(
+        "unused-retry",
+        "nodes.draft.runtime.jitter",
+        (ROLE, ROLE + "    runtime: {jitter: true} #!\n"),
+        severity="warning",
+    ),
+    broken(
         "bad-replicas",
         "nodes.draft.runtime.autoscaling.min_replicas",
         (ROLE, ROLE + "    runtime: {autoscaling: {min_replicas: 3, max_replicas: 2}} #!\n"),
@@ -336,10 +342,65 @@ NODE = [
     ),
 ]
 
+REPEATS = [
+    broken(
+        "bad-for-each",
+        "nodes.draft.for_each.input",
+        (ROLE, ROLE + "    for_each: {input: question} #!\n"),
+        (REPLY_OUT, REPLY_OUT.replace("object", "array")),
+        (REPLY_IN, REPLY_IN.replace("object", "array")),
+    ),
+    broken(
+        "bad-for-each",
+        "nodes.draft.for_each.input",
+        (ROLE, ROLE + "    for_each: {input: questions} #!\n"),
+        (REPLY_OUT, REPLY_OUT.replace("object", "array")),
+        (REPLY_IN, REPLY_IN.replace("object", "array")),
+    ),
+    broken(
+        "bad-for-each",
+        "nodes.draft.outputs[0].type",
+        (ROLE, ROLE + "    for_each: {input: question}\n"),
+        ("question, type: string}", "question, type: array}"),
+        (REPLY_OUT, REPLY_OUT.replace("}", "} #!")),
+    ),
+    broken("bad-loop", "nodes.draft.loop.until", (ROLE, ROLE + "    loop: {until: repl} #!\n")),
+    broken(
+        "unknown-context-field",
+        "nodes.draft.loop.until",
+        (ROLE, ROLE + "    loop: {until: context.tier == 1} #!\n"),
+    ),
+    broken(
+        "bad-loop",
+        "nodes.answer.outputs[0].type",
+        (RESULT, "      - {name: reply, type: boolean} #!\n"),
+        (TRANSFORM, TRANSFORM + "    loop: {until: reply}\n"),
+        ("answer.result, to", "answer.reply, to"),
+    ),
+]
+
 PROMPTS = [
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: [cat.png] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['${photo}'] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['${question}${question}'] #!\n")),
+    broken("bad-image", "nodes.draft.prompt.images[0]", (ROLE, ROLE + "      images: ['https://a/${question}'] #!\n")),
+    broken(
+        "bad-image",
+        "nodes.draft.prompt.images[0]",
+        (ROLE, ROLE + "      images: ['${photo}'] #!\n"),
+        (
+            "      - {name: question, type: string}\n",
+            "      - {name: question, type: string}\n      - {name: photo, type: object, optional: true}\n",
+        ),
+    ),
+    broken(
+        "unknown-context-field",
+        "nodes.draft.prompt.images[0]",
+        (ROLE, ROLE + "      images: ['${context.photo}'] #!\n"),
+    ),
     broken(
         "role-and-model",
         "nodes.draft.prompt.model",
@@ -511,6 +572,99 @@ STATE = [
     ),
 ]
 
+CACHES = [
+    broken(
+        "bad-cache-key",
+        "nodes.draft.runtime.cache.key",
+        (ROLE, ROLE + "    runtime: {cache: {ttl_seconds: 3, key: '{tier}'}} #!\n"),
+    ),
+    broken(
+        "cached-action",
+        "nodes.answer.runtime.cache",
+        (TRANSFORM, "    runtime: {cache: {ttl_seconds: 3}} #!\n" + ASYNC_CODE),
+    ),
+]
+
+INNER = """
+      version: "1.0"
+      metadata: {name: inner}
+      context: {requires: [%s]}
+      nodes:
+        copy:
+          inputs: [{name: reply, type: %s}]
+          outputs: [{name: result, type: object}]
+          transform: {mode: declarative, spec: {op: io.format_response, args: {template: {text: hi}}}}
+      edges: [{from: _input.%s, to: copy.reply}, {from: copy.result, to: _output.%s}]
+"""
+AS_SUBFLOW = ("  answer:\n    type: transform", "  answer:\n    type: subflow")
+MARKED_SUBFLOW = ("  answer:\n    type: transform", "  answer: #!\n    type: subflow")
+
+
+def inner(takes: str = "reply", type: str = "object", gives: str = "result", more: str = "") -> tuple[str, str]:
+    return (TRANSFORM, "    flow:" + INNER % (takes, type, takes, gives) + more)
+
+
+SUBFLOWS = [
+    broken("bad-subflow", "nodes.answer", (TRANSFORM, ""), MARKED_SUBFLOW),
+    broken(
+        "bad-subflow",
+        "nodes.draft.flow",
+        (ROLE, ROLE + "    flow: #!" + INNER % ("reply", "object", "reply", "result")),
+    ),
+    broken("bad-subflow", "nodes.answer.prompt", inner(more="    prompt: {template: hi, role: fast} #!\n"), AS_SUBFLOW),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs[1]",
+        inner(),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN + "      - {name: more, type: string, optional: true} #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs",
+        (inner()[0], inner()[1].replace("[reply]", "[reply, tier]")),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN.replace("inputs:", "inputs: #!")),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.inputs[0]",
+        (
+            inner()[0],
+            inner()[1]
+            .replace("      nodes:", "      inputs: {reply: {type: array}}\n      nodes:")
+            .replace("reply, type: object", "reply, type: array"),
+        ),
+        AS_SUBFLOW,
+        (REPLY_IN, REPLY_IN.rstrip() + " #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.outputs[1]",
+        inner(),
+        AS_SUBFLOW,
+        (RESULT, RESULT + "      - {name: more, type: object} #!\n"),
+    ),
+    broken(
+        "subflow-port",
+        "nodes.answer.outputs[0]",
+        inner(),
+        AS_SUBFLOW,
+        (RESULT, RESULT.replace("object}", "number} #!")),
+    ),
+    broken(
+        "unknown-operation",
+        "nodes.answer.flow.nodes.copy.transform.spec.op",
+        (inner()[0], inner()[1].replace("spec: {op: io.format_response,", "spec: {op: io.format, #!\n            ")),
+        AS_SUBFLOW,
+    ),
+]
+
+
+def in_test(line: str) -> tuple[str, str]:
+    return (EDGES, f"tests:\n  - name: a\n    input: {{}}\n    {line} #!\n{EDGES}")
+
+
 INTERFACE = [
     broken(
         "contradictory-field",
@@ -536,7 +690,16 @@ INTERFACE = [
     ),
     broken("bad-schema", "nodes.draft.prompt.output_schema", (ROLE, ROLE + "      output_schema: {type: 3} #!\n")),
     broken("lambda-target", "deployment.target", (EDGES, "deployment: {target: lambda} #!\n" + EDGES)),
-    broken("tests-not-run", "tests", (EDGES, "tests: [{name: a, input: {}}] #!\n" + EDGES), severity="warning"),
+    broken(
+        "duplicate-test",
+        "tests[1].name",
+        (EDGES, "tests:\n  - {name: a, input: {}}\n  - {name: a, input: {}} #!\n" + EDGES),
+    ),
+    broken("bad-script", "tests[0].models.slow", in_test("models: {slow: hi}")),
+    broken("bad-script", "tests[0].expect.calls.slow", in_test("expect: {calls: {slow: 1}}")),
+    broken("bad-script", "tests[0].models.fast", in_test("models: {fast: []}")),
+    broken("bad-script", "tests[0].models.fast", in_test("models: {fast: [a, {error: slow}]}")),
+    broken("unknown-node", "tests[0].expect.failed[1]", in_test("expect: {failed: [draft, drafts]}")),
 ]
 
 
@@ -561,22 +724,8 @@ LATER = [
     later("nodes.draft.prompt.memory", in_prompt("memory: session")),
     later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
     later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
-    later("nodes.draft.prompt.images", in_prompt("images: ['${question}']")),
     later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
     later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
-    later("nodes.draft.for_each", in_draft("for_each: {input: question}")),
-    later("nodes.draft.loop", in_draft("loop: {until: 'True'}")),
-    later("nodes.draft.flow", in_draft("flow: other.yaml")),
-    later(
-        "nodes.answer.type",
-        (TRANSFORM, "    flow: other.yaml\n"),
-        ("  answer:\n    type: transform", "  answer:\n    type: subflow #!"),
-    ),
-    later("nodes.draft.runtime.cache", in_draft("runtime: {cache: {ttl_seconds: 3}}")),
-    later("nodes.draft.runtime.retry_on", in_draft("runtime: {retry_on: [timeout]}")),
-    later("nodes.draft.runtime.backoff", in_draft("runtime: {backoff: exponential}")),
-    later("nodes.draft.runtime.max_backoff_ms", in_draft("runtime: {max_backoff_ms: 5}")),
-    later("nodes.draft.runtime.jitter", in_draft("runtime: {jitter: true}")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),
@@ -589,5 +738,5 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *PROMPTS, *TRANSFORMS, *STATE, *INTERFACE, *LATER]
+MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *SUBFLOWS, *INTERFACE, *LATER]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

@@ -12,6 +12,7 @@ from agentflow_serve.commands.exits import Exit, explain
 COMMANDS = {
     "validate": "Check a flow file and report every finding.",
     "plan": "Show what a flow becomes: nodes, stages, critical path.",
+    "test": "Run the tests of a flow, with scripted models.",
     "run": "Run one request through a flow, in this process.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
     "schema": "Print the JSON Schema of the flow file.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from agentflow.diagram import mermaid
-from agentflow.ir import Code, Declarative, Node
+from agentflow.ir import Code, Declarative, Flow, Node
 from agentflow.levels import critical_path, levels
 from agentflow.load import load
 from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
@@ -72,6 +72,8 @@ def _show_nodes(planned: Plan, placement: str | None) -> None:
 def describe(node: Node) -> str:
     """A node's work in a few words: `prompt + http.post, acts`."""
     parts = ["prompt"] if node.prompt else []
+    if isinstance(node.flow, Flow):
+        parts.append(f"flow {node.flow.metadata.name}")
     match node.transform:
         case Declarative():
             parts.append(node.transform.spec.op)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Unpack
 
+from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
+from agentflow.checks.flow_tests import check_tests
 from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
 from agentflow.checks.nodes import check_nodes, check_replicas
 from agentflow.checks.prompts import check_prompts
+from agentflow.checks.repeats import check_repeats
 from agentflow.checks.scope import Scope, Surroundings
 from agentflow.checks.state import check_state
+from agentflow.checks.subflows import check_subflows
 from agentflow.checks.transforms import check_transforms
 from agentflow.checks.unsupported import check_unsupported
 from agentflow.findings import Finding
@@ -26,7 +31,10 @@ _CHECKS = (
     check_inputs,
     check_prompts,
     check_transforms,
+    check_repeats,
+    check_subflows,
     check_state,
+    check_caches,
     check_schemas,
     check_conditions,
     check_doubles,
@@ -35,6 +43,7 @@ _CHECKS = (
     check_use,
     check_replicas,
     check_deployment,
+    check_tests,
     check_unsupported,
 )
 
@@ -45,6 +54,12 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
     See Surroundings for what may be passed. A flow without an error here can be planned and run. The cost
     is linear in the size of the flow.
     """
+    inner = [
+        replace(finding, path=("nodes", name, "flow", *finding.path))
+        for name, node in flow.nodes.items()
+        if isinstance(node.flow, Flow)
+        for finding in check(node.flow, **surroundings)
+    ]
     wires, findings = resolve_wires(flow)
     installed = {operation.name: operation for operation in surroundings.get("operations", ())}
     scope = Scope(
@@ -56,4 +71,4 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
         providers=surroundings.get("providers"),
         has_default_role=surroundings.get("has_default_role", False),
     )
-    return (*findings, *(finding for check in _CHECKS for finding in check(scope)))
+    return (*inner, *findings, *(finding for check in _CHECKS for finding in check(scope)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from agentflow.checks.scope import CONTEXT, PROMPT_OUTPUT, Findings, Scope, at_node, unknown_field
 from agentflow.findings import Finding, PathStep
 from agentflow.ir import Flow, Node
+from agentflow.settings import node_settings
 
 
 def check_nodes(scope: Scope) -> Findings:
@@ -16,6 +17,7 @@ def check_nodes(scope: Scope) -> Findings:
         yield from _doubled_ports(name, node)
         yield from _reserved_names(name, node)
         yield from _context_fields(scope, name, node)
+        yield from _retries(scope, name, node)
 
 
 def check_replicas(scope: Scope) -> Findings:
@@ -65,6 +67,17 @@ def _context_fields(scope: Scope, name: str, node: Node) -> Findings:
     for index, field in enumerate(node.runtime.requires_context):
         if field not in scope.fields:
             yield unknown_field(scope, field, ("nodes", name, "runtime", "requires_context", index))
+
+
+def _retries(scope: Scope, name: str, node: Node) -> Findings:
+    """`retries` counts attempts in all, so a node that says how to retry may still have only one."""
+    said = [
+        key for key in ("retry_on", "backoff", "max_backoff_ms", "jitter") if getattr(node.runtime, key) is not None
+    ]
+    if said and node_settings(scope.flow, node, context_names=scope.fields).attempts == 1:
+        message = f"node '{name}' says how to try again with '{said[0]}', but has only one attempt"
+        hint = "set retries, which counts all attempts, to 2 or more"
+        yield at_node("unused-retry", message, hint, node=name, at=("runtime", said[0]), severity="warning")
 
 
 def _replica_bounds(flow: Flow) -> Iterator[tuple[tuple[PathStep, ...], int | None, int | None]]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 
-from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node, listed
-from agentflow.errors import SchemaInvalid, TemplateError
+from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node, listed, unknown_field
+from agentflow.errors import PlaceholderError, SchemaInvalid, TemplateError
 from agentflow.findings import Finding, PathStep
 from agentflow.ir import Fallback, ModelRef, Node, Prompt
+from agentflow.placeholders import compile_args
 from agentflow.schemas import compile_schema
 from agentflow.templates import compile_template
+from agentflow.tree import shortened
+from agentflow.types import PortType
+
+_TEXTS = frozenset({PortType.STRING, PortType.DOCUMENT})
 
 
 def check_prompts(scope: Scope) -> Findings:
@@ -18,6 +23,7 @@ def check_prompts(scope: Scope) -> Findings:
     for name, node in scope.flow.nodes.items():
         if node.prompt is not None:
             yield from _template(name, node, node.prompt)
+            yield from _images(scope, name, node, node.prompt)
             yield from _model(scope, name, node.prompt)
             if node.prompt.fallback is not None:
                 yield from _fallback(scope, name, node.prompt, node.prompt.fallback)
@@ -29,6 +35,34 @@ def _template(name: str, node: Node, prompt: Prompt) -> Findings:
     except TemplateError as exc:
         hint = "a template reads input ports and context, with if, for and filters; it calls nothing"
         yield at_node("bad-template", str(exc), hint, node=name, at=("prompt", "template"))
+
+
+def _images(scope: Scope, name: str, node: Node, prompt: Prompt) -> Findings:
+    names = {port.name for port in node.inputs} | {CONTEXT}
+    for index, image in enumerate(prompt.images):
+        at = ("prompt", "images", index)
+        try:
+            found = compile_args([image], names).placeholders
+        except PlaceholderError as exc:
+            yield at_node("bad-image", str(exc), "write one placeholder, such as ${photo}", node=name, at=at)
+            continue
+        used = found[0] if found else None
+        if used is None or not used.whole:
+            message = f"the image '{shortened(image)}' is not a placeholder"
+            yield at_node("bad-image", message, "write one placeholder, such as ${photo}", node=name, at=at)
+        elif used.path[0] == CONTEXT and used.path[1] not in scope.fields:
+            yield unknown_field(scope, used.path[1], ("nodes", name, *at))
+        elif (port := _port_type(node, used.path)) is not None and port not in _TEXTS:
+            message = f"the image {used.text} is {port}, not text with a URL"
+            yield at_node("bad-image", message, "an image is a string: a data: URL or an http(s) URL", node=name, at=at)
+
+
+def _port_type(node: Node, path: tuple[str, ...]) -> PortType | None:
+    """The type of a port that is named whole; what is inside a value is known only at run time."""
+    name, *inside = path
+    types = {port.name: port.type for port in node.inputs}
+    is_element = node.for_each is not None and node.for_each.input == name
+    return None if inside or is_element else types.get(name)
 
 
 def _model(scope: Scope, name: str, prompt: Prompt) -> Findings:

@@ -19,14 +19,6 @@ def check_unsupported(scope: Scope) -> Findings:
     for name, node in flow.nodes.items():
         for path, what in _node(node):
             yield _unsupported(("nodes", name, *path), what)
-    if flow.tests:
-        yield Finding(
-            code="tests-not-run",
-            message="the flow's tests are not run yet",
-            hint="they do no harm",
-            path=("tests",),
-            severity="warning",
-        )
 
 
 def _unsupported(path: tuple[PathStep, ...], what: str) -> Finding:
@@ -49,14 +41,6 @@ def _deployment(deployment: Deployment) -> Uses:
 
 
 def _node(node: Node) -> Uses:
-    if node.type == "subflow":
-        yield ("type",), "'type: subflow'"
-    elif node.flow is not None:
-        yield ("flow",), "'flow', a subflow,"
-    if node.for_each is not None:
-        yield ("for_each",), "'for_each'"
-    if node.loop is not None:
-        yield ("loop",), "'loop'"
     yield from _runtime(node.runtime)
     if node.prompt is not None:
         yield from _prompt(node.prompt)
@@ -66,11 +50,6 @@ def _node(node: Node) -> Uses:
 
 def _runtime(runtime: Runtime) -> Uses:
     used = {
-        "cache": runtime.cache is not None,
-        "retry_on": runtime.retry_on is not None,
-        "max_backoff_ms": runtime.max_backoff_ms is not None,
-        "jitter": runtime.jitter is True,
-        "backoff": runtime.backoff == "exponential",
         "placement": runtime.placement == "auto",
     }
     for key, is_used in used.items():
@@ -78,7 +57,7 @@ def _runtime(runtime: Runtime) -> Uses:
             yield ("runtime", key), f"'{key}'" if key not in _PARTLY else f"'{key}: {getattr(runtime, key)}'"
 
 
-_PARTLY = frozenset({"backoff", "placement"})
+_PARTLY = frozenset({"placement"})
 
 
 def _prompt(prompt: Prompt) -> Uses:
@@ -89,7 +68,6 @@ def _prompt(prompt: Prompt) -> Uses:
         "max_tool_rounds": prompt.max_tool_rounds is not None,
         "requirements": bool(prompt.requirements),
         "repair_attempts": prompt.repair_attempts is not None,
-        "images": bool(prompt.images),
     }
     for key, is_used in used.items():
         if is_used:

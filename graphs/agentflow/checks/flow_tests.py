@@ -1,0 +1,58 @@
+"""Flow tests: names that tell them apart, scripts that a model could follow, nodes that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from agentflow.checks.scope import Findings, Scope, listed
+from agentflow.findings import Finding, PathStep
+from agentflow.ir import FlowTest
+from agentflow.settings import models_of, roles_of
+
+
+def check_tests(scope: Scope) -> Findings:
+    """Findings about `tests`."""
+    names: set[str] = set()
+    asked = roles_of(scope.flow) | {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
+    for index, test in enumerate(scope.flow.tests):
+        at = ("tests", index)
+        if test.name in names:
+            message = f"there are two tests named '{test.name}'"
+            yield Finding("duplicate-test", message, "rename one of them", (*at, "name"))
+        names.add(test.name)
+        yield from _scripts(test, at)
+        if not scope.has_default_role:
+            yield from _roles(test, at, asked)
+        for key in ("skipped", "failed"):
+            for position, node in enumerate(getattr(test.expect, key) or ()):
+                if node not in scope.flow.nodes:
+                    hint = f"the flow has: {listed(scope.flow.nodes)}"
+                    path = (*at, "expect", key, position)
+                    yield Finding("unknown-node", f"'{node}' names no node of this flow", hint, path)
+
+
+def _roles(test: FlowTest, at: tuple[PathStep, ...], asked: frozenset[str]) -> Findings:
+    named = [("models", name) for name in test.models] + [("calls", name) for name in test.expect.calls]
+    for key, name in named:
+        if name not in asked:
+            path = (*at, "models", name) if key == "models" else (*at, "expect", "calls", name)
+            hint = f"its prompts ask: {listed(sorted(asked)) or 'nobody'}"
+            yield Finding("bad-script", f"no prompt of this flow asks '{name}'", hint, path)
+
+
+def _scripts(test: FlowTest, at: tuple[PathStep, ...]) -> Findings:
+    for role, script in test.models.items():
+        answers = cast("list[Any]", script) if isinstance(script, list) else [script]
+        if not answers:
+            message = f"the script of '{role}' is a list without answers"
+            yield Finding("bad-script", message, "list one answer per call", (*at, "models", role))
+        for answer in answers:
+            if (kind := scripted_error(answer)) is not None and kind not in ("timeout", "error"):
+                message = f"the script of '{role}' has an error that is neither timeout nor error"
+                yield Finding("bad-script", message, "write {error: timeout} or {error: error}", (*at, "models", role))
+
+
+def scripted_error(answer: Any) -> Any:
+    """What stands under `error` in an answer that is nothing else; None for every other answer."""
+    return cast("Mapping[str, Any]", answer)["error"] if isinstance(answer, dict) and set(answer) == {"error"} else None  # pyright: ignore[reportUnknownArgumentType]

@@ -1,0 +1,77 @@
+"""Running the tests that a flow carries: in this process, with scripted models, without waiting between attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agentflow.differences import differences
+from agentflow.ir import Expectation, Flow, FlowTest
+from flow_runtime.local import LocalFlow, LocalSettings
+from flow_runtime.scripted_models import ScriptedModels
+from runtime_core.clock import SystemClock
+from runtime_core.report import NodeStatus, RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTestResult:
+    """`problems` is empty for a test that passed; each is one sentence. `report` is that of its run."""
+
+    name: str
+    problems: tuple[str, ...]
+    duration_s: float
+    report: RunReport
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+class _Hurried(SystemClock):
+    """The pauses between attempts say nothing about a flow, and tests should not wait for them."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+async def run_tests(flow: Flow) -> list[FlowTestResult]:
+    """Every test of a flow, one after the other; none sees the state of another."""
+    return [await run_test(flow, test) for test in flow.tests]
+
+
+async def run_test(flow: Flow, test: FlowTest) -> FlowTestResult:
+    """One test. Operations and code do what they always do; only models are scripted."""
+    clock = _Hurried()
+    models = ScriptedModels(test.models)
+    began = clock.monotonic()
+    async with LocalFlow(flow, models=models, settings=LocalSettings(store="memory:", clock=clock)) as runner:
+        report = await runner.run(test.input)
+    found = (*dict.fromkeys(models.problems), *_problems(test.expect, report, models))
+    return FlowTestResult(test.name, found, clock.monotonic() - began, report)
+
+
+def _problems(expect: Expectation, report: RunReport, models: ScriptedModels) -> Iterator[str]:
+    code = report.error.code if report.error else None
+    if code != expect.error:
+        got = f"{code} ({report.error.message})" if report.error else "no error"
+        yield f"error: expected {expect.error or 'no error'}, got {got}"
+    elif expect.has_outputs and code is None:
+        yield from differences(expect.outputs, report.output, "outputs")
+    if expect.skipped is not None:
+        yield from _nodes(set(expect.skipped), report, "skipped")
+    if expect.failed is not None:
+        yield from _nodes(set(expect.failed), report, "failed")
+    for role, count in expect.calls.items():
+        if models.calls[role] != count:
+            yield f"calls.{role}: expected {count}, got {models.calls[role]}"
+
+
+def _nodes(wanted: set[str], report: RunReport, status: NodeStatus) -> Iterator[str]:
+    found = {name for name, node in report.nodes.items() if node.status == status}
+    for name in sorted(wanted - found):
+        became = report.nodes[name].status if name in report.nodes else "not needed"
+        yield f"{status}: expected '{name}', which was {became}"
+    for name in sorted(found - wanted):
+        reason = (report.nodes[name].error or {}).get("reason")
+        yield f"{status}: '{name}' was not expected" + (f" ({reason})" if reason else "")

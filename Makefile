@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
 
-.PHONY: setup serve test lint lock clean
+.PHONY: setup serve test bench lint lock clean
 
 setup: $(SETUP)
 
@@ -26,6 +26,9 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -25,6 +25,9 @@ from runtime_core.loop import NodeOutcome
 
 __all__ = ["NodeBody", "NodeParts"]
 
+DEADLINE_GRACE_S = 1.0
+"""The run loop ends a run at its deadline and says so; a node stops by itself a little later, in case nobody did."""
+
 
 class NodeBody:
     """One node of a flow. Use as an async context manager: entering it starts what the node needs to be ready.
@@ -79,7 +82,8 @@ class NodeBody:
         clock, draw = self._parts.clock, self._parts.draw
 
         def remaining_s() -> float | None:
-            return call.context.remaining_s(clock.now())
+            left = call.context.remaining_s(clock.now())
+            return None if left is None else left + DEADLINE_GRACE_S
 
         def body(source: PromptSource) -> Callable[[float], Awaitable[dict[str, Any]]]:
             return lambda timeout_s: self._work.produce(source, inputs, call, timeout_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,14 @@ class Served:
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         return httpx.post(self.base + path, json=body, timeout=60, **options)
+
+    def wait_until_ready(self) -> Served:
+        """As a probe does: Serve calls an app running before the predictor has looked at its graph."""
+        give_up = time.monotonic() + 60
+        while self.get(f"/v2/models/{self.model}/ready").status_code != 200:
+            assert time.monotonic() < give_up, f"{self.app} never got ready"
+            time.sleep(0.2)
+        return self
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.base + path, timeout=60)
@@ -93,7 +102,8 @@ def deploy(cluster: int) -> Deploy:
     def start(name: str, **args: Any) -> Served:
         parsed = parse_args(args)
         serve.run(app(parsed), name=name, route_prefix=f"/{name}")
-        return Served(app=name, model=read_inputs(parsed).plan.name, base=f"http://127.0.0.1:{cluster}/{name}")
+        base = f"http://127.0.0.1:{cluster}/{name}"
+        return Served(app=name, model=read_inputs(parsed).plan.name, base=base).wait_until_ready()
 
     return start
 
@@ -119,4 +129,4 @@ def examples(cluster: int) -> dict[tuple[str, str], Served]:
             targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))
             served[flow, placement] = Served(app=name, model=flow, base=f"http://127.0.0.1:{cluster}/{name}")
     serve.run_many(targets)
-    return served
+    return {key: each.wait_until_ready() for key, each in served.items()}

@@ -64,10 +64,7 @@ def test_the_environment_of_the_wheel_has_no_other_copy(python: Path, tmp_path: 
     assert Path(asked.stdout.strip()).is_relative_to(python.parent.parent)
 
 
-@pytest.mark.parametrize("installed", ["wheel", "repository"])
-def test_serve_run_serves_the_example(installed: str, python: Path, tmp_path: Path):
-    if installed == "repository":
-        python = Path(sys.executable)
+def test_serve_run_serves_the_example_from_an_installed_wheel(python: Path, tmp_path: Path):
     shutil.copytree(README.parent / "configs", tmp_path / "configs")
     config = tmp_path / "configs" / "returns_desk.yaml"
     port = free_port()

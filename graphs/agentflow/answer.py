@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from agentflow.fit import misfit
 from agentflow.ir import Flow
 from agentflow.schemas import Schema, compile_schema
-from agentflow.types import mismatch
 
 
 class AnswerCheck:
@@ -29,9 +29,6 @@ class AnswerCheck:
         for name, output in self._outputs.items():
             if (value := values.get(name)) is None:
                 continue
-            problem = mismatch(value, output.type)
-            if problem is None and name in self._schemas:
-                problem = self._schemas[name].check(value)
-            if problem:
+            if problem := misfit(value, output.type, self._schemas.get(name)):
                 return f"output '{name}': {problem}"
         return None

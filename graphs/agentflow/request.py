@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from agentflow.errors import RequestInvalid
+from agentflow.fit import misfit
 from agentflow.schemas import Schema, compile_schema
 from agentflow.signature import FlowField, Signature
-from agentflow.types import mismatch
 
 TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -52,10 +52,7 @@ class RequestCheck:
         return fields
 
     def _problems(self, field: FlowField, value: Any) -> list[str]:
-        if field.type is not None and (problem := mismatch(value, field.type)):
-            return [f"field '{field.name}': {problem}"]
-        schema = self._schemas.get(field.name)
-        problem = schema.check(value) if schema else None
+        problem = misfit(value, field.type, self._schemas.get(field.name))
         return [f"field '{field.name}': {problem}"] if problem else []
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agentflow.fit import misfit
 from agentflow.ir import Port
 from agentflow.schemas import Schema, compile_schema
-from agentflow.types import mismatch
 from flow_runtime.errors import OutputInvalid
 
 
@@ -56,9 +56,6 @@ class OutputBinder:
             value = outputs[port.name]
             if value is None and port.optional:
                 continue
-            problem = mismatch(value, port.type)
-            if problem is None and (schema := self._schemas.get(port.name)) is not None:
-                problem = schema.check(value)
-            if problem:
+            if problem := misfit(value, port.type, self._schemas.get(port.name)):
                 raise OutputInvalid(f"output port '{port.name}': {problem}")
         return outputs

@@ -12,6 +12,7 @@ from agentflow.settings import models_of, roles_of
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
+from llmhub_runtime.endpoints import SIM
 from llmhub_runtime.errors import (
     LLMHubRuntimeError,
     ProviderRateLimitError,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from llmhub_runtime.models import ResolvedCall, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
 
-SIM = "sim"
 RETRY_AFTER_S = 1.0
 """What a caller is told when a provider limits its rate and does not say for how long."""
 DEFAULT_PORT = {"http": 80, "https": 443}

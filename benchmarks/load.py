@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -41,27 +42,57 @@ def send(target: Target, *, requests: int, connections: int) -> float:
 async def _send(target: Target, requests: int, connections: int) -> float:
     left = repeat(target.request(), requests)
     async with asyncio.timeout(TIMEOUT_S):
-        opened = [await asyncio.open_connection(HOST, target.port) for _ in range(connections)]
+        opened = [await _Connection.open(target) for _ in range(connections)]
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for reader, writer in opened:
-                group.create_task(_converse(reader, writer, left, target.expected))
+            for connection in opened:
+                group.create_task(_converse(connection, left))
         took = time.perf_counter() - began
-    for _, writer in opened:
-        writer.close()
-        await writer.wait_closed()
+    for connection in opened:
+        await connection.close()
     return took
 
 
-async def _converse(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: Iterator[bytes], expected: bytes | None
-) -> None:
+async def _converse(connection: _Connection, left: Iterator[bytes]) -> None:
     for request in left:
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        body = await _body(reader, head)
+        head, body = await connection.ask(request)
+        expected = connection.target.expected
         if not head.startswith(b"http/1.1 200") or (expected is not None and body != expected):
             raise RuntimeError(f"an answer that nobody expected: {head[:60]!r} {body[:300]!r}")
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One kept-alive connection. A server may close it between two requests (HAProxy does when it reloads): as
+    every HTTP client does, the request is then sent on a new one, once."""
+
+    target: Target
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def open(cls, target: Target) -> _Connection:
+        return cls(target, *await asyncio.open_connection(HOST, target.port))
+
+    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
+        try:
+            head = await self._head(request)
+        except (asyncio.IncompleteReadError, ConnectionError) as gone:
+            if isinstance(gone, asyncio.IncompleteReadError) and gone.partial:
+                raise
+            await self.close()
+            self.reader, self.writer = await asyncio.open_connection(HOST, self.target.port)
+            head = await self._head(request)
+        return head, await _body(self.reader, head)
+
+    async def close(self) -> None:
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+    async def _head(self, request: bytes) -> bytes:
+        self.writer.write(request)
+        return (await self.reader.readuntil(b"\r\n\r\n")).lower()
 
 
 async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:

@@ -27,6 +27,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 5.0  # how long a cancelled request may clean up before we stop waiting for it
+WATCH_AFTER_S = 0.02  # a watch costs a task, and most requests of a fast flow are over by then
 
 
 def random_trace_id() -> str:
@@ -61,7 +62,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers: request_headers.RawHeaders = list(scope["headers"])
+        headers = request_headers.lowered(scope["headers"])
         reply = Reply(send, trace_id=request_headers.trace_id(headers) or self._new_trace_id())
         counted = scope["method"] == "POST"
         self._in_flight += counted
@@ -110,36 +111,42 @@ class Edge:
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, reply: Reply, admitted: Admitted) -> None:
         """Runs the application until it is done, the client has left, or the deadline has passed."""
-        left = asyncio.Event()
+        watch = _Watch(receive)
 
         async def run() -> None:
             admitted_call.set(admitted)
-            await self._app(scope, _replay(body, left), reply)
+            await self._app(scope, _replay(body, watch.left), reply)
 
-        async def watch() -> None:
-            try:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-            finally:
-                left.set()
-
-        app, watcher = asyncio.create_task(run()), asyncio.create_task(watch())
+        app = asyncio.create_task(run())
         try:
-            await self._first_of(app, watcher, reply, seconds=admitted.ends_at - self._clock())
+            await self._first_of(app, watch, reply, ends_at=admitted.ends_at)
             if app.done():
                 await self._finish(app, reply)
-            elif not left.is_set():
+            elif not watch.left.is_set():
                 app.cancel()
                 await reply.error(_too_late("The deadline of the request passed before the flow had an answer."))
         finally:
             reply.close()
-            await self._stop(app, watcher, trace_id=reply.trace_id)
+            await self._stop(*watch.stop(), app, trace_id=reply.trace_id)
 
-    async def _first_of(
-        self, app: asyncio.Task[None], watcher: asyncio.Task[None], reply: Reply, *, seconds: float
-    ) -> None:
-        ends_at = self._clock() + seconds
-        await asyncio.wait({app, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    async def _first_of(self, app: asyncio.Task[None], watch: _Watch, reply: Reply, *, ends_at: float) -> None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def end(*_: object) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        app.add_done_callback(end)
+        timers = (
+            loop.call_later(max(0.0, ends_at - self._clock()), end),
+            loop.call_later(WATCH_AFTER_S, watch.start, end),
+        )
+        try:
+            await over
+        finally:
+            for timer in timers:
+                timer.cancel()
         if reply.complete and not app.done():
             # Servers also report a disconnect once the answer is out; the application may still tidy up.
             await asyncio.wait({app}, timeout=max(0.0, ends_at - self._clock()))
@@ -155,16 +162,42 @@ class Edge:
 
     async def _stop(self, *tasks: asyncio.Task[None], trace_id: str) -> None:
         """Cancels what still runs. A task that does not stop is logged, and waited for no longer."""
-        for task in tasks:
+        running = [task for task in tasks if not task.done()]
+        for task in running:
             task.cancel()
-        done, stuck = await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)
-        for task in done:
-            _retrieve(task)
+        stuck = (await asyncio.wait(running, timeout=CANCEL_GRACE_S))[1] if running else ()
+        for task in tasks:
+            if task.done():
+                _retrieve(task)
         for task in stuck:
             logger.warning("Request %s was cancelled %.0f s ago and still runs.", trace_id, CANCEL_GRACE_S)
             self._stuck.add(task)
             task.add_done_callback(self._stuck.discard)
             task.add_done_callback(_retrieve)
+
+
+class _Watch:
+    """Waits for the client to leave, once it is started. `left` is set when it has."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self.left = asyncio.Event()
+
+    def start(self, then: Callable[..., None]) -> None:
+        self._task = asyncio.create_task(self._watch())
+        self._task.add_done_callback(then)
+
+    def stop(self) -> tuple[asyncio.Task[None], ...]:
+        """What is left to cancel."""
+        return () if self._task is None else (self._task,)
+
+    async def _watch(self) -> None:
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self.left.set()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from kserve import ModelRepository
 from kserve import errors as kserve_errors
-from kserve.protocol.rest.v1_endpoints import register_v1_endpoints
+from kserve.protocol.rest.v1_endpoints import V1Endpoints, register_v1_endpoints
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
 from agentflow.signature import Signature
@@ -26,6 +26,7 @@ from agentflow_serve.data_plane import FixedRepository, FlowDataPlane
 from agentflow_serve.edge import Edge, random_trace_id
 from agentflow_serve.errors import PredictorError, answer_of, internal_error
 from agentflow_serve.flow_model import FlowModel
+from agentflow_serve.hot_path import ExceptionHandler, HotPath
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.readiness import Readiness
 
@@ -71,7 +72,7 @@ def build_predictor_app(
     return Edge(_endpoints(model), limits=limits, clock=clock, new_trace_id=new_trace_id)
 
 
-def _endpoints(model: FlowModel) -> FastAPI:
+def _endpoints(model: FlowModel) -> HotPath:
     registry = ModelRepository()
     registry.update(model)
     data_plane = FlowDataPlane(model_registry=registry)
@@ -82,11 +83,14 @@ def _endpoints(model: FlowModel) -> FastAPI:
     app.add_api_route("/", data_plane.live, methods=["GET"])
     register_v1_endpoints(app, data_plane, repository)
     register_v2_endpoints(app, data_plane, repository)
-    for error, status in PROTOCOL_STATUS.items():
-        app.add_exception_handler(error, _protocol_error(status))
-    app.add_exception_handler(PredictorError, _predictor_error)
+    handlers: dict[type[Exception], ExceptionHandler] = {
+        error: _protocol_error(status) for error, status in PROTOCOL_STATUS.items()
+    }
+    handlers[PredictorError] = _predictor_error
+    for error, handler in handlers.items():
+        app.add_exception_handler(error, handler)
     app.add_exception_handler(Exception, _defect)
-    return app
+    return HotPath(app, V1Endpoints(data_plane, repository), handlers, name=model.name)
 
 
 class _OrjsonResponse(JSONResponse):
@@ -96,7 +100,7 @@ class _OrjsonResponse(JSONResponse):
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
 
 
-def _protocol_error(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+def _protocol_error(status: int) -> ExceptionHandler:
     async def answer(_: Request, exc: Exception) -> JSONResponse:
         logger.debug("%s: %r", type(exc).__name__, str(exc))
         return JSONResponse({"error": str(exc)}, status_code=status)

@@ -24,7 +24,7 @@ async def read_body(receive: Any, headers: request_headers.RawHeaders, *, limits
     A body that says in advance that it is too large is refused unread.
     Raises RequestRefused (413), ClientLeft.
     """
-    declared = request_headers.values(headers, "content-length")
+    declared = request_headers.values(headers, b"content-length")
     if declared and _DIGITS.fullmatch(declared[0]) and int(declared[0]) > limits.max_body_bytes:
         raise _too_large(limits)
     body = bytearray()
@@ -62,14 +62,17 @@ def check_json(body: bytes, *, path: str, headers: request_headers.RawHeaders, l
 
 def _json_part(body: bytes, headers: request_headers.RawHeaders) -> bytes:
     """The JSON in front of raw tensors; the whole body where its length is not known."""
-    length = request_headers.values(headers, "inference-header-content-length")
+    length = request_headers.values(headers, b"inference-header-content-length")
     return body[: int(length[0])] if len(length) == 1 and _DIGITS.fullmatch(length[0]) else body
 
 
 def _is_json(headers: request_headers.RawHeaders) -> bool:
     """FastAPI's own rule for a body that it parses as JSON."""
+    given = request_headers.values(headers, b"content-type")[:1]
+    if given == ["application/json"]:
+        return True
     message = Message()
-    for content_type in request_headers.values(headers, "content-type")[:1]:
+    for content_type in given:
         message["content-type"] = content_type
     subtype = message.get_content_subtype()
     return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))

@@ -14,6 +14,7 @@ from agentflow_serve.errors import RequestRefused
 from agentflow_serve.limits import EdgeLimits
 
 RawHeaders = list[tuple[bytes, bytes]]
+"""Headers as ASGI has them, with names in lower case."""
 
 _CONTROL = frozenset(
     {
@@ -32,7 +33,7 @@ _CONTROL = frozenset(
     }
 )
 _CONTROL_PREFIXES = (b"x-serve-router-", b"x-forwarded-", b"x-auth-request-")
-_TRAVELS = ("x-request-id", "traceparent", "tracestate")
+_TRAVELS = (b"x-request-id", b"traceparent", b"tracestate")
 
 _TRACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
@@ -41,10 +42,14 @@ _PRINTABLE = re.compile(r"[\x21-\x7e]{1,255}")
 _TEXT = re.compile(r"[\x20-\x7e]{1,512}")
 
 
-def values(headers: Iterable[tuple[bytes, bytes]], name: str) -> list[str]:
+def lowered(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """The headers with names in lower case, as ASGI wants them and not every server sends them."""
+    return [(name.lower(), value) for name, value in headers]
+
+
+def values(headers: RawHeaders, name: bytes) -> list[str]:
     """Every value of one header, in order. `name` in lower case."""
-    wanted = name.encode()
-    return [value.decode("latin-1").strip() for key, value in headers if key.lower() == wanted]
+    return [value.decode("latin-1").strip() for key, value in headers if key == name]
 
 
 def check_size(headers: RawHeaders, *, limits: EdgeLimits) -> None:
@@ -61,7 +66,7 @@ def check_size(headers: RawHeaders, *, limits: EdgeLimits) -> None:
 
 def check_encoding(headers: RawHeaders) -> None:
     """Raises RequestRefused (415) for a compressed body: its size says nothing about what is in it."""
-    codings = {part.strip().lower() for value in values(headers, "content-encoding") for part in value.split(",")}
+    codings = {part.strip().lower() for value in values(headers, b"content-encoding") for part in value.split(",")}
     if codings - {"", "identity"}:
         raise RequestRefused(
             "The request body is compressed; send it without Content-Encoding.",
@@ -72,10 +77,10 @@ def check_encoding(headers: RawHeaders) -> None:
 
 def trace_id(headers: RawHeaders) -> str | None:
     """The client's own trace id, from `x-trace-id` or W3C `traceparent`; None where there is no valid one."""
-    given = values(headers, "x-trace-id")
+    given = values(headers, b"x-trace-id")
     if len(given) == 1 and _TRACE_ID.fullmatch(given[0]):
         return given[0]
-    parents = values(headers, "traceparent")
+    parents = values(headers, b"traceparent")
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     return match[1] if match else None
 
@@ -85,7 +90,7 @@ def deadline_s(headers: RawHeaders, *, limit_s: float) -> float:
 
     Raises RequestRefused (400) where that header is anything but one positive number.
     """
-    given = values(headers, "x-deadline-seconds")
+    given = values(headers, b"x-deadline-seconds")
     if not given:
         return limit_s
     seconds = float(given[0]) if len(given) == 1 and _NUMBER.fullmatch(given[0]) else math.nan
@@ -100,7 +105,7 @@ def deadline_s(headers: RawHeaders, *, limit_s: float) -> float:
 
 def idempotency_key(headers: RawHeaders) -> str | None:
     """The `Idempotency-Key`. Raises RequestRefused (400) unless it is 1 to 255 visible ASCII characters."""
-    given = values(headers, "idempotency-key")
+    given = values(headers, b"idempotency-key")
     if not given:
         return None
     if len(given) > 1 or not _PRINTABLE.fullmatch(given[0]):
@@ -115,7 +120,7 @@ def idempotency_key(headers: RawHeaders) -> str | None:
 def travelling(headers: RawHeaders) -> dict[str, str]:
     """The headers that go with a run to its nodes; one that could not be sent on unchanged stays behind."""
     found = {name: values(headers, name) for name in _TRAVELS}
-    return {name: given[0] for name, given in found.items() if len(given) == 1 and _TEXT.fullmatch(given[0])}
+    return {name.decode(): given[0] for name, given in found.items() if len(given) == 1 and _TEXT.fullmatch(given[0])}
 
 
 def without_control(headers: RawHeaders) -> RawHeaders:
@@ -124,5 +129,5 @@ def without_control(headers: RawHeaders) -> RawHeaders:
 
 
 def _is_control(name: bytes) -> bool:
-    name = name.lower().replace(b"_", b"-")
+    name = name.replace(b"_", b"-")
     return name in _CONTROL or name.startswith(_CONTROL_PREFIXES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from agentflow.errors import CastError, ExpressionFailed
@@ -198,8 +198,8 @@ class _Draft:
         self._settle_ready()
         if self.end is None and len(self.settled) == len(self.graph.nodes):
             self.finish(self._answer())
-        state = replace(
-            self.state,
+        state = RunState(
+            graph=self.graph,
             fields=self.fields,
             unsettled=self.unsettled,
             carried=self.carried,

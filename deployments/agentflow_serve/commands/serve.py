@@ -18,10 +18,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
     from agentflow_serve.serve_config import CheckedApp
@@ -35,13 +35,13 @@ class ServeFailed(click.ClickException):
 
 
 @click.command("serve")
-@click.argument("flow", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", required=False, type=DOCUMENT)
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=DOCUMENT,
     help="A serve config, as for `serve run`, instead of FLOW.",
 )
-@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The models of the roles.")
+@click.option("--llmhub", type=DOCUMENT, help="The models of the roles.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
@@ -110,6 +110,8 @@ def _check_usage(flow: Path | None, config: Path | None) -> None:
 
 
 def _dump(document: Mapping[str, Any]) -> str:
+    import yaml
+
     return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
 
 

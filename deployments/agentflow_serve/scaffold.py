@@ -44,7 +44,7 @@ def suggested_name(text: str) -> str | None:
 
 def project(template: str, name: str) -> Project:
     """The files of a template, for a flow called `name`, which must match NAME."""
-    folder = files(__package__) / "templates"
+    folder = files("agentflow_serve") / "templates"
     texts = {
         _RENAMED.get(file.name, file.name): file.read_text(encoding="utf-8").replace(_NAME_TOKEN, name)
         for part in ("shared", template)

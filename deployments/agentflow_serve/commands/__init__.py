@@ -23,7 +23,7 @@ COMMANDS = {
 }
 
 EPILOG = (
-    "Exit codes: 0 all is well; 1 the run or the service failed; 2 wrong usage; "
+    "Exit codes: 0 all is well; 1 a run, the service, a test or a check of the doctor failed; 2 wrong usage; "
     "3 the flow file is invalid; 4 something around it is missing or wrong (a file, a port, a key, a configuration); "
     "130 interrupted."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shlex
@@ -22,6 +21,7 @@ from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.paths import DOCUMENT
+from agentflow_serve.ports import port_problem
 
 if TYPE_CHECKING:
     from agentflow_serve.serve_config import CheckedApp
@@ -80,7 +80,8 @@ def command(
     apps = check_config(document, os.environ if address is None else None)
     listens = address_of(document)
     if address is None:
-        _check_port(*listens)
+        if problem := port_problem(*listens):
+            raise ServeFailed(problem)
     else:
         _check_cluster(address)
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
@@ -113,21 +114,6 @@ def _dump(document: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                raise ServeFailed(
-                    f"port {port} on {host} is in use: stop what listens there, or choose another"
-                ) from exc
-            raise ServeFailed(
-                f"cannot listen on {host}, port {port}: {exc.strerror}; choose another host or port"
-            ) from exc
 
 
 def _check_cluster(address: str) -> None:

@@ -153,6 +153,7 @@ def serving(app: App, **options: Any) -> dict[str, Check]:
         (KEEPS, "ok", "can be written"),
         (replace(KEEPS, filesystem="nfs4"), "fail", "network file system (nfs4)"),
         (replace(KEEPS, filesystem="fuse.sshfs"), "fail", "network file system"),
+        (replace(KEEPS, filesystem="fuse.fuse-overlayfs"), "ok", "can be written"),
         (replace(KEEPS, folder_exists=False, writable=False), "fail", "does not exist"),
         (replace(KEEPS, writable=False), "fail", "cannot be written"),
         (replace(KEEPS, is_sqlite=False), "fail", "no SQLite file"),

@@ -8,9 +8,8 @@ from agentflow_serve.doctor.checks import Check, fail, ok, warn
 from agentflow_serve.doctor.facts import App, Config, Lookup, Port, Provider, Store
 from agentflow_serve.doctor.surroundings import PROXIES
 
-NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "ocfs2"}
-)
+NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"})
+NETWORK |= {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph-fuse", "s3fs", "gcsfuse", "rclone", "juicefs")}
 """File systems on which SQLite's write-ahead log, which is shared memory, does not hold what it promises."""
 
 
@@ -85,7 +84,7 @@ def _store(name: str, store: Store) -> Check:
         return fail(name, f"the store {store.path} cannot be written", "give the user of the replicas the right to")
     if not store.is_sqlite:
         return fail(name, f"the store {store.path} is there and no SQLite file", "choose another file")
-    if store.filesystem in NETWORK or (store.filesystem or "").startswith("fuse."):
+    if store.filesystem in NETWORK:
         return fail(
             name,
             f"the store {store.path} is on a network file system ({store.filesystem}), where SQLite loses data",

@@ -71,7 +71,7 @@ def read_outline(path: Path) -> dict[str, Any]:
 
 class _HttpOptions(BaseModel):
     host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
+    port: int = Field(default=DEFAULT_PORT, strict=True)
 
 
 class _Outline(BaseModel):

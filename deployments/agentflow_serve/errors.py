@@ -2,6 +2,7 @@
 
     ServingError
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
+    ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -45,6 +46,10 @@ class ServingError(Exception):
 
 class AppInvalid(ServingError):
     """A flow, its models and the arguments of a serve config do not fit together; nothing was deployed."""
+
+
+class ProjectNotWritten(ServingError):
+    """The folder of a new project is taken or cannot be made; nothing was written."""
 
 
 class PredictorError(ServingError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from agentflow import load
 from agentflow.ir import Code
@@ -15,11 +16,11 @@ from agentflow.samples import sample_request
 from agentflow_serve.args import AppArgs, parse_args
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import AppInputs, read_inputs
+from agentflow_serve.ports import DEFAULT_HOST, DEFAULT_PORT
 from flow_runtime.code import admit
 from flow_runtime.hub_models import providers_of
 
 IMPORT_PATH = "agentflow_serve:app"
-DEFAULT_PORT = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,41 @@ def config_of(flow: Path, llmhub: Path | None, *, host: str, port: int, placemen
 
 def read_config(path: Path) -> dict[str, Any]:
     """The serve config in a file. Raises AppInvalid when it is none."""
-    from pydantic import ValidationError
     from ray.serve.schema import ServeDeploySchema
 
+    document = _read(path, ServeDeploySchema)
+    if not document.get("applications"):
+        raise AppInvalid(f"{path} is not a serve config: it has no applications")
+    return document
+
+
+def read_outline(path: Path) -> dict[str, Any]:
+    """A serve config of which only what we read is checked: Ray, which knows the rest, takes seconds to import.
+
+    Raises AppInvalid.
+    """
+    return _read(path, _Outline)
+
+
+class _HttpOptions(BaseModel):
+    host: str = DEFAULT_HOST
+    port: int = Field(default=DEFAULT_PORT, strict=True)
+
+
+class _Outline(BaseModel):
+    http_options: _HttpOptions | None = None
+    applications: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+def _read(path: Path, shape: type[BaseModel]) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
-        ServeDeploySchema.model_validate(document)
-    except yaml.YAMLError as exc:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        shape.model_validate(document)
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise AppInvalid(f"{path} is not YAML: {' '.join(str(exc).split())}") from exc
     except ValidationError as exc:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or path}: {each['msg']}" for each in exc.errors())
         raise AppInvalid(f"{path} is not a serve config: {problems}") from exc
-    if not document.get("applications"):
-        raise AppInvalid(f"{path} is not a serve config: it has no applications")
     return document
 
 
@@ -80,13 +103,13 @@ def check_config(document: Mapping[str, Any], environ: Mapping[str, str] | None)
 def address_of(document: Mapping[str, Any]) -> tuple[str, int]:
     """Where the proxy will listen."""
     options = document.get("http_options") or {}
-    return options.get("host", "127.0.0.1"), options.get("port", DEFAULT_PORT)
+    return options.get("host", DEFAULT_HOST), options.get("port", DEFAULT_PORT)
 
 
 def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> CheckedApp:
     args = parse_args(app.get("args") or {})
     inputs = read_inputs(args)
-    _check_code(inputs, args)
+    check_code(inputs, args)
     if inputs.llmhub is not None and environ is not None:
         from llmhub_runtime.endpoints import check_keys
 
@@ -101,7 +124,8 @@ def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> Check
     )
 
 
-def _check_code(inputs: AppInputs, args: AppArgs) -> None:
+def check_code(inputs: AppInputs, args: AppArgs) -> None:
+    """Raises CodeRefused where the flow has code that the arguments do not allow."""
     for node in inputs.plan.graph.nodes:
         transform = inputs.plan.node(node).transform
         if isinstance(transform, Code):

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ import psutil
 import pytest
 import yaml
 
-from agentflow_serve.commands import EPILOG, main
+from agentflow_serve.commands import EPILOG
 from agentflow_serve.commands.exits import Exit
+from support import command_line
+from support.command_line import Ended
 from support.processes import is_running
 
 AGENTFLOW = Path(sys.executable).parent / "agentflow"
@@ -72,13 +73,6 @@ edges:
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
-
-
 Command = Callable[..., Ended]
 
 
@@ -93,17 +87,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def agentflow(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command, by its entry point. Any exception but the exit is a traceback for the user, and fails the test."""
-
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["agentflow", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
-
-    return call
+def agentflow(desk: Path) -> Command:
+    """The command, started where the flows are."""
+    return command_line.agentflow
 
 
 # -- validate ----------------------------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ def test_the_wheel_carries_every_package_with_its_types_and_its_command(wheel: P
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("agentflow", "runtime_core", "llmhub_runtime", "flow_runtime", "agentflow_serve"):
         assert f"{package}/py.typed" in names
+    for template in ("shared/serve.yaml", "chat/flow.yaml", "branch/flow.yaml", "code/flow.yaml"):
+        assert f"agentflow_serve/templates/{template}" in names
     assert not [name for name in names if name.startswith(("tests/", "configs/"))]
     [entry_points] = [name for name in names if name.endswith("entry_points.txt")]
     assert b"agentflow = agentflow_serve.commands:main" in zipfile.ZipFile(wheel).read(entry_points)

@@ -6,20 +6,24 @@ import importlib
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from agentflow_serve.commands.exits import Exit, explain
 
 COMMANDS = {
+    "new": "Write a new project that works at once.",
     "validate": "Check a flow file and report every finding.",
     "plan": "Show what a flow becomes: nodes, stages, critical path.",
     "test": "Run the tests of a flow, with scripted models.",
     "run": "Run one request through a flow, in this process.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
+    "doctor": "Check this machine, and a serve config, for what breaks in practice.",
     "schema": "Print the JSON Schema of the flow file.",
+    "completion": "Print the completion script for bash, zsh or fish.",
 }
 
 EPILOG = (
-    "Exit codes: 0 all is well; 1 the run or the service failed; 2 wrong usage; "
+    "Exit codes: 0 all is well; 1 a run, the service, a test or a check of the doctor failed; 2 wrong usage; "
     "3 the flow file is invalid; 4 something around it is missing or wrong (a file, a port, a key, a configuration); "
     "130 interrupted."
 )
@@ -39,6 +43,10 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        names = [CompletionItem(name, help=COMMANDS[name]) for name in COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

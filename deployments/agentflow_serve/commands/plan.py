@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from agentflow.diagram import mermaid
-from agentflow.ir import Code, Declarative, Flow, Node
-from agentflow.levels import critical_path, levels
-from agentflow.load import load
-from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
-from agentflow.plan import Plan, acts, plan
+from agentflow_serve.commands.paths import DOCUMENT
+
+if TYPE_CHECKING:
+    from agentflow.ir import Node
+    from agentflow.plan import Plan
 
 WIDTH = 120
 """Columns of the table where the terminal is narrower, or none: a table that wraps is no table."""
 
 
 @click.command("plan")
-@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", type=DOCUMENT)
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
 @click.option("--mermaid", "as_mermaid", is_flag=True, help="Print the graph as a mermaid flowchart instead.")
 def command(flow: Path, placement: str | None, as_mermaid: bool) -> None:
     """Show the nodes of FLOW, the stages they run in, the critical path and what each placement costs."""
+    from agentflow.diagram import mermaid
+    from agentflow.levels import critical_path
+    from agentflow.load import load
+    from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
+    from agentflow.plan import plan
+
     loaded = load(flow)
     if as_mermaid:
         click.echo(mermaid(loaded.flow))
@@ -49,6 +55,9 @@ def _show_nodes(planned: Plan, placement: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from agentflow.levels import levels
+    from agentflow.placement import stages
+
     table = Table(title=f"{planned.name}: {len(planned.graph.nodes)} nodes", box=SIMPLE_HEAD, title_justify="left")
     for column in ("level", "node", "does", "runs in", "timeout", "attempts", "after"):
         table.add_column(column, overflow="fold")
@@ -71,6 +80,9 @@ def _show_nodes(planned: Plan, placement: str | None) -> None:
 
 def describe(node: Node) -> str:
     """A node's work in a few words: `prompt + http.post, acts`."""
+    from agentflow.ir import Code, Declarative, Flow
+    from agentflow.plan import acts
+
     parts = ["prompt"] if node.prompt else []
     if isinstance(node.flow, Flow):
         parts.append(f"flow {node.flow.metadata.name}")

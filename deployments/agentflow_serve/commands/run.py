@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentflow.ir import Flow
-from agentflow.load import load
 from agentflow_serve.commands.exits import Exit
-from runtime_core.report import NodeStatus, RunError, RunReport
+from agentflow_serve.commands.paths import DOCUMENT
+
+if TYPE_CHECKING:
+    from agentflow.ir import Flow
+    from runtime_core.report import NodeStatus, RunReport
 
 MARKS: dict[NodeStatus | None, str] = {
     None: "start",
@@ -27,6 +29,8 @@ MARKS: dict[NodeStatus | None, str] = {
 
 
 def _hosts(_context: click.Context, _option: click.Parameter, entries: tuple[str, ...]) -> tuple[str, ...]:
+    if not entries:
+        return ()
     from flow_runtime.operations.hosts import AllowedHost
 
     try:
@@ -42,9 +46,9 @@ def _deadline(_context: click.Context, _option: click.Parameter, seconds: float 
 
 
 @click.command("run")
-@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", type=DOCUMENT)
 @click.option("--input", "request", required=True, help="The request: JSON, or @FILE.")
-@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The models of the roles.")
+@click.option("--llmhub", type=DOCUMENT, help="The models of the roles.")
 @click.option("--store", default="sqlite:///agentflow.sqlite", show_default=True, help="For `backend: store`.")
 @click.option("--code", type=click.Choice(["inline", "modules", "off"]), default="inline", show_default=True)
 @click.option(
@@ -63,6 +67,8 @@ def command(
     as_json: bool,
 ) -> int:
     """Run one request through FLOW in this process."""
+    from agentflow.load import load
+
     loaded = load(flow)
     fields = _request(request)
     from flow_runtime.local import LocalSettings
@@ -121,6 +127,7 @@ def _request(text: str) -> dict[str, Any]:
 def _checked(report: RunReport) -> RunReport:
     """The report; failed, as a server has it, where the output is not JSON."""
     from agentflow_serve.json_text import check_value
+    from runtime_core.report import RunError
 
     try:
         check_value(report.output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shlex
@@ -18,10 +17,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.paths import DOCUMENT
+from agentflow_serve.ports import port_problem
 
 if TYPE_CHECKING:
     from agentflow_serve.serve_config import CheckedApp
@@ -35,13 +35,13 @@ class ServeFailed(click.ClickException):
 
 
 @click.command("serve")
-@click.argument("flow", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", required=False, type=DOCUMENT)
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=DOCUMENT,
     help="A serve config, as for `serve run`, instead of FLOW.",
 )
-@click.option("--llmhub", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The models of the roles.")
+@click.option("--llmhub", type=DOCUMENT, help="The models of the roles.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
@@ -80,7 +80,8 @@ def command(
     apps = check_config(document, os.environ if address is None else None)
     listens = address_of(document)
     if address is None:
-        _check_port(*listens)
+        if problem := port_problem(*listens):
+            raise ServeFailed(problem)
     else:
         _check_cluster(address)
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
@@ -110,22 +111,9 @@ def _check_usage(flow: Path | None, config: Path | None) -> None:
 
 
 def _dump(document: Mapping[str, Any]) -> str:
+    import yaml
+
     return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                raise ServeFailed(
-                    f"port {port} on {host} is in use: stop what listens there, or choose another"
-                ) from exc
-            raise ServeFailed(
-                f"cannot listen on {host}, port {port}: {exc.strerror}; choose another host or port"
-            ) from exc
 
 
 def _check_cluster(address: str) -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentflow.load import load
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
     from flow_runtime.flow_tests import FlowTestResult
 
 
 @click.command("test")
-@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", type=DOCUMENT)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write a JUnit XML report there.")
 def command(flow: Path, as_json: bool, junit: Path | None) -> int:
@@ -25,6 +25,7 @@ def command(flow: Path, as_json: bool, junit: Path | None) -> int:
 
     Operations and code do what they always do. The exit code is 1 when a test fails.
     """
+    from agentflow.load import load
     from flow_runtime.flow_tests import run_tests
 
     loaded = load(flow)

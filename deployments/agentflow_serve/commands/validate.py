@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from agentflow.findings import Finding, errors
-from agentflow.load import inspect_flow
 from agentflow_serve.commands.exits import Exit, show_findings
+from agentflow_serve.commands.paths import DOCUMENT
+
+if TYPE_CHECKING:
+    from agentflow.findings import Finding
 
 
 @click.command("validate")
-@click.argument("flow", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("flow", type=DOCUMENT)
 @click.option(
     "--llmhub",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=DOCUMENT,
     help="Also check that every role of the flow is in this llmhub.yaml.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document.")
 def command(flow: Path, llmhub: Path | None, as_json: bool) -> int:
     """Check FLOW and report everything that is wrong with it at once, with file, line and column."""
+    from agentflow.findings import errors
+
     findings = _findings(flow, llmhub)
     bad = errors(findings)
     if as_json:
@@ -35,6 +40,8 @@ def command(flow: Path, llmhub: Path | None, as_json: bool) -> int:
 
 
 def _findings(flow: Path, llmhub: Path | None) -> tuple[Finding, ...]:
+    from agentflow.load import inspect_flow
+
     if llmhub is None:
         return inspect_flow(flow)[1]
     from llmhub_runtime.config_loader import load_runtime_config

@@ -22,14 +22,15 @@ def open_database(url: str, *, node_id: str | None = None) -> Database:
         return MemoryDatabase()
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        return SqliteDatabase(_sqlite_path(url), node_id=node_id)
+        return SqliteDatabase(sqlite_path(url), node_id=node_id)
     # Never show the rest of an address: it may hold a password.
     if scheme in ("postgresql", "postgres"):
         raise StoreUrlError(f"Stores on PostgreSQL are not supported yet; use one of {_FORMS}.")
     raise StoreUrlError(f"The store address begins with {scheme[:20]!r}; it must be one of {_FORMS}.")
 
 
-def _sqlite_path(url: str) -> Path:
+def sqlite_path(url: str) -> Path:
+    """The file that an SQLite address names. Raises StoreUrlError."""
     prefix = "sqlite:///"
     name = url.removeprefix(prefix)
     if not url.startswith(prefix) or name in ("", "/") or name.endswith("/"):

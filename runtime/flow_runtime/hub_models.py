@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from agentflow.ir import Flow, ModelRef
@@ -30,6 +30,7 @@ RETRY_AFTER_S = 1.0
 """What a caller is told when a provider limits its rate and does not say for how long."""
 DEFAULT_PORT = {"http": 80, "https": 443}
 Locate = Callable[[], Awaitable[str]]
+Answer = TypeVar("Answer")
 
 
 class HubModels:
@@ -53,17 +54,13 @@ class HubModels:
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
     ) -> ModelAnswer:
-        try:
-            call = self._resolve(model, params)
-            ask = self._ask_sim if self._is_ours(call) else self._ask
-            return await ask(call, messages)
-        except ProviderTimeoutError as exc:
-            raise NodeTimeout(str(exc)) from exc
-        except ProviderRateLimitError as exc:
-            retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
-            raise ModelFailed(str(exc), model=_name(model), retry_after=retry_after) from exc
-        except LLMHubRuntimeError as exc:
-            raise ModelFailed(str(exc), model=_name(model)) from exc
+        with _translated(_name(model)):
+            return await self._reach(self._resolve(model, params), lambda call: self._ask(call, messages))
+
+    async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        with _translated(role):
+            answer = await self._reach(self._resolve(role, {}), lambda call: self._hub.aembedding(call, list(texts)))
+            return [list(entry.embedding) for entry in sorted(answer.data, key=lambda entry: entry.index)]
 
     async def warm_up(self, roles: Collection[str]) -> None:
         """Make the clients of these roles now, so that the first call does not pay for it."""
@@ -80,16 +77,18 @@ class HubModels:
             usage={} if usage is None else {"input": usage.prompt_tokens, "output": usage.completion_tokens},
         )
 
-    async def _ask_sim(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
-        """Ask the simulated model, once more if it is somewhere else by now."""
+    async def _reach(self, call: ResolvedCall, ask: Callable[[ResolvedCall], Awaitable[Answer]]) -> Answer:
+        """Ask; the simulated model, whose address is ours to find, once more if it is somewhere else by now."""
+        if not self._is_ours(call):
+            return await ask(call)
         base = await self._sim()
         try:
-            return await self._ask(_at(call, base), messages)
+            return await ask(_at(call, base))
         except ProviderUnavailableError:
             self._sim_base = None
             if (found := await self._sim()) == base:
                 raise
-            return await self._ask(_at(call, found), messages)
+            return await ask(_at(call, found))
 
     def _is_ours(self, call: ResolvedCall) -> bool:
         """Whether the call goes to the simulated model, and where that is, is ours to find."""
@@ -125,6 +124,19 @@ class HubModels:
                 f"if flows may call it, add {AllowedHost(host, port)} to allow_hosts in the serve config",
                 model=call.role,
             )
+
+
+@contextmanager
+def _translated(model: str) -> Iterator[None]:
+    try:
+        yield
+    except ProviderTimeoutError as exc:
+        raise NodeTimeout(str(exc)) from exc
+    except ProviderRateLimitError as exc:
+        retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
+        raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
+    except LLMHubRuntimeError as exc:
+        raise ModelFailed(str(exc), model=model) from exc
 
 
 def _at(call: ResolvedCall, base: str) -> ResolvedCall:

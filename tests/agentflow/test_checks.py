@@ -56,7 +56,9 @@ def test_a_handle_may_go_to_code_in_its_own_process_and_nowhere_else():
 
 
 def test_a_query_that_is_a_vector_needs_no_embedder():
-    search = GOOD.replace("op: io.format_response", "op: features.vector_search").replace("{name: result, type: object}", "{name: result, type: array}")
+    search = GOOD.replace("op: io.format_response", "op: features.vector_search").replace(
+        "{name: result, type: object}", "{name: result, type: array}"
+    )
     for port, query, codes in (
         ("object", "${reply.vector}", []),
         ("embedding", "${reply}", []),

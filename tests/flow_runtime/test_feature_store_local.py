@@ -188,7 +188,7 @@ def test_the_database_itself_reaches_nothing_outside_either(tmp_path: Path):
         "SET enable_external_access = true",
         "ATTACH '/tmp/af-escaped.db'",
     ):
-        with pytest.raises(Exception, match="disabled|locked"):
+        with pytest.raises(Exception, match=r"disabled|locked"):
             engine._connection.execute(sql)
     engine.close()
 
@@ -219,7 +219,7 @@ async def test_a_part_that_is_no_parquet_file_is_a_failure_with_a_sentence(tmp_p
     group = add_group(tmp_path)
     (tmp_path / "shoppers_v2" / "broken.parquet").write_text("no parquet")
     async with local_store(tmp_path) as store:
-        with pytest.raises(OperationFailed, match="'shoppers_v2' cannot be read: .*broken.parquet"):
+        with pytest.raises(OperationFailed, match=r"'shoppers_v2' cannot be read: .*broken\.parquet"):
             await store.read(Source(group), Read({"user_id": "u1"}), None)
 
 
@@ -276,7 +276,7 @@ async def test_several_processes_write_while_readers_see_whole_parts_only(tmp_pa
 USERS = st.sampled_from(["u1", "u2", "u3", "U1"])
 TIMES = st.integers(0, 6).map(lambda hour: NEW_YEAR + timedelta(hours=hour))
 WRITES = st.lists(st.lists(st.tuples(USERS, TIMES), min_size=1, max_size=5), max_size=4)
-READS = st.lists(st.tuples(USERS, st.none() | TIMES), min_size=1, max_size=12)
+READS = st.lists(st.tuples(USERS, st.none() | TIMES), min_size=1, max_size=6)
 
 
 @given(writes=WRITES, reads=READS)
@@ -311,5 +311,3 @@ def test_reads_that_are_answered_together_say_what_a_plain_search_says(
 
     together, one_by_one = asyncio.run(run())
     assert together == one_by_one == [oracle(*each) for each in reads]
-
-

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from flow_runtime.errors import OperationFailed, RowNotFound
+from flow_runtime.errors import OperationFailed
 from flow_runtime.feature_store.local_folder import StoreFolder
 from flow_runtime.feature_store.local_rows import new_rows, row_of
 from flow_runtime.feature_store.local_schema import SCORE, GroupSchema
@@ -15,6 +15,7 @@ from flow_runtime.feature_store.local_sql import read_sql, search_sql, write_sql
 from flow_runtime.feature_store.local_values import microseconds, to_column
 from flow_runtime.feature_store.names import Named, named
 from flow_runtime.feature_store.protocol import Read, Row, Search, Source
+from flow_runtime.feature_store.sentences import listed, not_found
 
 THREADS = 2
 MEMORY_LIMIT = "1GB"
@@ -44,7 +45,7 @@ class LocalEngine:
     ) -> list[Row | OperationFailed]:
         """The row of each read, or why it has none; all of them by one query. Raises OperationFailed."""
         group, schema, columns = self._selection(source, features)
-        answers: list[Row | OperationFailed] = [_not_found(source, read) for read in reads]
+        answers: list[Row | OperationFailed] = [not_found(source, read) for read in reads]
         asked: list[tuple[int, list[Any], int | None]] = []
         for position, read in enumerate(reads):
             try:
@@ -125,7 +126,7 @@ class LocalEngine:
         plain = [column for column in known if schema.columns[column] != "embedding"]
         wanted = plain if features is None else list(features)
         if unknown := [name for name in wanted if name not in known]:
-            raise OperationFailed(f"{source} has no column {_listed(unknown)}; it has: {', '.join(known)}")
+            raise OperationFailed(f"{source} has no column {listed(unknown)}; it has: {', '.join(known)}")
         return group, schema, wanted
 
     def _query(self, source: Source, sql: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -137,8 +138,8 @@ class LocalEngine:
 
 def _key(source: Source, schema: GroupSchema, read: Read) -> list[Any]:
     if set(read.key) != set(schema.keys):
-        given = _listed(read.key) or "no column"
-        raise OperationFailed(f"{source} is read by {_listed(schema.keys)}, and the key names {given}")
+        given = listed(read.key) or "no column"
+        raise OperationFailed(f"{source} is read by {listed(schema.keys)}, and the key names {given}")
     values: list[Any] = []
     for column in schema.keys:
         try:
@@ -164,16 +165,6 @@ def _filter(source: Source, schema: GroupSchema, column: str, value: Any) -> Any
         return to_column(value, schema.columns[column])
     except ValueError as exc:
         raise OperationFailed(f"the filter '{column}' on {source} is wrong: {exc}") from exc
-
-
-def _not_found(source: Source, read: Read) -> RowNotFound:
-    key = ", ".join(f"{column} {value!r}" for column, value in read.key.items())
-    when = f" as of {read.as_of.isoformat()}" if read.as_of is not None else ""
-    return RowNotFound(f"{source} has no row for {key}{when}"[:500])
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _first_line(error: Exception) -> str:

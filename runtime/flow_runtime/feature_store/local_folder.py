@@ -41,7 +41,9 @@ class StoreFolder:
         if not self.root.is_dir():
             raise FeatureStoreInvalid(f"the feature store {folder!r} is not a folder")
         if any(char in _GLOB for char in str(self.root)):
-            raise FeatureStoreInvalid(f"the feature store's path {str(self.root)!r} holds one of the characters {_GLOB}")
+            raise FeatureStoreInvalid(
+                f"the feature store's path {str(self.root)!r} holds one of the characters {_GLOB}"
+            )
 
     def group(self, group: Named) -> GroupSchema:
         """The schema of a group. Raises OperationFailed."""

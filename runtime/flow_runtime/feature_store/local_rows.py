@@ -9,6 +9,7 @@ from flow_runtime.errors import OperationFailed
 from flow_runtime.feature_store.local_schema import GroupSchema
 from flow_runtime.feature_store.local_values import from_column, to_column
 from flow_runtime.feature_store.protocol import Row, Source
+from flow_runtime.feature_store.sentences import listed
 
 MOST_ROWS = 100_000
 
@@ -28,12 +29,12 @@ def new_rows(
         where = f"row {index} for {source}" if len(rows) > 1 else f"the row for {source}"
         if unknown := [name for name in row if name not in schema.columns]:
             has = f"it has: {', '.join(schema.columns)}"
-            raise OperationFailed(f"{where} has the unknown columns {_listed(unknown)}; {has}")
+            raise OperationFailed(f"{where} has the unknown columns {listed(unknown)}; {has}")
         values = {name: _value(where, schema, name, row.get(name)) for name in schema.columns}
         if schema.event_time is not None and values[schema.event_time] is None:
             values[schema.event_time] = event_time
         if missing := [name for name in needed if values[name] is None]:
-            raise OperationFailed(f"{where} lacks the columns {_listed(missing)}")
+            raise OperationFailed(f"{where} lacks the columns {listed(missing)}")
         for column, value in zip(columns, values.values(), strict=True):
             column.append(value)
     return columns
@@ -61,7 +62,3 @@ def _value(where: str, schema: GroupSchema, column: str, value: Any) -> Any:
         if given != wanted:
             raise OperationFailed(f"the column '{column}' of {where} has {given} dimensions, not {wanted}")
     return converted
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"'{str(name)[:64]}'" for name in names[:12])

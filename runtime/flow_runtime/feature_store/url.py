@@ -10,12 +10,12 @@ from runtime_core.clock import Clock
 from runtime_core.ids import IdSource
 
 _FORMS = "local:./folder or hopsworks:project"
-_NEEDS = {"local": ("duckdb", "features"), "hopsworks": ("hopsworks", "hopsworks")}
+_NEEDS = {"local": ("duckdb", "features"), "hopsworks": ("hsfs", "hopsworks")}
 """The package behind each kind of store, and the extra of agentflow-serve that brings it."""
 
 
 def check_feature_store(url: str | None) -> str:
-    """The address, if it is one and what it needs is installed. Raises FeatureStoreInvalid."""
+    """The address, of a folder in full, if it is one and what it needs is installed. Raises FeatureStoreInvalid."""
     if url is None:
         raise FeatureStoreInvalid(f"the flow uses features: name a feature store (feature_store: {_FORMS})")
     kind, place = _parts(url)
@@ -23,12 +23,14 @@ def check_feature_store(url: str | None) -> str:
     try:
         import_module(package)
     except ImportError as exc:
-        message = f"the feature store {kind}: needs packages that are not installed: pip install 'agentflow-serve[{extra}]'"
+        message = (
+            f"the feature store {kind}: needs packages that are not installed: pip install 'agentflow-serve[{extra}]'"
+        )
         raise FeatureStoreInvalid(message) from exc
     if kind == "local":
         from flow_runtime.feature_store.local_folder import StoreFolder
 
-        StoreFolder(place)
+        return f"local:{StoreFolder(place).root}"
     return url
 
 
@@ -40,9 +42,11 @@ def open_feature_store(url: str, *, clock: Clock, ids: IdSource) -> FeatureStore
         from flow_runtime.feature_store.local_engine import LocalEngine
 
         return LocalFeatureStore(lambda: LocalEngine(place), clock=clock, ids=ids)
-    from flow_runtime.feature_store.hopsworks import HopsworksFeatureStore
+    from flow_runtime.feature_store.hopsworks_client import HopsworksClient
+    from flow_runtime.feature_store.hopsworks_login import log_in
+    from flow_runtime.feature_store.hopsworks_store import HopsworksFeatureStore
 
-    return HopsworksFeatureStore(place)
+    return HopsworksFeatureStore(lambda: HopsworksClient(log_in(place)))
 
 
 def _parts(url: str) -> tuple[str, str]:

@@ -27,7 +27,7 @@ class OperationCall:
 
 @dataclass(frozen=True, slots=True)
 class OperationBinding:
-    """What a factory is given: the arguments as the flow has them, what placeholders may name, and the models there are."""
+    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models."""
 
     op: str
     args: Mapping[str, Any]

@@ -117,9 +117,13 @@ class VectorSearch(_OnStore):
             return _checked(lambda: vector(query), "the query")
         embedder = args.get("embedder") or self.binding.settings.embedder
         if not isinstance(embedder, str):
-            raise OperationFailed("the query is text and nobody says who embeds it: give embedder, a role of llmhub.yaml")
+            raise OperationFailed(
+                "the query is text and nobody says who embeds it: give embedder, a role of llmhub.yaml"
+            )
         if self.binding.models is None:
-            raise OperationFailed(f"the query is text for '{embedder}', and there is no llmhub.yaml that says who that is")
+            raise OperationFailed(
+                f"the query is text for '{embedder}', and there is no llmhub.yaml that says who that is"
+            )
         [found] = await self.binding.models.embed(embedder, [query])
         return _checked(lambda: vector(found), f"what '{embedder}' made of the query")
 

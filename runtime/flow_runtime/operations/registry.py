@@ -50,7 +50,8 @@ def bind_operation(
 ) -> BoundOperation:
     """A node's operation, ready to run. `names` are those that its placeholders may use.
 
-    Raises OperationUnknown, FeatureStoreInvalid, or what compiling its arguments raises (ExpressionError, PlaceholderError).
+    Raises OperationUnknown, FeatureStoreInvalid, or what compiling its arguments raises (ExpressionError,
+    PlaceholderError).
     """
     binding = OperationBinding(
         op=spec.op, args=spec.args, names=frozenset(names), settings=settings, resources=resources, models=models

@@ -19,7 +19,9 @@ class AppArgs(BaseModel):
     nodes whose state says `backend: store`. `placement` overrules the flow's. `code: modules` runs only
     installed code (`module: pkg.mod:name`), `code: off` none at all. `allow_hosts` lists hosts, or
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
-    plain http. `sim_script` is a script for the simulated model.
+    plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
+    `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
+    `sim_script` is a script for the simulated model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +32,8 @@ class AppArgs(BaseModel):
     placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()
+    feature_store: str | None = None
+    embedder: str | None = None
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
 
@@ -60,3 +64,5 @@ class ProcessSettings(BaseModel):
     store: str
     code: CodeMode
     allow_hosts: tuple[str, ...]
+    feature_store: str | None = None
+    embedder: str | None = None

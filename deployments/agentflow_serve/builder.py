@@ -9,16 +9,17 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
+from agentflow.feature_use import operation_of
+from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
-from agentflow.settings import roles_of
-from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs, ProcessSettings
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.sim import SimReplica
+from flow_runtime.hub_models import called_roles, calls_models
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
@@ -38,13 +39,16 @@ def app(args: AppArgs) -> Application:
     planned = inputs.plan
     process = ProcessSettings(
         llmhub=inputs.llmhub.model_dump(mode="json") if inputs.llmhub else None,
-        roles=tuple(sorted(roles_of(planned.flow))),
+        roles=tuple(sorted(called_roles(planned.flow, args.embedder))),
         store=args.store,
         code=args.code,
         allow_hosts=args.allow_hosts,
+        feature_store=inputs.feature_store,
+        embedder=args.embedder,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)
+    _check_handles(planned, args)
     deadline_s = args.limits.deadline_s
     nodes = {
         stage.nodes[0]: _node(planned, stage, process, sim, deadline_s=deadline_s)
@@ -76,8 +80,19 @@ def _node(
     assert stage.deployment is not None
     drain_s = min(_longest_s(planned, node), deadline_s)
     deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
-    asks = any(inner.prompt for inner in all_nodes([planned.node(node)]))
-    return deployment.bind(spec, sim if asks else None)
+    return deployment.bind(spec, sim if calls_models([planned.node(node)], process.embedder) else None)
+
+
+def _check_handles(planned: Plan, args: AppArgs) -> None:
+    """A handle reaches only what runs in its process. The flow was checked with its own placement, not with ours."""
+    if args.placement != "per_node":
+        return
+    for wire in planned.graph.wires:
+        spec = operation_of(planned.node(wire.source)) if wire.source else None
+        if spec is not None and spec.op in HANDLE_OPERATIONS and not wire.from_error:
+            raise AppInvalid(
+                f"the model that '{wire.source}' gets cannot go to another process; remove `placement: per_node`"
+            )
 
 
 def _longest_s(planned: Plan, node: str) -> float:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentflow import from_mapping, load
+from agentflow.checks import Surroundings
+from agentflow.feature_use import embedders_of, feature_nodes
 from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
+from flow_runtime.feature_store.url import check_feature_store
 from flow_runtime.hub_models import needs_sim
 
 if TYPE_CHECKING:
@@ -20,32 +23,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AppInputs:
-    """`needs_sim`: a role is the simulated model and nobody says where that is, so the app brings one."""
+    """`needs_sim`: a role is the simulated model and nobody says where that is, so the app brings one.
+
+    `feature_store` is its address, of a folder in full, for a flow that uses one.
+    """
 
     plan: Plan
     llmhub: RuntimeConfig | None
     needs_sim: bool
     sim_script: dict[str, Any] | None
+    feature_store: str | None = None
 
 
 def read_inputs(args: AppArgs) -> AppInputs:
     """Read every file that the arguments name.
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
-    UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit.
+    FeatureStoreInvalid for a flow on a feature store that cannot be used, UnknownRoleError or AppInvalid where flow
+    and llmhub.yaml do not fit.
     """
-    flow = _flow(args.flow)
+    flow = _flow(args.flow, has_embedder=args.embedder is not None)
     llmhub = _llmhub(args.llmhub)
+    feature_store = check_feature_store(args.feature_store) if feature_nodes(flow.nodes.values()) else None
     return AppInputs(
         plan=plan(flow),
         llmhub=llmhub,
-        needs_sim=_needs_sim(flow, llmhub),
+        needs_sim=_needs_sim(flow, llmhub, args.embedder),
         sim_script=_sim_script(args.sim_script),
+        feature_store=feature_store,
     )
 
 
-def _flow(flow: str | dict[str, Any]) -> Flow:
-    loaded = load(_path(flow)) if isinstance(flow, str) else from_mapping(flow)
+def _flow(flow: str | dict[str, Any], *, has_embedder: bool) -> Flow:
+    known: Surroundings = {"has_embedder": has_embedder}
+    loaded = load(_path(flow), **known) if isinstance(flow, str) else from_mapping(flow, **known)
     return loaded.flow
 
 
@@ -66,12 +77,16 @@ def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:
     return checked.model_dump(mode="json")
 
 
-def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None) -> bool:
+def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None, embedder: str | None) -> bool:
     if llmhub is not None:
-        return needs_sim(flow, llmhub)
+        return needs_sim(flow, llmhub, embedder)
     prompts = [node for node, spec in flow.nodes.items() if any(inner.prompt for inner in all_nodes([spec]))]
     if prompts:
         raise AppInvalid(f"node '{prompts[0]}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
+    if roles := sorted(embedders_of(flow.nodes.values(), embedder)):
+        raise AppInvalid(
+            f"'{roles[0]}' embeds queries: name an llmhub.yaml that says who that is (`llmhub:` under args)"
+        )
     return False
 
 

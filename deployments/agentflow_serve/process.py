@@ -16,7 +16,7 @@ from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
 from flow_runtime.errors import ModelFailed
-from flow_runtime.hub_models import SIM, HubModels
+from flow_runtime.hub_models import SIM, HubModels, calls_models
 from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -49,13 +49,15 @@ async def open_parts(
     resources = OperationResources()
     stack.push_async_callback(resources.aclose)
     models = None
-    if settings.llmhub is not None and any(node.prompt for node in all_nodes(nodes)):
+    if settings.llmhub is not None and calls_models(nodes, settings.embedder):
         models = await _open_models(stack, settings, sim_locator(sim))
     return NodeParts(
         clock=clock,
         models=models,
         state=await open_state(stack, settings, nodes),
-        operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
+        operation_settings=OperationSettings(
+            allow_hosts=settings.allow_hosts, feature_store=settings.feature_store, embedder=settings.embedder
+        ),
         operation_resources=resources,
         code=settings.code,
     )

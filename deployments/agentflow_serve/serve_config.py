@@ -33,10 +33,12 @@ class CheckedApp:
     sample: Mapping[str, Any]
 
 
-def config_of(flow: Path, llmhub: Path | None, *, host: str, port: int, placement: str | None) -> dict[str, Any]:
+def config_of(
+    flow: Path, llmhub: Path | None, *, host: str, port: int, settings: Mapping[str, str | None]
+) -> dict[str, Any]:
     """A serve config that carries the flow and the llmhub.yaml, so that it runs from any directory.
 
-    Raises FlowInvalid, ConfigError.
+    `settings` are further keys of its `args`; those that are None are left out. Raises FlowInvalid, ConfigError.
     """
     loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
@@ -45,8 +47,7 @@ def config_of(flow: Path, llmhub: Path | None, *, host: str, port: int, placemen
 
         load_runtime_config(str(llmhub))
         args["llmhub"] = yaml.safe_load(llmhub.read_text())
-    if placement is not None:
-        args["placement"] = placement
+    args |= {name: value for name, value in settings.items() if value is not None}
     app = {"name": loaded.flow.metadata.name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
     return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
 
@@ -113,7 +114,7 @@ def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> Check
     if inputs.llmhub is not None and environ is not None:
         from llmhub_runtime.endpoints import check_keys
 
-        used = providers_of(inputs.plan.flow, inputs.llmhub)
+        used = providers_of(inputs.plan.flow, inputs.llmhub, args.embedder)
         providers = {name: provider for name, provider in inputs.llmhub.providers.items() if name in used}
         check_keys(inputs.llmhub.model_copy(update={"providers": providers}), environ)
     return CheckedApp(

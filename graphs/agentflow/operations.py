@@ -30,12 +30,13 @@ def _operation(name: str, args: str, summary: str, *, acts: bool = False, sees: 
         name=name,
         args=MappingProxyType({word.rstrip("?"): not word.endswith("?") for word in words}),
         side_effect=acts,
-        supported=name.startswith(("transform.", "io.", "http.")),
+        supported=name.startswith(("transform.", "io.", "http.", *_ON_STORE)),
         summary=summary,
         expression_names=frozenset(sees.split()),
     )
 
 
+_ON_STORE = ("features.", "hopsworks.")
 _HTTP = "url headers? body? timeout_ms?"
 _READ = "feature_group? feature_view? version? key key_column? as_of? features?"
 _WRITE = "feature_group data event_time? version?"
@@ -70,6 +71,18 @@ _ALL = (
 
 OPERATIONS: Mapping[str, OperationSpecification] = MappingProxyType({entry.name: entry for entry in _ALL})
 """Every operation of the language by name. Flows may use those that are `supported`."""
+
+
+HANDLE_OPERATIONS = frozenset({"hopsworks.get_model"})
+"""Those whose value is no JSON and cannot leave its process (IR.md Q32)."""
+
+VECTOR_SEARCHES = frozenset({"features.vector_search", "hopsworks.vector_search"})
+"""Those that may ask a model to embed their query (IR.md Q31)."""
+
+
+def is_on_store(operation: str) -> bool:
+    """Whether an operation needs a feature store."""
+    return operation.startswith(_ON_STORE) and operation in OPERATIONS
 
 
 def has_side_effect(operation: str) -> bool:

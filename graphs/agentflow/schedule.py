@@ -8,13 +8,13 @@ levels and no barriers (IR.md Q10 to Q12, Q18 to Q20, Q39).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from agentflow.errors import CastError, ExpressionFailed
 from agentflow.graph import Graph, GraphNode
-from agentflow.ir import FailureKind
+from agentflow.ir import FailureKind, FailureType
 from agentflow.types import cast
 from agentflow.wiring import Wire
 
@@ -45,9 +45,13 @@ class Failure:
     """
 
     reason: str
-    kind: FailureKind = "error"
+    kind: FailureType = "error"
     attempts: int = 0
     retry_after: float | None = None
+
+    def is_of(self, kinds: Collection[FailureKind]) -> bool:
+        """Whether `retry_on` or `fallback.on` means it. What was not found is an error like others."""
+        return ("error" if self.kind == "not_found" else self.kind) in kinds
 
     def payload(self, node: str) -> dict[str, Any]:
         """What the node's error port carries (IR.md Q18)."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentflow.errors import FlowError
-from agentflow.ir import FailureKind
+from agentflow.ir import FailureType
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
-from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, SubflowFailed
+from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
@@ -47,7 +47,7 @@ async def attempt(
     last = Attempted()
     for number in range(1, settings.attempts + 1):
         last = await once(body, settings, number=number, remaining_s=remaining_s)
-        if last.failure is None or number == settings.attempts or last.failure.kind not in settings.retry_on:
+        if last.failure is None or number == settings.attempts or not last.failure.is_of(settings.retry_on):
             break
         pause = pause_s(settings, number, draw)
         left = remaining_s()
@@ -103,10 +103,12 @@ async def once(
     return Attempted(value=value, attempts=number)
 
 
-def failure_kind(error: Exception) -> FailureKind:
-    """The kind that `fallback.on` asks for; `error` is all that is neither a timeout nor a failed validation."""
+def failure_kind(error: Exception) -> FailureType:
+    """What kind of failure an error makes; `error` is all that is none of the others."""
     if isinstance(error, SubflowFailed):
         return error.kind
     if isinstance(error, NodeTimeout):
         return "timeout"
+    if isinstance(error, RowNotFound):
+        return "not_found"
     return "validation_fail" if isinstance(error, OutputInvalid) else "error"

@@ -10,7 +10,9 @@ FlowRuntimeError
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
 ├── OperationFailed             an operation could not do its work
-│   └── EgressRefused           a request would have gone where this server does not let flows go
+│   ├── EgressRefused           a request would have gone where this server does not let flows go
+│   └── RowNotFound             the feature store has no such row or model; failure type `not_found`
+├── FeatureStoreInvalid         the flow needs a feature store, and the one configured cannot be used
 ├── OperationUnknown            no operation of that name is installed, or it does not load
 ├── CodeFailed                  a code transform raised, returned what is not JSON, or took its process down
 └── CodeRefused                 this server does not run that kind of code
@@ -20,7 +22,7 @@ Ray pickles errors, so each class takes its message first and keeps its facts as
 
 from __future__ import annotations
 
-from agentflow.ir import FailureKind
+from agentflow.ir import FailureType
 from runtime_core.errors import AgentflowError
 
 
@@ -64,10 +66,10 @@ class SubflowFailed(FlowRuntimeError):
     """A subflow gave no answer. `node` is its node that failed, `kind` how; `retry_after` is in seconds."""
 
     def __init__(
-        self, message: str, *, kind: FailureKind = "error", node: str | None = None, retry_after: float | None = None
+        self, message: str, *, kind: FailureType = "error", node: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
-        self.kind: FailureKind = kind
+        self.kind: FailureType = kind
         self.node = node
         self.retry_after = retry_after
 
@@ -106,6 +108,14 @@ class EgressRefused(OperationFailed):
         super().__init__(message, op=op)
         self.host = host
         self.port = port
+
+
+class RowNotFound(OperationFailed):
+    """What was to be read from the feature store is not there."""
+
+
+class FeatureStoreInvalid(FlowRuntimeError):
+    """No feature store is configured, its address is not one, or what it needs is not installed."""
 
 
 class OperationUnknown(FlowRuntimeError):

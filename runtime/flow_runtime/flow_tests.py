@@ -35,17 +35,23 @@ class _Hurried(SystemClock):
         await asyncio.sleep(0)
 
 
-async def run_tests(flow: Flow) -> list[FlowTestResult]:
-    """Every test of a flow, one after the other; none sees the state of another."""
-    return [await run_test(flow, test) for test in flow.tests]
+async def run_tests(
+    flow: Flow, *, feature_store: str | None = None, embedder: str | None = None
+) -> list[FlowTestResult]:
+    """Every test of a flow, one after the other; none sees the state of another.
+
+    Features are read from and written to `feature_store` for good. Text is embedded as the simulated model does.
+    """
+    settings = LocalSettings(store="memory:", clock=_Hurried(), feature_store=feature_store, embedder=embedder)
+    return [await run_test(flow, test, settings) for test in flow.tests]
 
 
-async def run_test(flow: Flow, test: FlowTest) -> FlowTestResult:
+async def run_test(flow: Flow, test: FlowTest, settings: LocalSettings) -> FlowTestResult:
     """One test. Operations and code do what they always do; only models are scripted."""
-    clock = _Hurried()
+    clock = settings.clock
     models = ScriptedModels(test.models)
     began = clock.monotonic()
-    async with LocalFlow(flow, models=models, settings=LocalSettings(store="memory:", clock=clock)) as runner:
+    async with LocalFlow(flow, models=models, settings=settings) as runner:
         report = await runner.run(test.input)
     found = (*dict.fromkeys(models.problems), *_problems(test.expect, report, models))
     return FlowTestResult(test.name, found, clock.monotonic() - began, report)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from agentflow.ir import Flow, ModelRef
+from agentflow.feature_use import embedders_of
+from agentflow.ir import Flow, ModelRef, Node
 from agentflow.settings import models_of, roles_of
+from agentflow.subflows import all_nodes
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
-from llmhub_runtime.endpoints import SIM
 from llmhub_runtime.errors import (
     LLMHubRuntimeError,
     ProviderRateLimitError,
@@ -20,6 +21,7 @@ from llmhub_runtime.errors import (
     ProviderUnavailableError,
     UnknownRoleError,
 )
+from llmhub_runtime.models import SIM
 
 if TYPE_CHECKING:
     from llmhub_runtime.hub import LLMHub
@@ -30,6 +32,7 @@ RETRY_AFTER_S = 1.0
 """What a caller is told when a provider limits its rate and does not say for how long."""
 DEFAULT_PORT = {"http": 80, "https": 443}
 Locate = Callable[[], Awaitable[str]]
+Answer = TypeVar("Answer")
 
 
 class HubModels:
@@ -53,17 +56,13 @@ class HubModels:
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
     ) -> ModelAnswer:
-        try:
-            call = self._resolve(model, params)
-            ask = self._ask_sim if self._is_ours(call) else self._ask
-            return await ask(call, messages)
-        except ProviderTimeoutError as exc:
-            raise NodeTimeout(str(exc)) from exc
-        except ProviderRateLimitError as exc:
-            retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
-            raise ModelFailed(str(exc), model=_name(model), retry_after=retry_after) from exc
-        except LLMHubRuntimeError as exc:
-            raise ModelFailed(str(exc), model=_name(model)) from exc
+        with _translated(_name(model)):
+            return await self._reach(self._resolve(model, params), lambda call: self._ask(call, messages))
+
+    async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        with _translated(role):
+            answer = await self._reach(self._resolve(role, {}), lambda call: self._hub.aembedding(call, list(texts)))
+            return [list(entry.embedding) for entry in sorted(answer.data, key=lambda entry: entry.index)]
 
     async def warm_up(self, roles: Collection[str]) -> None:
         """Make the clients of these roles now, so that the first call does not pay for it."""
@@ -80,16 +79,18 @@ class HubModels:
             usage={} if usage is None else {"input": usage.prompt_tokens, "output": usage.completion_tokens},
         )
 
-    async def _ask_sim(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
-        """Ask the simulated model, once more if it is somewhere else by now."""
+    async def _reach(self, call: ResolvedCall, ask: Callable[[ResolvedCall], Awaitable[Answer]]) -> Answer:
+        """Ask; the simulated model, whose address is ours to find, once more if it is somewhere else by now."""
+        if not self._is_ours(call):
+            return await ask(call)
         base = await self._sim()
         try:
-            return await self._ask(_at(call, base), messages)
+            return await ask(_at(call, base))
         except ProviderUnavailableError:
             self._sim_base = None
             if (found := await self._sim()) == base:
                 raise
-            return await self._ask(_at(call, found), messages)
+            return await ask(_at(call, found))
 
     def _is_ours(self, call: ResolvedCall) -> bool:
         """Whether the call goes to the simulated model, and where that is, is ours to find."""
@@ -127,6 +128,19 @@ class HubModels:
             )
 
 
+@contextmanager
+def _translated(model: str) -> Iterator[None]:
+    try:
+        yield
+    except ProviderTimeoutError as exc:
+        raise NodeTimeout(str(exc)) from exc
+    except ProviderRateLimitError as exc:
+        retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
+        raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
+    except LLMHubRuntimeError as exc:
+        raise ModelFailed(str(exc), model=model) from exc
+
+
 def _at(call: ResolvedCall, base: str) -> ResolvedCall:
     return call.model_copy(update={"api_base": base})
 
@@ -136,20 +150,22 @@ def _name(model: str | ModelRef) -> str:
 
 
 @asynccontextmanager
-async def local_models(flow: Flow, hub: LLMHub, *, allow_hosts: Collection[str] = ()) -> AsyncIterator[HubModels]:
+async def local_models(
+    flow: Flow, hub: LLMHub, *, allow_hosts: Collection[str] = (), embedder: str | None = None
+) -> AsyncIterator[HubModels]:
     """The models of a flow in one process, ready to be called: the first call does not pay for imports and clients.
 
-    A simulated model that has no address yet runs as a child process. Raises LLMHubRuntimeError for a role that
-    is not there or cannot be called.
+    `embedder` is the role that embeds the text queries of operations that name none. A simulated model that has no
+    address yet runs as a child process. Raises LLMHubRuntimeError for a role that is not there or cannot be called.
     """
     async with AsyncExitStack() as stack:
         locate = None
-        if needs_sim(flow, hub.config):
+        if needs_sim(flow, hub.config, embedder):
             from llmhub_runtime.sim import SimProcess
 
             locate = _locator(await stack.enter_async_context(SimProcess()))
         models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate)
-        await models.warm_up(sorted(roles_of(flow)))
+        await models.warm_up(sorted(called_roles(flow, embedder)))
         yield models
 
 
@@ -160,23 +176,33 @@ def _locator(sim: SimProcess) -> Locate:
     return locate
 
 
-def needs_sim(flow: Flow, config: RuntimeConfig) -> bool:
+def called_roles(flow: Flow, embedder: str | None = None) -> frozenset[str]:
+    """The roles that a flow's prompts and vector searches may call."""
+    return roles_of(flow) | embedders_of(flow.nodes.values(), embedder)
+
+
+def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
+    """Whether a prompt or a vector search among these nodes may call a model."""
+    return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
+
+
+def needs_sim(flow: Flow, config: RuntimeConfig, embedder: str | None = None) -> bool:
     """Whether the flow calls the simulated model and nobody says where that is. Raises UnknownRoleError."""
     own = config.providers.get(SIM)
-    return SIM in providers_of(flow, config) and (own is None or own.api_base is None)
+    return SIM in providers_of(flow, config, embedder) and (own is None or own.api_base is None)
 
 
-def providers_of(flow: Flow, config: RuntimeConfig) -> frozenset[str]:
+def providers_of(flow: Flow, config: RuntimeConfig, embedder: str | None = None) -> frozenset[str]:
     """The providers that the flow calls at their configured addresses.
 
     Raises UnknownRoleError for a role that the configuration does not have.
     """
     providers = {model.provider for model in models_of(flow) if model.endpoint is None}
-    for role in sorted(roles_of(flow)):
+    for role in sorted(called_roles(flow, embedder)):
         binding = config.roles.get(role) or config.defaults
         if binding is None:
             known = ", ".join(config.roles) or "none"
             message = f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}"
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
-    return frozenset(providers)
+    return frozenset(config.serving(provider) for provider in providers)

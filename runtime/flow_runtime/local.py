@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`store` is opened only for a flow that keeps state in it; `code` and `allow_hosts` as in the serve config."""
+    """`store` is opened only for a flow that keeps state in it; the others are as in the serve config."""
 
     store: str = "sqlite:///agentflow.sqlite"
     code: CodeMode = "inline"
     allow_hosts: tuple[str, ...] = ()
+    feature_store: str | None = None
+    embedder: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -51,14 +53,18 @@ class LocalFlow:
     async def __aenter__(self) -> FlowRunner:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            resources = OperationResources()
+            resources = OperationResources(clock=settings.clock, ids=settings.ids)
             stack.push_async_callback(resources.aclose)
             state = StateBackends(await self._state_backends(stack))
             parts = NodeParts(
                 clock=settings.clock,
                 models=self._models,
                 state=state,
-                operation_settings=OperationSettings(allow_hosts=settings.allow_hosts),
+                operation_settings=OperationSettings(
+                    allow_hosts=settings.allow_hosts,
+                    feature_store=settings.feature_store,
+                    embedder=settings.embedder,
+                ),
                 operation_resources=resources,
                 code=settings.code,
                 ids=settings.ids,
@@ -106,6 +112,8 @@ async def run(
     async with AsyncExitStack() as stack:
         models = None
         if hub is not None:
-            models = await stack.enter_async_context(local_models(flow, hub, allow_hosts=settings.allow_hosts))
+            models = await stack.enter_async_context(
+                local_models(flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder)
+            )
         runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
         return await runner.run(request, deadline_s=deadline_s, observe=observe)

@@ -27,3 +27,7 @@ class Models(Protocol):
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
     ) -> ModelAnswer: ...
+
+    async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        """One vector for each text, by a role for embeddings."""
+        ...

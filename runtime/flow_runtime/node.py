@@ -99,7 +99,7 @@ class NodeBody:
     def _fallbacks(self, done: Attempted) -> tuple[PromptSource, ...]:
         """The fallback model once, then the static text, if the last failure is of a kind that asks for them."""
         fallback = self._node.prompt.fallback if self._node.prompt else None
-        if fallback is None or done.failure is None or done.failure.kind not in fallback.on:
+        if fallback is None or done.failure is None or not done.failure.is_of(fallback.on):
             return ()
         model = fallback.role or fallback.model
         static = (STATIC,) if fallback.static_response is not None else ()

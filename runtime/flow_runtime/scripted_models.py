@@ -10,6 +10,7 @@ from typing import Any
 from agentflow.ir import ModelRef
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
+from llmhub_runtime.sim.embeddings import embed
 
 _FAILURES = {"timeout": NodeTimeout, "error": ModelFailed}
 
@@ -36,6 +37,11 @@ class ScriptedModels:
             raise _FAILURES[answer["error"]](f"the test lets '{role}' fail")
         text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
         return ModelAnswer(text=text, finish_reason="stop")
+
+    async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors of the simulated model, whatever the role is: likeness needs no script."""
+        self.calls[role] += 1
+        return [list(embed(text)) for text in texts]
 
     def _answer(self, role: str, number: int) -> Any:
         if role not in self._scripts:

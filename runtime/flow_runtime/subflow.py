@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
-from agentflow.ir import FailureKind, Flow, Node
+from agentflow.ir import FailureType, Flow, Node
 from agentflow.plan import plan
 from agentflow.settings import NodeSettings
 from agentflow.types import cast
@@ -91,7 +91,7 @@ class SubflowWork:
         }
 
 
-def _kind(report: RunReport) -> FailureKind:
+def _kind(report: RunReport) -> FailureType:
     """The kind of failure of the node that ended the run."""
     assert report.error is not None
     if report.error.code == "deadline_exceeded":

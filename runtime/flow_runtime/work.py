@@ -8,13 +8,14 @@ from enum import Enum
 from typing import Any
 
 from agentflow.ir import Code, Declarative, ModelRef, Node, State
+from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.settings import NodeSettings
 from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall
 from flow_runtime.code import CodeTransform, bind_code
 from flow_runtime.context import FlowContext
 from flow_runtime.errors import ModelFailed
-from flow_runtime.operations import BoundOperation, OperationCall, bind_operation
+from flow_runtime.operations import BoundOperation, OperationCall, Preparing, bind_operation
 from flow_runtime.parts import NodeParts
 from flow_runtime.prompt import PromptLayer
 from flow_runtime.state import NodeStates, NoState
@@ -41,7 +42,8 @@ class NodeWork:
         self._settings = settings
         self._parts = parts
         self._inputs = tuple(port.name for port in node.inputs)
-        self._binder = OutputBinder(node_id, node.outputs, checks=node.for_each is None)
+        is_json = not (isinstance(node.transform, Declarative) and node.transform.spec.op in HANDLE_OPERATIONS)
+        self._binder = OutputBinder(node_id, node.outputs, checks=node.for_each is None and is_json)
         self._prompt = PromptLayer(node_id, node.prompt, settings, self._inputs) if node.prompt else None
         self._operation: BoundOperation | None = None
         self._code: CodeTransform | None = None
@@ -56,6 +58,7 @@ class NodeWork:
                     names=(*self._inputs, "context", *(("prompt_output",) if node.prompt else ())),
                     settings=parts.operation_settings,
                     resources=parts.operation_resources,
+                    models=parts.models,
                 )
             case Code():
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
@@ -74,6 +77,8 @@ class NodeWork:
     async def __aenter__(self) -> NodeWork:
         if self._code is not None:
             await self._stack.enter_async_context(self._code)
+        if isinstance(self._operation, Preparing):
+            await self._operation.prepare()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigError, EnvVarMissingError, ProviderAuthError, UnknownProviderError
-from .models import ProviderConfig, ResolvedCall, RuntimeConfig
+from .models import SIM, ProviderConfig, ResolvedCall, RuntimeConfig
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM
-
-SIM = "sim"
-"""The simulated model that ships with this package."""
 
 KEYLESS = "no-key-required"
 """Sent where a client wants a key and none may go out, so that no other key is found and sent instead."""
@@ -51,6 +48,8 @@ def endpoint_of(
     Raises: UnknownProviderError; ConfigError when an address is missing or the provider's package is not
     installed; ProviderAuthError when the key's variable is empty and another key would be sent instead.
     """
+    if call.api_base is None and (serving := config.serving(call.provider)) != call.provider:
+        call = call.model_copy(update={"provider": serving})
     provider = config.providers.get(call.provider)
     provider_class = _provider_class(call, any_llm)
     settings = provider or ProviderConfig()

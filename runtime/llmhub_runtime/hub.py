@@ -120,7 +120,7 @@ class LLMHub:
         try:
             return ResolvedCall(
                 role=f"{provider}/{model}",
-                provider=provider,
+                provider=self._config.serving(provider) if api_base is None else provider,
                 model=model,
                 mode=LLMMode.CHAT,
                 params=dict(params or {}),

@@ -19,6 +19,9 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+SIM = "sim"
+"""The simulated model that ships with this package."""
+
 RESERVED_PARAMS = frozenset(
     {"model", "messages", "input", "inputs", "stream", "provider", "api_key", "api_base", "client_args"}
 )
@@ -59,6 +62,10 @@ def check_base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_provider_base(value: str) -> str:
+    return value if value == SIM else check_base_url(value)
+
+
 def _params_are_ours(value: dict[str, Any]) -> dict[str, Any]:
     if taken := sorted(RESERVED_PARAMS & value.keys()):
         raise PydanticCustomError("reserved", "must not set '{name}': the call itself decides it", {"name": taken[0]})
@@ -86,6 +93,7 @@ def _variable_name(value: str) -> str:
 Name = Annotated[str, Field(min_length=1)]
 EnvVarName = Annotated[str, AfterValidator(_variable_name)]
 BaseUrl = Annotated[str, AfterValidator(check_base_url)]
+ProviderBase = Annotated[str, AfterValidator(_check_provider_base)]
 Params = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty), AfterValidator(_params_are_ours)]
 ClientArgs = Annotated[dict[str, Any], BeforeValidator(_nothing_is_empty), AfterValidator(_client_args_are_ours)]
 PositiveCount = Annotated[int, Field(strict=True, gt=0)]
@@ -100,12 +108,13 @@ class _Frozen(BaseModel):
 class ProviderConfig(_Frozen):
     """How to reach a provider. `env_key` is the *name* of the environment variable that holds its key.
 
-    `api_base` is its URL; without it the provider's public address is used, never an environment variable.
+    `api_base` is its URL; without it the provider's public address is used, never an environment variable. `sim`
+    in its place lets the simulated model answer for this provider.
     `client_args` go to the provider's client as they are (headers, proxies, regions).
     """
 
     env_key: EnvVarName | None = None
-    api_base: BaseUrl | None = None
+    api_base: ProviderBase | None = None
     client_args: ClientArgs = Field(default_factory=dict)
 
 
@@ -163,6 +172,17 @@ class RuntimeConfig(BaseModel):
     roles: Annotated[dict[str, RoleConfig], BeforeValidator(_nothing_is_empty)]
     defaults: RoleDefaultsConfig | None = None
     judge: Name | None = None
+
+    def serving(self, provider: str) -> str:
+        """The provider that answers calls of `provider`: itself, or the simulated model."""
+        known = self.providers.get(provider)
+        return SIM if known is not None and known.api_base == SIM else provider
+
+    @model_validator(mode="after")
+    def _sim_does_not_stand_for_itself(self) -> RuntimeConfig:
+        if SIM in self.providers and self.providers[SIM].api_base == SIM:
+            raise _reference_error("must be a URL, or be left out", ("providers", SIM, "api_base"))
+        return self
 
     @model_validator(mode="after")
     def _roles_refer_to_roles(self) -> RuntimeConfig:

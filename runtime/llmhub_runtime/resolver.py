@@ -43,7 +43,7 @@ def resolve_role(config: RuntimeConfig, role: str, params_override: Mapping[str,
         )
     return ResolvedCall(
         role=role,
-        provider=base.provider,
+        provider=config.serving(base.provider),
         model=base.model,
         mode=base.mode,
         params=merge_params(base.params, params_override, mode=base.mode, role=role),

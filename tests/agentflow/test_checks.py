@@ -34,10 +34,40 @@ def test_a_defect_gives_one_finding_at_its_place(case: Broken):
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: path.stem)
-def test_flows_on_the_feature_store_lack_nothing_but_its_operations(path: Path):
-    _, findings = inspect_flow(path)
-    assert {finding.code for finding in findings} == {"not-supported-yet"}
-    assert all("hopsworks." in finding.message for finding in findings)
+def test_the_flows_on_the_feature_store_are_without_findings(path: Path):
+    assert inspect_flow(path)[1] == ()
+
+
+def test_a_handle_may_go_to_code_in_its_own_process_and_nowhere_else():
+    text = (
+        GOOD.replace("op: io.format_response", "op: hopsworks.get_model")
+        .replace('{text: "${reply.text}"}', "x")
+        .replace("template: x", "name: fraud")
+        .replace("to: _output}", "to: use.model}\n  - {from: use.out, to: _output}")
+        .replace(
+            "edges:",
+            "  use:\n    inputs: [{name: model, type: object}]\n    outputs: [{name: out, type: object}]\n"
+            "    transform: {mode: code, module: 'shop.models:score'}\nedges:",
+        )
+    )
+    assert [finding.code for finding in inspect_flow(text)[1]] == ["handle-leaves"]
+    inline = f"{text}deployment: {{target: ray, ray: {{placement: inline}}}}\n"
+    assert inspect_flow(inline)[1] == ()
+
+
+def test_a_query_that_is_a_vector_needs_no_embedder():
+    search = GOOD.replace("op: io.format_response", "op: features.vector_search").replace(
+        "{name: result, type: object}", "{name: result, type: array}"
+    )
+    for port, query, codes in (
+        ("object", "${reply.vector}", []),
+        ("embedding", "${reply}", []),
+        ("object", "${context.question}", []),
+        ("string", "${reply}", ["no-embedder"]),
+    ):
+        text = search.replace('template: {text: "${reply.text}"}', f"index: rules_v1\n          query: {query}")
+        text = text.replace("{name: reply, type: object}", f"{{name: reply, type: {port}}}")
+        assert [finding.code for finding in inspect_flow(text, has_embedder=False)[1]] == codes, (port, query)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -46,7 +46,10 @@ def test_a_key_or_value_that_is_wrong_is_named_with_the_keys_that_there_are(wron
     with pytest.raises(AppInvalid) as raised:
         parse_args({"flow": "flow.yaml", **wrong})
     assert mentions in str(raised.value)
-    assert "args has: flow, llmhub, store, placement, code, allow_hosts, limits, sim_script" in str(raised.value)
+    assert (
+        "args has: flow, llmhub, store, placement, code, allow_hosts, feature_store, embedder, limits, sim_script"
+        in str(raised.value)
+    )
 
 
 def test_everything_that_is_wrong_is_said_at_once():

@@ -12,6 +12,7 @@ import pytest
 from ray.serve import Application
 
 from agentflow import load, plan
+from agentflow.errors import FlowInvalid
 from agentflow.ir import Flow
 from agentflow_serve import app
 from agentflow_serve.args import parse_args
@@ -20,9 +21,16 @@ from agentflow_serve.errors import AppInvalid
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.sim import SimReplica
+from flow_runtime.errors import FeatureStoreInvalid
+from llmhub_runtime.errors import UnknownRoleError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXAMPLES = sorted((CONFIGS / "flows").glob("*.yaml"))
+AROUND = {
+    "llmhub": str(CONFIGS / "llmhub.sim.yaml"),
+    "feature_store": f"local:{CONFIGS / 'features'}",
+    "embedder": "llm.embed",
+}
 HUB: dict[str, Any] = {
     "project": "p",
     "env": "e",
@@ -98,7 +106,7 @@ class Built:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_node_of_the_plan_is_a_deployment_named_after_flow_and_node(path: Path):
     planned = plan(load(path).flow)
-    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"))
+    built = Built(flow=str(path), **AROUND)
     assert list(built.nodes) == list(planned.graph.nodes)
     assert built.names == {
         planned.name,
@@ -112,7 +120,7 @@ def test_every_node_of_the_plan_is_a_deployment_named_after_flow_and_node(path: 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_inline_everything_runs_in_the_predictor_with_the_simulated_model_beside_it(path: Path):
     planned = plan(load(path).flow)
-    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement="inline")
+    built = Built(flow=str(path), **AROUND, placement="inline")
     assert built.nodes == {}
     assert built.spec.inline == tuple(planned.graph.nodes)
     assert built.names == {planned.name, f"{planned.name}.sim"}
@@ -164,14 +172,75 @@ def test_replicas_are_told_everything_so_that_they_need_no_file():
     process = built.spec.process
     assert process.roles == ("llm.backup", "llm.search", "llm.writer")
     assert (process.store, process.code, process.allow_hosts) == ("sqlite:///x.sqlite", "modules", ("example.com",))
-    assert process.llmhub is not None and set(process.llmhub["roles"]) == set(process.roles)
+    assert process.llmhub is not None and set(process.llmhub["roles"]) >= set(process.roles)
     assert all(spec.process == process for _, spec, _ in built.nodes.values())
+
+
+# -- features ----------------------------------------------------------------------------------------------------------
+
+READ = node(
+    transform={"mode": "declarative", "spec": {"op": "features.read", "args": {"feature_group": "a", "key": "${x}"}}}
+)
+SEARCH = node(
+    transform={"mode": "declarative", "spec": {"op": "features.vector_search", "args": {"index": "a", "query": "${x}"}}}
+)
+WITH_EMBEDDER = {**HUB, "roles": {**HUB["roles"], "near": {"provider": "sim", "model": "e", "mode": "embedding"}}}
+
+
+def test_replicas_are_told_where_features_are_with_the_folder_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "store").mkdir()
+    monkeypatch.chdir(tmp_path)
+    built = Built(flow=flow(nodes={"look": READ}), feature_store="local:store")
+    assert built.spec.process.feature_store == f"local:{tmp_path.resolve() / 'store'}"
+    assert Built(flow=flow(nodes={"plain": PLAIN}), feature_store="local:nowhere").spec.process.feature_store is None
+
+
+def test_a_search_for_text_is_given_the_simulated_model_that_embeds_it(tmp_path: Path):
+    nodes = {"find": SEARCH, "look": READ}
+    built = Built(flow=flow(nodes=nodes), llmhub=WITH_EMBEDDER, feature_store=f"local:{tmp_path}", embedder="near")
+    assert (built.nodes["find"][2] is not None, built.nodes["look"][2] is not None) == (True, False)
+    assert (built.spec.process.roles, built.spec.process.embedder) == (("near",), "near")
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "says"),
+    [
+        ({"feature_store": None}, FeatureStoreInvalid, "the flow uses features: name a feature store"),
+        ({"feature_store": "local:./nowhere"}, FeatureStoreInvalid, "there is no folder './nowhere'"),
+        ({"embedder": None}, FlowInvalid, "nobody says which model embeds it"),
+        ({"embedder": "far"}, UnknownRoleError, "no role 'far'"),
+        ({"llmhub": None}, AppInvalid, "'near' embeds queries: name an llmhub.yaml"),
+    ],
+)
+def test_a_feature_store_that_cannot_be_used_is_found_before_ray_starts(
+    tmp_path: Path, args: dict[str, Any], error: type[Exception], says: str
+):
+    around = {"llmhub": WITH_EMBEDDER, "feature_store": f"local:{tmp_path}", "embedder": "near", **args}
+    with pytest.raises(error, match=says):
+        Built(flow=flow(nodes={"find": SEARCH}), **around)
+
+
+def test_a_handle_that_a_config_would_send_to_another_process_is_refused(tmp_path: Path):
+    nodes = {
+        "model": node(transform={"mode": "declarative", "spec": {"op": "hopsworks.get_model", "args": {"name": "m"}}}),
+        "use": node(transform={"mode": "code", "module": "shop.models:score"}),
+    }
+    edges = [
+        {"from": "_input.x", "to": "model.x"},
+        {"from": "model.out", "to": "use.x"},
+        {"from": "use.out", "to": "_output"},
+    ]
+    document = flow(nodes=nodes, edges=edges, deployment={"target": "ray", "ray": {"placement": "inline"}})
+    store = f"local:{tmp_path}"
+    assert Built(flow=document, feature_store=store).spec.inline == ("model", "use")
+    with pytest.raises(AppInvalid, match="the model that 'model' gets cannot go to another process"):
+        Built(flow=document, feature_store=store, placement="per_node")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_flow_and_its_nodes_reach_the_replicas_as_they_were_planned(path: Path):
     planned = plan(load(path).flow)
-    built = Built(flow=str(path), llmhub=str(CONFIGS / "llmhub.sim.yaml"))
+    built = Built(flow=str(path), **AROUND)
     again = plan(Flow.model_validate(dict(built.spec.flow)))
     assert (again.fingerprint, again.signature, again.settings) == (
         planned.fingerprint,

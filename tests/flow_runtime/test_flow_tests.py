@@ -53,7 +53,8 @@ async def result_of(models: dict[str, Any], expect: dict[str, Any], request: Any
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 async def test_the_tests_of_the_example_flows_pass(path: Path):
-    results = await run_tests(load(path).flow)
+    features = f"local:{path.parent.parent / 'features'}"
+    results = await run_tests(load(path).flow, feature_store=features, embedder="llm.embed")
     assert len(results) >= 3
     assert {result.name: result.problems for result in results if not result.passed} == {}
 

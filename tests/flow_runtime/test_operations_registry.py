@@ -88,27 +88,31 @@ def test_an_installed_operation_cannot_take_the_place_of_one_of_ours():
     assert type(ours).__module__ == "flow_runtime.operations.http"
 
 
-def test_every_operation_that_the_language_supports_is_there():
+def test_every_operation_that_the_language_supports_is_there(tmp_path: Path):
     args = {"input": [], "expression": "1", "initial": 0, "template": {}, "url": "https://example.com/"}
     for entry in OPERATIONS.values():
         if entry.supported:
             wanted = {name: value for name, value in args.items() if name in entry.args}
-            assert hasattr(bound(entry.name, wanted), "run")
+            assert hasattr(bound(entry.name, wanted, feature_store=f"local:{tmp_path}"), "run")
 
 
-def test_a_flow_without_http_operations_does_not_import_their_libraries():
-    program = textwrap.dedent("""
+def test_a_flow_imports_the_libraries_of_its_own_operations_only(tmp_path: Path):
+    program = textwrap.dedent(f"""
         import sys
         from agentflow.ir import OperationSpec
         from flow_runtime.operations import OperationResources, OperationSettings, bind_operation
-        def bind(op, args):
-            bind_operation(OperationSpec(op=op, args=args), names=(), settings=OperationSettings(),
+        def bind(op, **args):
+            settings = OperationSettings(feature_store={f"local:{tmp_path}"!r})
+            bind_operation(OperationSpec(op=op, args=args), names=(), settings=settings,
                            resources=OperationResources())
-        bind("transform.filter", {"input": [], "expression": "item"})
-        bind("io.format_response", {"template": {}})
-        assert not {"httpx", "httpcore"} & set(sys.modules), "too early"
-        bind("http.get", {"url": "https://example.com/"})
-        assert {"httpx", "httpcore"} <= set(sys.modules), "never"
+        heavy = lambda: {{"httpx", "httpcore", "duckdb", "hopsworks", "hsfs", "pandas"}} & set(sys.modules)
+        bind("transform.filter", input=[], expression="item")
+        bind("io.format_response", template={{}})
+        assert heavy() == set(), "too early"
+        bind("http.get", url="https://example.com/")
+        assert heavy() == {{"httpx", "httpcore"}}
+        bind("features.read", feature_group="a", key="b", key_column="c")
+        assert heavy() == {{"httpx", "httpcore", "duckdb"}}
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -17,10 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
+from flow_runtime import LocalSettings
 from support.ports import free_port
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 FLOWS = {"returns-desk": "returns_desk", "research-brief": "research_brief", "triage": "triage"}
+FEATURES = LocalSettings(feature_store=f"local:{CONFIGS / 'features'}", embedder="llm.embed")
 PLACEMENTS = ("per_node", "inline")
 
 
@@ -124,6 +126,8 @@ def examples(cluster: int) -> dict[tuple[str, str], Served]:
             args = AppArgs(
                 flow=str(CONFIGS / "flows" / f"{file}.yaml"),
                 llmhub=str(CONFIGS / "llmhub.sim.yaml"),
+                feature_store=FEATURES.feature_store,
+                embedder=FEATURES.embedder,
                 placement=placement,
             )
             targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))

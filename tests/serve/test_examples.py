@@ -14,7 +14,7 @@ from flow_runtime import LocalFlow
 from flow_runtime.hub_models import local_models
 from llmhub_runtime import LLMHub
 
-from .conftest import CONFIGS, FLOWS, PLACEMENTS, Served
+from .conftest import CONFIGS, FEATURES, FLOWS, PLACEMENTS, Served
 
 pytestmark = pytest.mark.serve
 
@@ -23,7 +23,7 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
         {"user_id": "u1", "session_id": "matrix-1", "query": "Can I return worn shoes?"},
         {"user_id": "u1", "session_id": "matrix-1", "query": "And after 40 days?"},
         {"user_id": "u2", "session_id": "matrix-2", "query": "My phone is broken"},
-        {"user_id": "nobody", "session_id": "matrix-3", "query": "Quotes ' \" and \\ and {{ braces }}"},
+        {"user_id": "u3", "session_id": "matrix-3", "query": "Quotes ' \" and \\ and {{ braces }}"},
     ],
     "research-brief": [{"topic": "Heat pumps in old houses"}, {"topic": "Überraschung 🎉"}],
     "triage": [
@@ -44,7 +44,10 @@ async def answer_locally() -> dict[str, list[Any]]:
     async with LLMHub(config_path=str(CONFIGS / "llmhub.sim.yaml")) as hub:
         for name, file in FLOWS.items():
             flow = load(CONFIGS / "flows" / f"{file}.yaml").flow
-            async with local_models(flow, hub) as models, LocalFlow(flow, models=models) as runner:
+            async with (
+                local_models(flow, hub, embedder=FEATURES.embedder) as models,
+                LocalFlow(flow, models=models, settings=FEATURES) as runner,
+            ):
                 reports = [await runner.run(request) for request in REQUESTS[name]]
             assert [report.error for report in reports] == [None] * len(reports)
             answers[name] = [report.output for report in reports]
@@ -134,6 +137,14 @@ def test_v2_takes_whole_requests_as_json_documents(examples: dict[tuple[str, str
     [tensor] = response["outputs"]
     assert tensor["name"] == "response"
     assert json.loads(tensor["data"][0])["topic"] == "Bees"
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_row_that_is_not_there_fails_the_run_with_a_sentence(placement: str, examples: dict[tuple[str, str], Served]):
+    response = examples["returns-desk", placement].predict({"user_id": "nobody", "session_id": "s", "query": "Shoes?"})
+    body = response.json()
+    assert (response.status_code, body["code"], body["node"]) == (500, "node_failed", "load_shopper")
+    assert "the feature group 'shoppers_v2' has no row for user_id 'nobody' as of 20" in body["error"]
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

@@ -498,6 +498,54 @@ TRANSFORMS = [
         operation("transform.map", "{input: 3, expression: item} #!"),
     ),
     broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.feature_group",
+        operation("features.read", "{feature_group: ../etc, key: '${reply}'} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.limit",
+        operation("features.vector_search", "{index: rules_v1, query: a, limit: 1001} #!"),
+    ),
+    broken(
+        "feature-source",
+        "nodes.answer.transform.spec.args",
+        operation("features.read", "{feature_group: a, feature_view: b, key: '${reply}'} #!"),
+    ),
+    broken(
+        "feature-source",
+        "nodes.answer.transform.spec.args",
+        operation("hopsworks.read_features", "{key: '${reply}'} #!"),
+    ),
+    broken(
+        "no-key-column",
+        "nodes.answer.transform.spec.args.key",
+        operation("features.read", "{feature_group: a, key: 'u-${reply.id}'} #!"),
+    ),
+    broken(
+        "no-embedder",
+        "nodes.answer.transform.spec.args.query",
+        operation("features.vector_search", "{index: rules_v1, query: '${context.question} again'} #!"),
+        has_embedder=False,
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.embedder",
+        operation("features.vector_search", "{index: rules_v1, query: a, embedder: [b]} #!"),
+    ),
+    broken(
+        "unknown-role",
+        "nodes.answer.transform.spec.args.embedder",
+        operation("features.vector_search", "{index: rules_v1, query: a, embedder: lost} #!"),
+        roles={"fast"},
+    ),
+    broken(
+        "handle-leaves",
+        "edges[2].from",
+        operation("hopsworks.get_model", "{name: fraud}"),
+        ("{from: answer.result, to: _output}", "{from: answer.result, to: _output} #!"),
+    ),
+    broken(
         "bad-expression",
         "nodes.answer.transform.spec.args.expression",
         operation("transform.filter", "{input: '${reply.items}', expression: 'acc + item'} #!"),

@@ -12,6 +12,7 @@ from agentflow import Flow, loads
 from agentflow.ir import ModelRef
 from flow_runtime import LocalFlow, LocalSettings
 from flow_runtime.models import ModelAnswer
+from llmhub_runtime.sim.embeddings import embed
 from runtime_core.report import RunReport
 
 
@@ -59,6 +60,11 @@ class ScriptedModels:
         if isinstance(answer, BaseException):
             raise answer
         return ModelAnswer(text=answer if isinstance(answer, str) else json.dumps(answer))
+
+    async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        """As the simulated model does; the texts stand among the calls."""
+        self.calls.append((role, [{"role": "input", "content": text} for text in texts], {}))
+        return [list(embed(text)) for text in texts]
 
 
 async def run_flow(

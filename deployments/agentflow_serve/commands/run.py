@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.options import embedder_option, feature_store_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _deadline(_context: click.Context, _option: click.Parameter, seconds: float 
 @click.option(
     "--allow-host", multiple=True, callback=_hosts, help="A private or plain-http host[:port] that the flow may call."
 )
+@feature_store_option
+@embedder_option
 @click.option("--deadline", type=float, callback=_deadline, help="Seconds that the run may take, at most a day.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
 def command(
@@ -63,6 +66,8 @@ def command(
     store: str,
     code: str,
     allow_host: tuple[str, ...],
+    feature_store: str | None,
+    embedder: str | None,
     deadline: float | None,
     as_json: bool,
 ) -> int:
@@ -73,7 +78,13 @@ def command(
     fields = _request(request)
     from flow_runtime.local import LocalSettings
 
-    settings = LocalSettings(store=store, code=code, allow_hosts=allow_host)  # pyright: ignore[reportArgumentType]
+    settings = LocalSettings(
+        store=store,
+        code=code,  # pyright: ignore[reportArgumentType]
+        allow_hosts=allow_host,
+        feature_store=feature_store,
+        embedder=embedder,
+    )
     report = _checked(asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json)))
     if as_json:
         click.echo(json.dumps(_document(report), indent=2))

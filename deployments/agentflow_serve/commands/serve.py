@@ -20,6 +20,7 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.options import embedder_option, feature_store_option
 from agentflow_serve.commands.paths import DOCUMENT
 from agentflow_serve.ports import port_problem
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from agentflow_serve.serve_config import CheckedApp
 
 POLL_S = 0.5
-FOR_FLOW = ("llmhub", "host", "port", "placement", "write_config")
+FOR_FLOW = ("llmhub", "host", "port", "placement", "feature_store", "embedder", "write_config")
 
 
 class ServeFailed(click.ClickException):
@@ -45,6 +46,8 @@ class ServeFailed(click.ClickException):
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@feature_store_option
+@embedder_option
 @click.option("--address", help="A running Ray cluster; without it a local one is started and ended with the command.")
 @click.option("--write-config", type=click.Path(path_type=Path), help="Write the serve config there and do not serve.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait until the graph is ready.")
@@ -56,6 +59,8 @@ def command(
     host: str,
     port: int,
     placement: str | None,
+    feature_store: str | None,
+    embedder: str | None,
     address: str | None,
     write_config: Path | None,
     timeout: float,
@@ -63,7 +68,8 @@ def command(
 ) -> int:
     """Serve FLOW, or the apps of a serve config, until Ctrl-C.
 
-    A serve config says everything itself: --llmhub, --host, --port, --placement and --write-config are for FLOW.
+    A serve config says everything itself: --llmhub, --host, --port, --placement, --feature-store, --embedder and
+    --write-config are for FLOW.
     """
     from agentflow_serve.serve_config import address_of, check_config, config_of, read_config
 
@@ -72,7 +78,8 @@ def command(
         document = read_config(config)
     else:
         assert flow is not None
-        document = config_of(flow, llmhub, host=host, port=port, placement=placement)
+        settings = {"placement": placement, "feature_store": feature_store, "embedder": embedder}
+        document = config_of(flow, llmhub, host=host, port=port, settings=settings)
     if write_config is not None:
         write_config.write_text(_dump(document))
         click.echo(f"wrote {write_config}; start it with: serve run {write_config}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.options import embedder_option, feature_store_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 @click.argument("flow", type=DOCUMENT)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON document.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write a JUnit XML report there.")
-def command(flow: Path, as_json: bool, junit: Path | None) -> int:
+@feature_store_option
+@embedder_option
+def command(flow: Path, as_json: bool, junit: Path | None, feature_store: str | None, embedder: str | None) -> int:
     """Run the tests of FLOW in this process: no keys, no server, models answer as each test says.
 
-    Operations and code do what they always do. The exit code is 1 when a test fails.
+    Operations and code do what they always do: features are really read from and written to the feature store that
+    is named. Text for a vector search is embedded as the simulated model does it. The exit code is 1 when a test fails.
     """
     from agentflow.load import load
     from flow_runtime.flow_tests import run_tests
 
     loaded = load(flow)
-    results = asyncio.run(run_tests(loaded.flow))
+    results = asyncio.run(run_tests(loaded.flow, feature_store=feature_store, embedder=embedder))
     failed = sum(not result.passed for result in results)
     if junit is not None:
         junit.write_bytes(junit_xml(loaded.flow.metadata.name, results))

@@ -7,6 +7,7 @@ from typing import Unpack
 
 from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
+from agentflow.checks.features import check_features
 from agentflow.checks.flow_tests import check_tests
 from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
@@ -31,6 +32,7 @@ _CHECKS = (
     check_inputs,
     check_prompts,
     check_transforms,
+    check_features,
     check_repeats,
     check_subflows,
     check_state,
@@ -70,5 +72,6 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
         roles=surroundings.get("roles"),
         providers=surroundings.get("providers"),
         has_default_role=surroundings.get("has_default_role", False),
+        has_embedder=surroundings.get("has_embedder"),
     )
     return (*inner, *findings, *(finding for check in _CHECKS for finding in check(scope)))

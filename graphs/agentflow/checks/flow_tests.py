@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agentflow.checks.scope import Findings, Scope, listed
+from agentflow.feature_use import embedders_of
 from agentflow.findings import Finding, PathStep
 from agentflow.ir import FlowTest
 from agentflow.settings import models_of, roles_of
@@ -14,7 +15,8 @@ from agentflow.settings import models_of, roles_of
 def check_tests(scope: Scope) -> Findings:
     """Findings about `tests`."""
     names: set[str] = set()
-    asked = roles_of(scope.flow) | {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
+    asked = roles_of(scope.flow) | embedders_of(scope.flow.nodes.values(), None)
+    asked |= {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
     for index, test in enumerate(scope.flow.tests):
         at = ("tests", index)
         if test.name in names:

@@ -6,6 +6,7 @@ from flow_runtime.operations.base import (
     OperationBinding,
     OperationCall,
     OperationFactory,
+    Preparing,
     with_resolved_args,
 )
 from flow_runtime.operations.registry import ENTRY_POINT_GROUP, bind_operation
@@ -21,6 +22,7 @@ __all__ = [
     "OperationFactory",
     "OperationResources",
     "OperationSettings",
+    "Preparing",
     "bind_operation",
     "with_resolved_args",
 ]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from agentflow.placeholders import compile_args
+from flow_runtime.models import Models
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
 
@@ -26,13 +27,14 @@ class OperationCall:
 
 @dataclass(frozen=True, slots=True)
 class OperationBinding:
-    """What a factory is given: the arguments as the flow has them, and what placeholders may name."""
+    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models."""
 
     op: str
     args: Mapping[str, Any]
     names: frozenset[str]
     settings: OperationSettings
     resources: OperationResources
+    models: Models | None = None
 
 
 class BoundOperation(Protocol):
@@ -44,6 +46,13 @@ class BoundOperation(Protocol):
         Raises OperationFailed; agentflow's PlaceholderFailed when an argument has no value.
         """
         ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An operation that can make its connections before its first run."""
+
+    async def prepare(self) -> None: ...
 
 
 OperationFactory = Callable[[OperationBinding], BoundOperation]

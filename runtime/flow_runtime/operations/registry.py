@@ -12,6 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.ir import OperationSpec
 from agentflow.operations import OPERATIONS
 from flow_runtime.errors import OperationFailed, OperationTimeout, OperationUnknown
+from flow_runtime.models import Models
 from flow_runtime.operations.base import BoundOperation, OperationBinding, OperationCall, OperationFactory
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
@@ -27,6 +28,13 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "io.format_response": "flow_runtime.operations.io",
         "http.get": "flow_runtime.operations.http",
         "http.post": "flow_runtime.operations.http",
+        "features.read": "flow_runtime.operations.features",
+        "features.write": "flow_runtime.operations.features",
+        "features.vector_search": "flow_runtime.operations.features",
+        "hopsworks.read_features": "flow_runtime.operations.features",
+        "hopsworks.write_features": "flow_runtime.operations.features",
+        "hopsworks.vector_search": "flow_runtime.operations.features",
+        "hopsworks.get_model": "flow_runtime.operations.features",
     }
 )
 """Where ours are; each module has a table FACTORIES by operation name."""
@@ -38,13 +46,15 @@ def bind_operation(
     names: Collection[str],
     settings: OperationSettings,
     resources: OperationResources,
+    models: Models | None = None,
 ) -> BoundOperation:
     """A node's operation, ready to run. `names` are those that its placeholders may use.
 
-    Raises OperationUnknown, or what compiling its arguments raises (ExpressionError, PlaceholderError).
+    Raises OperationUnknown, FeatureStoreInvalid, or what compiling its arguments raises (ExpressionError,
+    PlaceholderError).
     """
     binding = OperationBinding(
-        op=spec.op, args=spec.args, names=frozenset(names), settings=settings, resources=resources
+        op=spec.op, args=spec.args, names=frozenset(names), settings=settings, resources=resources, models=models
     )
     if (module := _MODULES.get(spec.op)) is not None:
         return import_module(module).FACTORIES[spec.op](binding)

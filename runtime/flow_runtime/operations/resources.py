@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from runtime_core.clock import Clock, SystemClock
+from runtime_core.ids import IdSource, RandomIds
+
 Resolver = Callable[[str, int], Awaitable[tuple[str, ...]]]
 
 
@@ -27,8 +30,12 @@ async def resolve_by_system(host: str, port: int) -> tuple[str, ...]:
 class OperationResources:
     """The shared clients of one process, one set for each event loop. Whoever makes it closes it."""
 
-    def __init__(self, *, resolve: Resolver = resolve_by_system) -> None:
+    def __init__(
+        self, *, resolve: Resolver = resolve_by_system, clock: Clock | None = None, ids: IdSource | None = None
+    ) -> None:
         self.resolve = resolve
+        self.clock: Clock = clock or SystemClock()
+        self.ids: IdSource = ids or RandomIds()
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Any]] = WeakKeyDictionary()
 
     def shared(self, key: Hashable, make: Callable[[], Client]) -> Client:

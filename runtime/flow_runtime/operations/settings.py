@@ -21,7 +21,8 @@ class OperationSettings(BaseModel):
 
     `allow_hosts` names what flows may call although it is private or plain http: `host:port`, or `host` for
     the ports 80 and 443. Public addresses by https need no entry. `http_ca_file` holds further certificate
-    authorities (PEM) that https servers may be signed by.
+    authorities (PEM) that https servers may be signed by. `feature_store` is the address of a feature store, and
+    `embedder` the role that embeds the text queries of vector searches which name none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,3 +34,5 @@ class OperationSettings(BaseModel):
     http_max_response_bytes: Bytes = 4 * MIB
     http_max_connections: Annotated[int, Field(ge=1)] = 100
     http_ca_file: Path | None = None
+    feature_store: str | None = None
+    embedder: str | None = None

@@ -1,0 +1,10 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import click
+
+feature_store_option = click.option(
+    "--feature-store", help="Where features are read and written: local:FOLDER or hopsworks:PROJECT."
+)
+embedder_option = click.option("--embedder", help="The role that embeds text queries of searches that name none.")

@@ -1,0 +1,58 @@
+"""What a flow asks of a feature store, and of the models that embed the text it searches for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentflow.errors import PlaceholderError
+from agentflow.ir import Declarative, Node, OperationSpec
+from agentflow.operations import VECTOR_SEARCHES, is_on_store
+from agentflow.placeholders import compile_args
+from agentflow.subflows import all_nodes
+from agentflow.types import PortType
+
+EMBEDDER = "embedder"
+_VECTORS = frozenset({PortType.EMBEDDING, PortType.ARRAY})
+
+
+def feature_nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """Those that need a feature store, in subflows as well."""
+    return tuple(node for node in all_nodes(nodes) if (spec := operation_of(node)) and is_on_store(spec.op))
+
+
+def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
+    """The roles that may embed a query of these nodes; `default` serves searches that name none."""
+    roles = [
+        spec.args.get(EMBEDDER, default)
+        for node in all_nodes(nodes)
+        if (spec := operation_of(node)) and spec.op in VECTOR_SEARCHES and query_kind(node, spec) != "vector"
+    ]
+    return frozenset(role for role in roles if isinstance(role, str))
+
+
+def operation_of(node: Node) -> OperationSpec | None:
+    return node.transform.spec if isinstance(node.transform, Declarative) else None
+
+
+def query_kind(node: Node, spec: OperationSpec) -> str | None:
+    """`text` or `vector` where the query of a search can only be that; None where the run will show."""
+    query = spec.args.get("query")
+    if not isinstance(query, str):
+        return "vector"
+    names = {*(port.name for port in node.inputs), "context", "prompt_output"}
+    try:
+        placeholders = compile_args([query], names).placeholders
+    except PlaceholderError:
+        return None
+    if not placeholders or not placeholders[0].whole:
+        return "text"
+    first, *inside = placeholders[0].path
+    if first == "prompt_output":
+        return "text"  # no model answers with a vector
+    types = {port.name: port.type for port in node.inputs}
+    is_element = node.for_each is not None and node.for_each.input == first
+    if inside or is_element or first not in types:
+        return None
+    if types[first] in (PortType.STRING, PortType.DOCUMENT):
+        return "text"
+    return "vector" if types[first] in _VECTORS else None

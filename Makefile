@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
 
-.PHONY: setup serve test bench lint lock clean
+.PHONY: setup serve test table bench lint lock clean
 
 setup: $(SETUP)
 
@@ -26,6 +26,9 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+table: setup
+	AGENTFLOW_TABLE=full $(BIN)/python -m pytest tests/table tests/serve/test_table.py
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

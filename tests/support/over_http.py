@@ -55,15 +55,20 @@ async def http_door() -> AsyncIterator[Door]:
             yield door
 
 
-async def problems_over_http(case: Case, runner: FlowRunner, around: Surroundings, door: Door) -> list[str]:
-    """How the runs of an entry differ from what it says: status, body and nodes."""
+async def answer_over_http(runner: FlowRunner, request: dict[str, Any], door: Door) -> tuple[httpx.Response, RunReport]:
+    """What a client sees of one request, and the report behind it."""
     recorded = Recorded(runner)
     planned = runner.plan
     door.app = build_predictor_app(name=planned.name, signature=planned.signature, runner=recorded, limits=EdgeLimits())
+    response = await door.client.post(f"/v1/models/{planned.name}:predict", json={"instances": [request]})
+    return response, recorded.reports[-1]
+
+
+async def problems_over_http(case: Case, runner: FlowRunner, around: Surroundings, door: Door) -> list[str]:
+    """How the runs of an entry differ from what it says: status, body and nodes."""
     found: list[str] = []
     for run in case.runs:
-        response = await door.client.post(f"/v1/models/{planned.name}:predict", json={"instances": [run.request]})
-        report = recorded.reports[-1]
+        response, report = await answer_over_http(runner, run.request, door)
         lines = [*_wire_problems(run, response, report), *problems(run, around.plain(report))]
         found += [f"{run.request}: {line}" for line in lines]
     return found

@@ -9,5 +9,5 @@ from ray.serve import Application
 
 def bound(target: Application) -> tuple[Any, tuple[Any, ...]]:
     """A deployment as it is bound, and what its constructor gets."""
-    deployment: Any = target._bound_deployment  # pyright: ignore[reportPrivateUsage]
+    deployment: Any = target._bound_deployment
     return deployment, deployment.init_args

@@ -12,11 +12,9 @@ from agentflow import Flow, inspect_flow
 from agentflow.differences import differences
 from flow_runtime import LocalFlow
 from runtime_core.report import RunReport
-from support.interpreter import Expected, interpret
+from support.interpreter import Expected, interpret, without_reasons
 from support.over_http import answer_over_http, http_door
 from support.random_flows import flow_files, requests
-
-PAYLOAD = {"reason", "node", "type", "attempts"}
 
 
 def checked(document: dict[str, Any]) -> Flow:
@@ -24,14 +22,6 @@ def checked(document: dict[str, Any]) -> Flow:
     assert [finding for finding in findings if finding.severity == "error"] == []
     assert flow is not None
     return flow
-
-
-def without_reasons(value: Any) -> Any:
-    """The interpreter does not know the sentences of failures."""
-    if isinstance(value, dict):
-        cleaned = {key: without_reasons(each) for key, each in value.items()}
-        return cleaned | {"reason": ""} if value.keys() == PAYLOAD else cleaned
-    return [without_reasons(each) for each in value] if isinstance(value, list) else value
 
 
 def disagreements(expected: Expected, report: RunReport) -> list[str]:

@@ -28,7 +28,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 table: setup
-	AGENTFLOW_TABLE=full $(BIN)/python -m pytest tests/table tests/serve/test_table.py
+	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

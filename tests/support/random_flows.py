@@ -32,7 +32,7 @@ INTO = {
     "array": {"array", "table"},
     "object": {"object", "table"},
 }
-CONDITIONS = {
+CONDITIONS: dict[str | None, list[str]] = {
     "number": ["value > 1", "value % 2 == 0", "12 // value > 2", "context.n < value"],
     "string": ["len(value) > 1", "value == ''", "'a' in value", "value[0] == 'a'"],
     "boolean": ["value", "not value", "value == context['flag']"],
@@ -88,7 +88,7 @@ class _Writer:
         return self.draw(st.sampled_from(options))
 
     def rarely(self) -> bool:
-        return self.draw(st.integers(0, 3)) == 0
+        return self.draw(st.integers(0, 3)) == 3
 
     def document(self) -> dict[str, Any]:
         for name in "abcdef"[: self.draw(st.integers(1, 6))]:
@@ -210,17 +210,22 @@ class _Writer:
         """Edges into the answer, and the outputs that the flow declares."""
         declared: dict[str, Any] = {}
         is_named, declares = self.draw(st.booleans()), self.rarely()
-        ends = [(end, kind) for kind, all_of in self.sources.by_type.items() for end in all_of]
+        ends: list[tuple[str, str | None]] = [
+            (end, kind) for kind, all_of in self.sources.by_type.items() for end in all_of
+        ]
         made = [each for each in ends if not each[0].startswith("_input")]
+        ends.append(("_input.maybe", None))
         for _ in range(self.draw(st.integers(1, 4))):
             end, of = self.one(*(ends if self.rarely() else made))
             edge = {"from": end, "to": "_output"}
-            if is_named:
-                name = self.one("p", "q", "r") if not declares else f"o{len(declared)}"
-                edge["to"] = f"_output.{name}"
             if is_named and declares:
-                wanted = sorted(to for to in {*INTO, *FIELDS.values()} if of in INTO.get(to, {to}))
-                declared[edge["to"].partition(".")[2]] = {"type": self.one(*wanted) if wanted else "object"}
+                if self.rarely():
+                    edge["from"], of = "_input.maybe", None
+                edge["to"], takes = f"_output.o{len(declared)}", {*INTO, *FIELDS.values()}
+                wanted = sorted(kind for kind in takes if of is None or of in INTO.get(kind, {kind}))
+                declared[f"o{len(declared)}"] = {"type": self.one(*(wanted or ["object"]))}
+            elif is_named:
+                edge["to"] = self.one("_output.p", "_output.q", "_output.r")
             if self.rarely():
                 edge["condition"] = self.one(*CONDITIONS[of])
             self.edges.append(edge)

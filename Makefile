@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
 
-.PHONY: setup serve test test-units test-serve bench lint lock clean
+.PHONY: setup serve test test-units test-serve table bench lint lock clean
 
 setup: $(SETUP)
 
@@ -33,6 +33,9 @@ test-units: setup
 
 test-serve: setup
 	$(BIN)/python -m pytest -m serve
+
+table: setup
+	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,4 +1,4 @@
-"""The scheduler, one promise at a time, and against a naive interpreter on random graphs."""
+"""The scheduler, one promise at a time, and against a naive interpreter on random flows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import copy
 import random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agentflow.graph import Graph
+from agentflow import from_mapping, plan
 from agentflow.schedule import (
     MAX_DISPATCHES,
     CancelNode,
@@ -26,6 +26,8 @@ from agentflow.schedule import (
     step,
 )
 from support.graphs import graph, play
+from support.interpreter import Failed, interpret, without_reasons
+from support.random_flows import flow_files, requests
 
 
 def started(**fields: Any) -> RunStarted:
@@ -211,86 +213,48 @@ def test_a_chain_of_ten_thousand_skipped_nodes_settles_in_one_step():
 
 # -- against a naive interpreter ---------------------------------------------------------------------------------------
 
-BEHAVIOURS = st.sampled_from(["succeed", "succeed", "succeed", "fail"])
 
-
-@st.composite
-def random_graphs(draw: st.DrawFn) -> tuple[Graph, dict[str, str]]:
-    names = [f"n{number}" for number in range(draw(st.integers(1, 7)))]
-    edges: list[str] = []
-    optional: set[str] = set()
-    for number, name in enumerate(names):
-        for port in range(draw(st.integers(0, 3))):
-            source = draw(st.sampled_from(["_input.x", "_input.absent", *names[:number]]))
-            if source in names and draw(st.booleans()) and draw(st.booleans()):
-                source += ".err"
-            condition = draw(st.sampled_from(["", "", " if True", " if False"]))
-            edges.append(f"{source} -> {name}.p{port}{condition}")
-            if draw(st.booleans()):
-                optional.add(f"{name}.p{port}")
-    ends = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3))
-    edges += [f"{name} -> _output" for name in ends]
-    return graph(*edges, optional=optional, alone=names), {name: draw(BEHAVIOURS) for name in names}
-
-
-def expected(target: Graph, behaviour: dict[str, str]) -> tuple[dict[str, str], set[str]]:
-    """What becomes of each node when nothing ever aborts, and which failures nobody handles."""
-    status: dict[str, str] = {}
-    live: set[int] = set()
-
-    def settle(source: str | None, ports: set[str]) -> None:
-        for each in target.wires:
-            open_ = each.condition is None or each.condition.source == "True"
-            if open_ and each.source == source and (each.source_port or "") in ports:
-                live.add(each.index)
-
-    settle(None, {"x"})
-    for name, node in target.nodes.items():
-        fed = {each.target_port for each in target.wires if each.target == name and each.index in live}
-        if any(port.name not in fed and not port.optional for port in node.inputs):
-            status[name] = "skipped"
-        elif behaviour[name] == "fail":
-            status[name] = "failed"
-            settle(name, {"err"})
-        else:
-            status[name] = "succeeded"
-            settle(name, {"out"})
-    wired = {each.source for each in target.wires if each.from_error}
-    return status, {name for name, what in status.items() if what == "failed" and name not in wired}
-
-
-@given(random_graphs(), st.integers())
-def test_any_order_of_completion_gives_what_a_naive_interpreter_gives(case: tuple[Graph, dict[str, str]], seed: int):
-    target, behaviour = case
-    want, unhandled = expected(target, behaviour)
+@given(flow_files(), requests(), st.integers())
+def test_any_order_of_completion_gives_what_a_naive_interpreter_gives(
+    document: dict[str, Any], request: dict[str, Any], seed: int
+):
+    expected = interpret(document, request)
+    assume(expected.code != "bad_input")
+    target = plan(from_mapping(document).flow).graph
     rng = random.Random(seed)
-    state, commands = step(initial(target), started(x=1))
+    defaults = {"extra": document["inputs"]["extra"]["default"]}
+    state, commands = step(initial(target), RunStarted(request={**defaults, **request}, fields={**defaults, **request}))
     running: list[str] = []
     while state.end is None:
-        running += starts(commands)
+        for command in commands:
+            if isinstance(command, StartNode):
+                running.append(command.node)
+                assert without_reasons(dict(command.inputs)) == expected.given[command.node]
         node = running.pop(rng.randrange(len(running)))
-        event = failed(node) if behaviour[node] == "fail" else done(node, node)
+        made = expected.made[node]
+        if isinstance(made, Failed):
+            event: Any = NodeFailed(node, Failure("", kind=made.kind, attempts=made.attempts))
+        else:
+            event = NodeSucceeded(node, made)
         state, commands = step(state, event)
-    if unhandled:
-        assert state.end.code == "node_failed"
-        assert state.end.node in unhandled
+    if expected.aborts:
+        named = state.end.node if state.end.code == "node_failed" else None
+        assert (state.end.code, named) in expected.aborts
         return
-    assert dict(state.settled) == want
-    answers = [each.source for each in target.incoming.get(None, ()) if want[each.source or ""] == "succeeded"]
-    assert state.end.code == (None if answers else "no_output")
-    assert state.end.output == (answers[0] if answers else None)
+    assert dict(state.settled) == expected.statuses
+    if expected.code != "bad_output":
+        assert (state.end.code, without_reasons(state.end.output)) == (expected.code, expected.output)
 
 
-@given(random_graphs())
-def test_a_step_leaves_the_state_before_it_untouched(case: tuple[Graph, dict[str, str]]):
-    target, _ = case
-    state = initial(target)
+@given(flow_files(), requests())
+def test_a_step_leaves_the_state_before_it_untouched(document: dict[str, Any], request: dict[str, Any]):
+    state = initial(plan(from_mapping(document).flow).graph)
     snapshot = copy.deepcopy((state.unsettled, state.carried, state.running, state.settled))
-    after, commands = step(state, started(x=1))
+    after, commands = step(state, started(**request))
     assert (state.unsettled, state.carried, state.running, state.settled) == snapshot
     for node in starts(commands):
         snapshot = copy.deepcopy((after.unsettled, after.carried, after.running, after.settled))
-        step(after, done(node))
+        step(after, failed(node))
         assert (after.unsettled, after.carried, after.running, after.settled) == snapshot
 
 

@@ -23,6 +23,7 @@ from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.sim import SimReplica
 from flow_runtime.errors import FeatureStoreInvalid
 from llmhub_runtime.errors import UnknownRoleError
+from support.applications import bound
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXAMPLES = sorted((CONFIGS / "flows").glob("*.yaml"))
@@ -69,12 +70,6 @@ def flow(*, nodes: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:
 
 
 PLAIN = node(transform={"mode": "declarative", "spec": {"op": "io.format_response", "args": {"template": "hi"}}})
-
-
-def bound(target: Application) -> tuple[Any, tuple[Any, ...]]:
-    """A deployment as it is bound, and what its constructor gets."""
-    deployment = target._bound_deployment
-    return deployment, deployment.init_args
 
 
 class Built:

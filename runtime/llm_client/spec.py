@@ -31,8 +31,10 @@ class RequestSpec(_Frozen):
     @classmethod
     def of(cls, prompt: str, *, system: str | None = None, role: str | None = None, **params: JsonValue) -> Self:
         """A request with one user message."""
-        before = [{"role": "system", "content": system}] if system else []
-        return cls(messages=(*before, {"role": "user", "content": prompt}), role=role, params=params)
+        messages: list[dict[str, JsonValue]] = [{"role": "user", "content": prompt}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        return cls(messages=tuple(messages), role=role, params=params)
 
 
 class EmbeddingSpec(_Frozen):

@@ -7,6 +7,7 @@ reserved -> settled     the provider answered; the usage is known, or estimated 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -24,10 +25,22 @@ class AttemptStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+# The error code of an attempt that nobody ended before its lease ran out.
+LEASE_LAPSED = "lease_lapsed"
+
+
 class CallKind(StrEnum):
     CHAT = "chat"
     STREAM = "stream"
     EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptKey:
+    """Which attempt; ids are unique within a scope only."""
+
+    scope_id: str
+    attempt_id: str
 
 
 class _Record(BaseModel):
@@ -74,6 +87,10 @@ class Attempt(_Record):
     job_id: str | None = None
     trace_id: TraceId | None = None
 
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey(self.scope_id, self.attempt_id)
+
 
 class Ending(_Record):
     """How an attempt ended. `cost_micro` is in millionths of a dollar, None where the price is not known.
@@ -91,8 +108,12 @@ class Ending(_Record):
 
 
 class LoggedAttempt(_Record):
-    """A row of the log: the attempt and, once it ended, how."""
+    """A row of the log: the attempt and, once it ended, how.
+
+    The answer is not read with its row: `answer_hash` names it, `ending.answer` is None.
+    """
 
     attempt: Attempt
     status: AttemptStatus
     ending: Ending | None = None
+    answer_hash: str | None = None

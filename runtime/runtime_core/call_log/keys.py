@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from runtime_core.call_log import ops
-from runtime_core.call_log.records import AttemptKey, Ending, LoggedAttempt
+from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.errors import StoreValueError
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.sql import Op, Sql
@@ -161,7 +161,7 @@ def look(claim: Claim) -> Op[KeyState | None]:
     return Done(Answer(attempt_id, content)) if state == "done" else InFlight(owner, lease_until)
 
 
-def end_with_claim(key: AttemptKey, ending: Ending, claim: Claim, now: float) -> Op[Completion]:
+def end_with_claim(attempt: Attempt, ending: Ending, claim: Claim, now: float) -> Op[Completion]:
     """`ops.end`, and the key gets the attempt's answer if the claim still holds: all of it or nothing.
 
     A claim that was lost does not undo the ending: the money is spent. Raises StoreValueError for an ending
@@ -169,9 +169,9 @@ def end_with_claim(key: AttemptKey, ending: Ending, claim: Claim, now: float) ->
     """
     if ending.answer is None:
         raise StoreValueError("Only an ending with an answer completes a key; fail the claim instead.")
-    row = yield from ops.end(key, ending)
+    row = yield from ops.end(attempt, ending)
     if row.answer_hash is not None:
-        yield Sql(_COMPLETE, (row.answer_hash, key.attempt_id, now + claim.ttl_s, *_place(claim), claim.owner))
+        yield Sql(_COMPLETE, (row.answer_hash, attempt.attempt_id, now + claim.ttl_s, *_place(claim), claim.owner))
     return Completion(row, (yield from look(claim)))
 
 

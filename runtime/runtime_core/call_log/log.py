@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from runtime_core.call_log import keys, ops
-from runtime_core.call_log.keys import Claim, Completion, KeyState, Started
+from runtime_core.call_log import finds, keys, ops, retention
+from runtime_core.call_log.finds import Cursor, Filter, Page
+from runtime_core.call_log.keys import Answer, Claim, Completion, KeyState, Started
 from runtime_core.call_log.records import Attempt, AttemptKey, Ending, LoggedAttempt
 from runtime_core.call_log.schema import MIGRATIONS
+from runtime_core.call_log.totals import RunTotals, totals
 from runtime_core.clock import Clock
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
@@ -48,22 +50,22 @@ class CallLog:
         """Move the attempt's lease forward, never back; False if it is not reserved any more."""
         return await self._database.run(lambda: ops.renew(key, lease_until))
 
-    async def end(self, key: AttemptKey, ending: Ending) -> LoggedAttempt:
+    async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
         """Write how the attempt ended, keep its answer, and return the row as it now is.
 
         The first ending wins. A lapsed lease is a guess and no ending: whoever made the call may still end it.
         Raises StoreConflictError for an attempt that was never reserved.
         """
         failpoint("call_log.before_end")
-        row = await self._database.run(lambda: ops.end(key, ending))
+        row = await self._database.run(lambda: ops.end(attempt, ending))
         failpoint("call_log.after_end")
         return row
 
-    async def end_with_claim(self, key: AttemptKey, ending: Ending, claim: Claim) -> Completion:
+    async def end_with_claim(self, attempt: Attempt, ending: Ending, claim: Claim) -> Completion:
         """`end` with an answer, and the claimed key gets that answer if the claim still holds, in one commit."""
         failpoint("call_log.before_end")
         now = self.now()
-        completion = await self._database.run(lambda: keys.end_with_claim(key, ending, claim, now))
+        completion = await self._database.run(lambda: keys.end_with_claim(attempt, ending, claim, now))
         failpoint("call_log.after_end")
         return completion
 
@@ -85,3 +87,37 @@ class CallLog:
     async def fail(self, claim: Claim) -> bool:
         """Free the key, because failures are not stored; False if the claim was lost."""
         return await self._database.run(lambda: keys.fail(claim))
+
+    async def attempts(
+        self, scope_id: str, which: Filter | None = None, *, after: Cursor | None = None, limit: int = 100
+    ) -> Page:
+        """A page of the scope's attempts, in the order they were reserved; `after` is the page before's `next`."""
+        return await self._database.read(lambda: finds.attempts(scope_id, which or Filter(), after=after, limit=limit))
+
+    async def totals(self, scope_id: str, run_id: str) -> RunTotals:
+        """What the run has used so far; zeros for a run without attempts."""
+        return await self._database.read(lambda: totals(scope_id, run_id))
+
+    async def answer(self, scope_id: str, answer_hash: str) -> str | None:
+        """The kept answer of that hash, None if it was never kept or is forgotten."""
+        return await self._database.read(lambda: finds.answer(scope_id, answer_hash))
+
+    async def cached(self, scope_id: str, request_hash: str, *, newer_than: float) -> Answer | None:
+        """The newest success with that request hash that ended after `newer_than`, if its answer is still kept."""
+        return await self._database.read(lambda: finds.cached(scope_id, request_hash, newer_than))
+
+    async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
+        """Delete up to `limit` attempts that ended before `older_than`, of one scope or of all; how many.
+
+        An answer goes with the last attempt or key that names it.
+        """
+        return await self._database.run(lambda: retention.forget(scope_id, older_than, limit))
+
+    async def forget_answers(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
+        """Take the answers from up to `limit` attempts that ended before `older_than`; the accounts stay."""
+        return await self._database.run(lambda: retention.forget_answers(scope_id, older_than, limit))
+
+    async def forget_keys(self, *, limit: int = 1000) -> int:
+        """Free the space of up to `limit` expired idempotency keys of all scopes; how many there were."""
+        now = self.now()
+        return await self._database.run(lambda: retention.forget_keys(now, limit))

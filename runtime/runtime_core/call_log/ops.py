@@ -1,12 +1,12 @@
 """What happens to an attempt, as operations: a ledger runs them inside its own transaction with `yield from`.
 
-Only `log` runs them on a database. Times are seconds since the epoch and come in.
+`log` runs them on a database. Times are seconds since the epoch and come in.
 """
 
 from __future__ import annotations
 
 from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
-from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, answer_hash, logged, values_of
+from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, answer_hash, just_ended, logged, values_of
 from runtime_core.errors import StoreConflictError, StoreValueError
 from runtime_core.stores.sql import Op, Sql
 
@@ -20,7 +20,7 @@ _END = (
     "UPDATE calls SET status = ?, ended_at = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?,"
     " reasoning_tokens = ?, usage_estimated = ?, cost_micro = ?, error = ?, answer_hash = ?"
     " WHERE scope_id = ? AND attempt_id = ?"
-    " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "')) RETURNING " + COLUMNS
+    " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "')) RETURNING number"
 )
 _KEEP = (
     "INSERT INTO answers (scope_id, answer_hash, size, created_at, content) VALUES (?, ?, ?, ?, ?)"
@@ -51,7 +51,7 @@ def reserve(attempt: Attempt) -> Op[None]:
         raise StoreConflictError(f"Attempt {attempt.attempt_id!a} is another attempt already; use a new id.")
 
 
-def end(key: AttemptKey, ending: Ending) -> Op[LoggedAttempt]:
+def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
     """Write how the attempt ended, keep its answer, and return the row as it now is.
 
     The first ending wins. A lapsed lease is a guess and no ending: whoever made the call may still end it.
@@ -63,15 +63,15 @@ def end(key: AttemptKey, ending: Ending) -> Op[LoggedAttempt]:
     if usage is not None:
         counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
     facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, kept)
-    rows = yield Sql(_END, (*facts, key.scope_id, key.attempt_id))
+    rows = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id))
     if not rows:
-        there = yield from find(key)
+        there = yield from find(attempt.key)
         if there is None:
-            raise StoreConflictError(f"Attempt {key.attempt_id!a} was never reserved, so it cannot end.")
+            raise StoreConflictError(f"Attempt {attempt.attempt_id!a} was never reserved, so it cannot end.")
         return there
     if kept is not None and ending.answer is not None:
-        yield Sql(_KEEP, (key.scope_id, kept, len(ending.answer), ending.ended_at, ending.answer))
-    return logged(rows[0])
+        yield Sql(_KEEP, (attempt.scope_id, kept, len(ending.answer), ending.ended_at, ending.answer))
+    return just_ended(attempt, ending, kept)
 
 
 def find(key: AttemptKey) -> Op[LoggedAttempt | None]:

@@ -62,6 +62,19 @@ def logged(row: tuple[Any, ...]) -> LoggedAttempt:
     return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
 
 
+def just_ended(attempt: Attempt, ending: Ending, kept: str | None) -> LoggedAttempt:
+    """The record of a row that `ending` has just been written to."""
+    if ending.answer is not None:
+        ending = Ending(
+            status=ending.status,
+            ended_at=ending.ended_at,
+            usage=ending.usage,
+            cost_micro=ending.cost_micro,
+            error=ending.error,
+        )
+    return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=kept)
+
+
 def answer_hash(answer: str) -> str:
     """The name of an answer: SHA-256, in hex. Raises StoreValueError for text that is no Unicode."""
     try:

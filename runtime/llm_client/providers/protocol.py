@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from llm_client.events import ReasoningDelta, TextDelta, ToolCallDelta
 from llm_client.results import CompletionResult, EmbeddingResult
@@ -13,23 +13,41 @@ from llm_client.spec import EmbeddingSpec, RequestSpec
 
 
 @dataclass(frozen=True, slots=True)
+class PriceTier:
+    """What a request costs whose input has more than `above` tokens: all of its tokens, not only those beyond."""
+
+    above: int
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars for a million tokens."""
+    """US dollars for a million tokens.
+
+    `cached_input` is for the input that the provider had in its cache; None is the price of any other input.
+    `tiers` ascend; the last one that a request exceeds replaces the prices here.
+    """
 
     input: Decimal
     output: Decimal
+    cached_input: Decimal | None = None
+    tiers: tuple[PriceTier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Which model a provider is. `fallback` names the roles to try when it fails.
 
-    `concurrency`, `requests_per_minute` and `tokens_per_minute` are the role's limits, None is no limit.
+    `params` are the role's own, which a request's are laid over. `concurrency`, `requests_per_minute` and
+    `tokens_per_minute` are the role's limits, None is no limit.
     """
 
     role: str
     provider: str
     model: str
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     price: Price | None = None
     fallback: tuple[str, ...] = ()
     timeout_s: float | None = None

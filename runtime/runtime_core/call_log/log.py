@@ -17,7 +17,8 @@ from runtime_core.stores.migrations import migrate
 class CallLog:
     """Attempts, answers and idempotency keys on a database that the caller opens and closes.
 
-    Every method may be repeated after StoreUnavailableError, whose `outcome_unknown` then does not matter.
+    Every method may be repeated after StoreUnavailableError, also with `outcome_unknown`. `expire`, `fail` and
+    the `forget` methods then report only what the repetition itself changed.
     """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:

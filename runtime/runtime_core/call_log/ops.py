@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
-from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, answer_hash, just_ended, logged, values_of
+from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, just_ended, logged, to_keep, values_of
 from runtime_core.errors import StoreConflictError, StoreValueError
 from runtime_core.stores.sql import Op, Sql
 
@@ -57,21 +57,21 @@ def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
     The first ending wins. A lapsed lease is a guess and no ending: whoever made the call may still end it.
     Raises StoreConflictError for an attempt that was never reserved.
     """
-    kept = _check(ending)
+    answer_hash, size = _check(ending)
     usage = ending.usage
     counts = (None,) * 5
     if usage is not None:
         counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
-    facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, kept)
+    facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, answer_hash)
     rows = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id))
     if not rows:
         there = yield from find(attempt.key)
         if there is None:
             raise StoreConflictError(f"Attempt {attempt.attempt_id!a} was never reserved, so it cannot end.")
         return there
-    if kept is not None and ending.answer is not None:
-        yield Sql(_KEEP, (attempt.scope_id, kept, len(ending.answer), ending.ended_at, ending.answer))
-    return just_ended(attempt, ending, kept)
+    if ending.answer is not None:
+        yield Sql(_KEEP, (attempt.scope_id, answer_hash, size, ending.ended_at, ending.answer))
+    return just_ended(attempt, ending, answer_hash)
 
 
 def find(key: AttemptKey) -> Op[LoggedAttempt | None]:
@@ -91,12 +91,12 @@ def expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
     return sorted((logged(row) for row in rows), key=lambda each: each.attempt.lease_until)
 
 
-def _check(ending: Ending) -> str | None:
-    """The hash of the answer that is to be kept."""
+def _check(ending: Ending) -> tuple[str | None, int]:
+    """The hash and the size of the answer that is to be kept, if there is one."""
     if ending.status is AttemptStatus.RESERVED:
         raise StoreValueError("An attempt ends as settled, released or unknown, not as reserved.")
     if ending.answer is None:
-        return None
+        return None, 0
     if ending.status is not AttemptStatus.SETTLED or ending.error is not None:
         raise StoreValueError("Only an attempt that settled without an error has an answer to keep.")
-    return answer_hash(ending.answer)
+    return to_keep(ending.answer)

@@ -62,7 +62,7 @@ def logged(row: tuple[Any, ...]) -> LoggedAttempt:
     return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
 
 
-def just_ended(attempt: Attempt, ending: Ending, kept: str | None) -> LoggedAttempt:
+def just_ended(attempt: Attempt, ending: Ending, answer_hash: str | None) -> LoggedAttempt:
     """The record of a row that `ending` has just been written to."""
     if ending.answer is not None:
         ending = Ending(
@@ -72,15 +72,19 @@ def just_ended(attempt: Attempt, ending: Ending, kept: str | None) -> LoggedAtte
             cost_micro=ending.cost_micro,
             error=ending.error,
         )
-    return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=kept)
+    return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
 
 
-def answer_hash(answer: str) -> str:
-    """The name of an answer: SHA-256, in hex. Raises StoreValueError for text that is no Unicode."""
+def to_keep(answer: str) -> tuple[str, int]:
+    """The name of an answer, its SHA-256 in hex, and its size in bytes.
+
+    Raises StoreValueError for text that is no Unicode.
+    """
     try:
-        return hashlib.sha256(answer.encode()).hexdigest()
+        content = answer.encode()
     except UnicodeEncodeError as error:
         raise StoreValueError(f"The answer cannot be stored: {error}.") from error
+    return hashlib.sha256(content).hexdigest(), len(content)
 
 
 MIGRATIONS = (

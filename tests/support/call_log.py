@@ -89,7 +89,7 @@ async def execute_once(log: CallLog | RepeatingLog, claim: Claim, attempt_id: st
     attempt = attempt_of(log, attempt_id, scope_id=claim.scope_id)
     await log.reserve(attempt)
     await asyncio.sleep(0)
-    completion: Completion = await log.end_with_claim(attempt, settled(log, f'"by {claim.owner}"'), claim)
+    completion: Completion = await log.end_with_claim(attempt, settled(log, f'"by-{claim.owner}"'), claim)
     assert isinstance(completion.key, Done)
     return completion.key.answer.text, completion.key.answer.attempt_id == attempt_id
 

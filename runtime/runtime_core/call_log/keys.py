@@ -125,7 +125,8 @@ _COMPLETE = (
     " WHERE scope_id = ? AND key_hash = ? AND owner = ? AND state = 'in_flight'"
 )
 _RENEW = (
-    "UPDATE idempotency SET lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END"
+    "UPDATE idempotency SET lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END,"
+    " expires_at = CASE WHEN expires_at < ? THEN ? ELSE expires_at END"
     " WHERE scope_id = ? AND key_hash = ? AND owner = ? AND state = 'in_flight' RETURNING owner"
 )
 _FAIL = (
@@ -135,16 +136,10 @@ _FAIL = (
 
 def begin(claim: Claim, now: float) -> Op[Started | KeyState]:
     """Take the key if it is free, expired or lapsed; the same owner's claim again is Started again."""
+    until = now + claim.lease_s
     taken = yield Sql(
         _BEGIN,
-        (
-            *_place(claim),
-            claim.request_hash,
-            claim.owner,
-            now + claim.lease_s,
-            now + claim.lease_s + claim.ttl_s,
-            *(now,) * 4,
-        ),
+        (*_place(claim), claim.request_hash, claim.owner, until, until + claim.ttl_s, now, now, now, now),
     )
     # A key that was not taken has a row.
     return Started() if taken else ((yield from look(claim)) or Started())
@@ -178,7 +173,8 @@ def end_with_claim(attempt: Attempt, ending: Ending, claim: Claim, now: float) -
 def renew(claim: Claim, now: float) -> Op[bool]:
     """Hold the key for another `lease_s`; False if the claim was lost."""
     until = now + claim.lease_s
-    return bool((yield Sql(_RENEW, (until, until, *_place(claim), claim.owner))))
+    gone = until + claim.ttl_s
+    return bool((yield Sql(_RENEW, (until, until, gone, gone, *_place(claim), claim.owner))))
 
 
 def fail(claim: Claim) -> Op[bool]:

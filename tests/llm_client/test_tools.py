@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -21,7 +21,7 @@ from agentflow.schemas import compile_schema
 from llm_client.errors import CallRefused, ToolArgumentsInvalid, ToolError, ToolFailed
 from llm_client.spec import RequestContext
 from llm_client.tools import Injected, Tool, tool
-from llm_client.tools.arguments import MAX_CHARS, MAX_DEPTH
+from llm_client.tools.strict_json import MAX_ARGUMENTS, MAX_DEPTH
 from llm_client.tools.tool import MOST_THREADS
 from support.waiting import until
 
@@ -128,7 +128,7 @@ async def test_arguments_that_do_not_fit_are_refused_with_the_place(change: dict
         '{"n": "\\ud800"}',
         '{"n": ' + "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1) + "}",
         "[" * 60_000,
-        '{"n": "' + "x" * MAX_CHARS + '"}',
+        '{"n": "' + "x" * MAX_ARGUMENTS + '"}',
     ],
     ids=lambda text: text[:16],
 )
@@ -375,6 +375,7 @@ def functions(draw: st.DrawFn) -> tuple[Tool, dict[str, Any]]:
     return Tool(echo), {name: draw(VALUES[kind]) for name, kind in kinds.items() if name not in optional}
 
 
+@settings(max_examples=30)
 @given(functions())
 def test_what_fits_the_schema_reaches_the_function_whatever_its_parameters_are_called(
     case: tuple[Tool, dict[str, Any]],
@@ -385,6 +386,7 @@ def test_what_fits_the_schema_reaches_the_function_whatever_its_parameters_are_c
     assert set(echo.parameters.get("required", [])) == set(arguments)
 
 
+@settings(max_examples=30)
 @given(functions(), st.dictionaries(NAMES, JUNK, max_size=3))
 def test_a_call_happens_exactly_when_the_arguments_fit_the_schema(
     case: tuple[Tool, dict[str, Any]], junk: dict[str, Any]

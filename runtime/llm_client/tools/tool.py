@@ -20,10 +20,10 @@ from agentflow.errors import SchemaInvalid
 from agentflow.schemas import compile_schema
 from llm_client.errors import CallCancelled, CallRefused, ToolArgumentsInvalid, ToolError, ToolFailed
 from llm_client.spec import RequestContext
-from llm_client.tools.arguments import ArgumentsUnreadable, read_arguments
 from llm_client.tools.docstring import described
 from llm_client.tools.output import MAX_CHARS, ResultUnreadable, as_text
 from llm_client.tools.signature import SignatureUnsuitable, signature_of, signature_with
+from llm_client.tools.strict_json import Unreadable, read_arguments
 from llm_client.tools.threads import in_thread
 
 MOST_THREADS = 32
@@ -114,7 +114,7 @@ class Tool:
         """The arguments in a model's text, checked by the schema. Raises ToolArgumentsInvalid."""
         try:
             values = read_arguments(arguments)
-        except ArgumentsUnreadable as exc:
+        except Unreadable as exc:
             raise self._invalid(str(exc)) from exc
         self._check(values)
         return values

@@ -314,20 +314,22 @@ async def until_nothing(forget: Callable[[], Any]) -> None:
         pass
 
 
-async def test_an_answer_goes_with_the_last_that_names_it(log: RepeatingLog, clock: ManualClock) -> None:
-    answer, _ = await execute_once(log, claim_of("me", ttl_s=100), "a1")
-    await log.reserve(attempt_of(log, "a2"))
-    row = await log.end(attempt_of(log, "a2"), settled(log, answer))
+async def test_old_attempts_are_forgotten_and_their_answers_when_no_key_needs_them(
+    log: RepeatingLog, clock: ManualClock
+) -> None:
+    await execute_once(log, claim_of("me", ttl_s=100), "a1")
+    [row] = (await log.attempts("tenant-1")).attempts
     await log.reserve(attempt_of(log, "open"))
     clock.advance(50)
 
     await until_nothing(lambda: log.forget(older_than=log.now(), scope_id="tenant-2", limit=1))
-    assert len((await log.attempts("tenant-1")).attempts) == 3
-    await until_nothing(lambda: log.forget(older_than=log.now(), limit=1))
+    assert len((await log.attempts("tenant-1")).attempts) == 2
+    await until_nothing(lambda: log.forget(older_than=log.now(), scope_id="tenant-1", limit=1))
     assert [row.attempt.attempt_id for row in (await log.attempts("tenant-1")).attempts] == ["open"]
     assert isinstance(await log.begin(claim_of("again")), Done)
     clock.advance(50)
     await until_nothing(log.forget_keys)
+    await until_nothing(lambda: log.forget(older_than=log.now()))
     assert await log.answer("tenant-1", row.answer_hash) is None
 
 

@@ -141,8 +141,11 @@ def begin(claim: Claim, now: float) -> Op[Started | KeyState]:
         _BEGIN,
         (*_place(claim), claim.request_hash, claim.owner, until, until + claim.ttl_s, now, now, now, now),
     )
-    # A key that was not taken has a row.
-    return Started() if taken else ((yield from look(claim)) or Started())
+    if taken:
+        return Started()
+    state = yield from look(claim)
+    assert state is not None, "a key that cannot be taken has a row"
+    return state
 
 
 def look(claim: Claim) -> Op[KeyState | None]:

@@ -108,14 +108,14 @@ class CallLog:
         return await self._database.read(lambda: finds.cached(scope_id, request_hash, newer_than))
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
-        """Delete up to `limit` attempts that ended before `older_than`, of one scope or of all; how many.
+        """Delete up to `limit` attempts that ended before `older_than`, and as many answers, of one scope or of all.
 
-        An answer goes with the last attempt or key that names it.
+        How many were deleted: repeat it until that is none. An answer stays while a key still has to give it.
         """
         return await self._database.run(lambda: retention.forget(scope_id, older_than, limit))
 
     async def forget_answers(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
-        """Take the answers from up to `limit` attempts that ended before `older_than`; the accounts stay."""
+        """Delete up to `limit` answers that no attempt has given since `older_than`; the accounts stay."""
         return await self._database.run(lambda: retention.forget_answers(scope_id, older_than, limit))
 
     async def forget_keys(self, *, limit: int = 1000) -> int:

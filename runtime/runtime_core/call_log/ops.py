@@ -23,8 +23,9 @@ _END = (
     " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "')) RETURNING number"
 )
 _KEEP = (
-    "INSERT INTO answers (scope_id, answer_hash, size, created_at, content) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (scope_id, answer_hash) DO NOTHING"
+    "INSERT INTO answers (scope_id, answer_hash, size, kept_at, content) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (scope_id, answer_hash) DO UPDATE"
+    " SET kept_at = CASE WHEN answers.kept_at < excluded.kept_at THEN excluded.kept_at ELSE answers.kept_at END"
 )
 _FIND = "SELECT " + COLUMNS + " FROM calls WHERE scope_id = ? AND attempt_id = ?"
 _RENEW = (

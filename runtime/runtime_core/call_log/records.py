@@ -110,7 +110,8 @@ class Ending(_Record):
 class LoggedAttempt(_Record):
     """A row of the log: the attempt and, once it ended, how.
 
-    The answer is not read with its row: `answer_hash` names it, `ending.answer` is None.
+    The answer is not read with its row: `answer_hash` names it, `ending.answer` is None. It may be forgotten
+    before the row is.
     """
 
     attempt: Attempt

@@ -100,14 +100,14 @@ MIGRATIONS = (
             " reasoning_tokens {int}, usage_estimated {int}, cost_micro {int}, error {text}, answer_hash {text},"
             " PRIMARY KEY (scope_id, attempt_id))",
             "CREATE INDEX calls_time ON calls (scope_id, reserved_at)",
-            "CREATE INDEX calls_call ON calls (scope_id, call_id)",
-            "CREATE INDEX calls_run ON calls (scope_id, run_id) WHERE run_id IS NOT NULL",
+            "CREATE INDEX calls_call ON calls (scope_id, call_id, reserved_at)",
+            "CREATE INDEX calls_run ON calls (scope_id, run_id, reserved_at) WHERE run_id IS NOT NULL",
             "CREATE INDEX calls_open ON calls (lease_until) WHERE status = 'reserved'",
             "CREATE INDEX calls_ended ON calls (ended_at) WHERE ended_at IS NOT NULL",
             "CREATE INDEX calls_request ON calls (scope_id, request_hash, ended_at) WHERE answer_hash IS NOT NULL",
-            "CREATE INDEX calls_answer ON calls (scope_id, answer_hash) WHERE answer_hash IS NOT NULL",
             "CREATE TABLE answers (scope_id {text} NOT NULL, answer_hash {text} NOT NULL, size {int} NOT NULL,"
-            " created_at {real} NOT NULL, content {text} NOT NULL, PRIMARY KEY (scope_id, answer_hash))",
+            " kept_at {real} NOT NULL, content {text} NOT NULL, PRIMARY KEY (scope_id, answer_hash))",
+            "CREATE INDEX answers_age ON answers (kept_at)",
             "CREATE TABLE idempotency (scope_id {text} NOT NULL, key_hash {text} NOT NULL,"
             " request_hash {text} NOT NULL, owner {text} NOT NULL, state {text} NOT NULL,"
             " lease_until {real} NOT NULL, expires_at {real} NOT NULL, answer_hash {text}, attempt_id {text},"

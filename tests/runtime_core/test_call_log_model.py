@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from runtime_core.call_log.finds import Filter
 from runtime_core.call_log.keys import Claim, Conflict, Done, InFlight, Started
 from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.totals import RunTotals
 from runtime_core.clock import ManualClock
 from runtime_core.errors import StoreConflictError
 from support.call_log import RELEASED, SETTLED, UNKNOWN, RepeatingLog, attempt_of, open_log_database, prepared
@@ -228,34 +229,34 @@ class CallLogMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_log_agrees_with_the_model(self) -> None:
+        self.wait(self.check())
+
+    async def check(self) -> None:
         for scope_id in SCOPES:
             rows = [row for place, row in self.rows.items() if place[0] == scope_id]
             rows.sort(key=lambda row: (row.attempt.reserved_at, row.attempt.attempt_id))
-            found = self.wait(self.log.attempts(scope_id)).attempts
-            assert found == rows
-            settled = self.wait(self.log.attempts(scope_id, Filter(status=SETTLED))).attempts
-            assert [row.attempt.key for row in settled] == [row.attempt.key for row in rows if row.status == SETTLED]
+            assert (await self.log.attempts(scope_id)).attempts == rows
+            settled = (await self.log.attempts(scope_id, Filter(status=SETTLED))).attempts
+            assert settled == [row for row in rows if row.status == SETTLED]
+            self.check_sums(await self.log.totals(scope_id, "run-1"), rows)
 
-            sums = self.wait(self.log.totals(scope_id, "run-1"))
-            costs = [row.ending.cost_micro for row in rows if row.ending]
-            assert (sums.attempts, sums.cost_micro) == (len(rows), sum(cost or 0 for cost in costs))
-            assert sums.open + sums.settled + sums.released + sums.unknown == sums.attempts
-
-    @invariant()
-    def the_answers_are_the_kept_ones(self) -> None:
-        for scope_id in SCOPES:
             for text in ANSWERS:
                 expected = text if (scope_id, text) in self.kept else None
-                assert self.wait(self.log.answer(scope_id, hash_of(text))) == expected
+                assert await self.log.answer(scope_id, hash_of(text)) == expected
             successes = [
-                (row.ending.ended_at, place[1], text)
-                for place, row in self.rows.items()
+                (row.ending.ended_at, row.attempt.attempt_id, text)
+                for row in rows
                 for text in ANSWERS
                 if row.ending and row.answer_hash == hash_of(text) and row.attempt.request_hash == "r1"
-                if place[0] == scope_id and (scope_id, text) in self.kept
+                if (scope_id, text) in self.kept
             ]
-            found = self.wait(self.log.cached(scope_id, "r1", newer_than=0))
+            found = await self.log.cached(scope_id, "r1", newer_than=0)
             assert (found and (found.attempt_id, found.text)) == (max(successes)[1:] if successes else None)
+
+    def check_sums(self, sums: RunTotals, rows: list[LoggedAttempt]) -> None:
+        costs = [row.ending.cost_micro for row in rows if row.ending]
+        assert (sums.attempts, sums.cost_micro) == (len(rows), sum(cost or 0 for cost in costs))
+        assert sums.open + sums.settled + sums.released + sums.unknown == sums.attempts
 
 
 class FaultyCallLogMachine(CallLogMachine):

@@ -1,7 +1,7 @@
 """What the log forgets: attempts and answers by age, idempotency keys when they have expired.
 
-Each operation is one bounded batch, oldest first; repeat it until it finds nothing. Attempts that are still
-reserved stay, because they have to end first, and so do answers that a key still has to give.
+Each operation is one bounded batch; repeat it until it finds nothing. Attempts that are still reserved stay,
+because they have to end first, and so do answers that a key still has to give.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ANSWERS = (
 )
 _ANSWERS_OF_SCOPE = (
     "DELETE FROM answers WHERE (scope_id, answer_hash) IN (SELECT scope_id, answer_hash FROM answers"
-    " WHERE scope_id = ? AND kept_at < ? AND " + _UNNEEDED + " ORDER BY kept_at LIMIT ?) RETURNING size"
+    " WHERE scope_id = ? AND kept_at < ? AND " + _UNNEEDED + " LIMIT ?) RETURNING size"
 )
 _KEYS = (
     "DELETE FROM idempotency WHERE (scope_id, key_hash) IN (SELECT scope_id, key_hash FROM idempotency"

@@ -167,6 +167,7 @@ async def test_no_hostile_call_is_executed_and_the_conversation_goes_on(sim: Sim
             assert call["function"]["name"].replace("_", "a").replace("-", "a").isalnum()  # type: ignore[index]
     ids = [message["tool_call_id"] for message in result.messages if message["role"] == "tool"]
     assert len(set(ids)) == len(HOSTILE) + 1
+    assert max(len(json.dumps(message)) for message in result.messages) < 20_000
 
 
 async def test_calls_that_share_an_id_are_told_apart(sim: SimServer, engine: ExecutionEngine):

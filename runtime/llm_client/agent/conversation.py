@@ -15,6 +15,8 @@ from runtime_core.call_log.records import Usage
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _MOST_TOKENS = 2**53
+_MAX_NAME = 80
+"""Longer than any tool's, so that a name that was cut is still unknown."""
 
 
 def opening(prompt: str | Sequence[Mapping[str, JsonValue]], system: str | None) -> list[dict[str, JsonValue]]:
@@ -86,7 +88,7 @@ def _with_own_ids(calls: Iterable[ToolCall], turn: int) -> list[ToolCall]:
     for index, call in enumerate(calls):
         fresh = call.id if call.id and call.id not in seen else f"call-{turn}-{index}"
         seen.add(fresh)
-        owned.append(call.model_copy(update={"id": fresh}))
+        owned.append(call.model_copy(update={"id": fresh, "name": call.name[:_MAX_NAME]}))
     return owned
 
 

@@ -84,7 +84,7 @@ class ToolRunner:
         tool = self._tools.get(call.name)
         if tool is None:
             names = ", ".join(self._tools) or "none"
-            raise UnknownTool(f"There is no tool {call.name[:64]!a}; the tools are: {names}.", tool=call.name[:64])
+            raise UnknownTool(f"There is no tool {call.name!a}; the tools are: {names}.", tool=call.name)
         return await self._chain(
             ToolInvocation(
                 tool=tool,

@@ -185,7 +185,9 @@ async def test_a_key_gives_its_first_answer_until_it_expires(log: RepeatingLog, 
     assert await execute_once(log, claim, "attempt-2") == ('"by-me"', False)
     assert isinstance(await log.begin(claim_of("me", scope_id="tenant-2")), Started)
     assert await log.begin(claim_of("other", request_hash="request-2")) == Conflict("request-1")
-    clock.advance(100)
+    clock.advance(99)
+    assert isinstance(await log.begin(claim_of("again")), Done)
+    clock.advance(1)
     assert isinstance(await log.begin(claim_of("other", request_hash="request-2")), Started)
 
 
@@ -193,16 +195,23 @@ async def test_a_failure_frees_the_key(log: RepeatingLog) -> None:
     assert isinstance(await log.begin(claim_of("first")), Started)
     await log.fail(claim_of("second"))
     assert isinstance(await log.begin(claim_of("second")), InFlight)
+    assert isinstance(await log.begin(claim_of("first")), Started), "the owner may ask again"
     await log.fail(claim_of("first"))
     assert isinstance(await log.begin(claim_of("second", request_hash="request-2")), Started)
 
 
 async def test_a_renewed_claim_is_not_taken_over(log: RepeatingLog, clock: ManualClock) -> None:
-    assert isinstance(await log.begin(claim_of("first", lease_s=10)), Started)
+    first = claim_of("first", lease_s=10, ttl_s=30)
+    assert isinstance(await log.begin(first), Started)
     clock.advance(9)
-    assert await log.renew_claim(claim_of("first", lease_s=10))
+    assert await log.renew_claim(first)
     clock.advance(9)
     assert await log.begin(claim_of("second")) == InFlight("first", log.now() + 1)
+    clock.advance(30)
+    other = claim_of("other", request_hash="request-2")
+    assert await log.begin(other) == Conflict("request-1"), "it lapsed, but it is not forgotten yet"
+    clock.advance(1)
+    assert isinstance(await log.begin(other), Started)
 
 
 async def test_a_lapsed_claim_completes_if_nobody_took_over(log: RepeatingLog, clock: ManualClock) -> None:
@@ -251,11 +260,11 @@ async def test_a_dead_executor_is_taken_over_by_exactly_one(log: RepeatingLog, c
 async def test_the_newest_success_to_a_request_is_cached(log: RepeatingLog, clock: ManualClock) -> None:
     for number, answer in enumerate(['"one"', '"two"', None]):
         clock.advance(1)
-        attempt = attempt_of(log, f"a{number}")
+        attempt = attempt_of(log, f"a{9 - number}")
         await log.reserve(attempt)
         await log.end(attempt, settled(log, answer))
     found = await log.cached("tenant-1", "request-1", newer_than=log.now() - 2)
-    assert (found.attempt_id, found.text) == ("a1", '"two"')
+    assert (found.attempt_id, found.text) == ("a8", '"two"')
     assert await log.cached("tenant-1", "request-1", newer_than=log.now() - 1) is None
     assert await log.cached("tenant-1", "request-2", newer_than=0) is None
     assert await log.cached("tenant-2", "request-1", newer_than=0) is None
@@ -320,15 +329,29 @@ async def test_old_attempts_are_forgotten_and_their_answers_when_no_key_needs_th
     await execute_once(log, claim_of("me", ttl_s=100), "a1")
     [row] = (await log.attempts("tenant-1")).attempts
     await log.reserve(attempt_of(log, "open"))
+    await log.reserve(attempt_of(log, scope_id="tenant-2"))
+    await log.end(attempt_of(log, scope_id="tenant-2"), settled(log))
     clock.advance(50)
 
-    await until_nothing(lambda: log.forget(older_than=log.now(), scope_id="tenant-2", limit=1))
+    await until_nothing(lambda: log.forget(older_than=log.now(), scope_id="tenant-0", limit=1))
     assert len((await log.attempts("tenant-1")).attempts) == 2
     await until_nothing(lambda: log.forget(older_than=log.now(), scope_id="tenant-1", limit=1))
     assert [row.attempt.attempt_id for row in (await log.attempts("tenant-1")).attempts] == ["open"]
-    assert isinstance(await log.begin(claim_of("again")), Done)
+    assert len((await log.attempts("tenant-2")).attempts) == 1
+    assert (await log.begin(claim_of("again"))).answer.text == '"by-me"'
     clock.advance(50)
     await until_nothing(log.forget_keys)
+    await until_nothing(lambda: log.forget(older_than=log.now()))
+    assert await log.answer("tenant-1", row.answer_hash) is None
+
+
+async def test_an_answer_is_as_old_as_the_last_attempt_that_gave_it(log: RepeatingLog, clock: ManualClock) -> None:
+    for attempt_id in ("a1", "a2"):
+        await log.reserve(attempt_of(log, attempt_id))
+        row = await log.end(attempt_of(log, attempt_id), settled(log))
+        clock.advance(10)
+    await until_nothing(lambda: log.forget(older_than=log.now() - 10))
+    assert await log.answer("tenant-1", row.answer_hash) == '"hello"'
     await until_nothing(lambda: log.forget(older_than=log.now()))
     assert await log.answer("tenant-1", row.answer_hash) is None
 

@@ -56,10 +56,8 @@ class Conversation:
     def told(self, records: Iterable[ToolCallRecord], texts: Iterable[str]) -> None:
         """Take in what the calls of the last answer came to, in their order."""
         self.records += records
-        self.messages += [
-            {"role": "tool", "tool_call_id": call.id, "content": text}
-            for call, text in zip(self.calls, texts, strict=True)
-        ]
+        for call, text in zip(self.calls, texts, strict=True):
+            self.messages.append({"role": "tool", "tool_call_id": call.id, "content": text})
 
     def ask_again(self, problem: str) -> None:
         """Say what is wrong with the last answer."""

@@ -8,6 +8,7 @@ search fees; give such a role a `price` of its own.
 from __future__ import annotations
 
 from decimal import Decimal
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llm_client.providers.protocol import Price, PriceTier
@@ -58,9 +59,10 @@ class PublicPrices:
 
     def _loaded(self) -> DataSnapshot:
         if self._snapshot is None:
-            from genai_prices.data import providers
             from genai_prices.data_snapshot import DataSnapshot
 
+            # by name, because a type checker would take minutes to read this module
+            providers = import_module("genai_prices.data").providers
             self._snapshot = DataSnapshot(providers=providers, from_auto_update=False)
         return self._snapshot
 

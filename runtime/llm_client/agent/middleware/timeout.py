@@ -21,8 +21,9 @@ class Timeout:
 
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
         allowed = self._allowed_s(call)
+        scope = asyncio.timeout(allowed)
         try:
-            async with asyncio.timeout(allowed) as scope:
+            async with scope:
                 return await next(call)
         except TimeoutError as exc:
             if not scope.expired():

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .models import ResolvedCall
 from .retry_after import find_retry_after
-from .verdict import causes_of, judge
+from .verdict import causes_of, judge, never_sent
 
 _MAX_DETAIL = 300
 
@@ -79,6 +79,7 @@ def classify(
         status=verdict.status,
         code=verdict.code,
         retry_after=find_retry_after(causes, now) if retryable else None,
+        not_sent=verdict.status is None and not reading and never_sent(causes),
     )
 
 
@@ -90,6 +91,7 @@ def call_error(
     status: int | None = None,
     code: str | None = None,
     retry_after: float | None = None,
+    not_sent: bool = False,
 ) -> ProviderCallError:
     """An error that says which role, provider and model it is about."""
     shown_status = f" ({status})" if status else ""
@@ -102,6 +104,7 @@ def call_error(
         status=status,
         code=code,
         retry_after=retry_after,
+        not_sent=not_sent,
     )
 
 

@@ -23,6 +23,8 @@ The original error stays on this side of a process boundary, as `__cause__`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from runtime_core.errors import AgentflowError
 
 
@@ -107,7 +109,9 @@ class ProviderCallError(LLMHubRuntimeError):
     """A call that reached, or should have reached, a provider failed.
 
     `status` is the HTTP status if there was one, `code` the provider's own word for the failure
-    (`insufficient_quota`, `context_length`, ...), `retry_after` the seconds that it asked us to wait.
+    (`insufficient_quota`, `context_length`, ...), `retry_after` the seconds that it asked us to wait. `not_sent`
+    says that the provider never saw the request: it could not be reached. `usage` is any-llm's token count of a
+    response that is no answer, where it has one.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class ProviderCallError(LLMHubRuntimeError):
         status: int | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        not_sent: bool = False,
+        usage: Any = None,
     ) -> None:
         super().__init__(message)
         self.role = role
@@ -128,6 +134,8 @@ class ProviderCallError(LLMHubRuntimeError):
         self.status = status
         self.code = code
         self.retry_after = retry_after
+        self.not_sent = not_sent
+        self.usage = usage
 
 
 class ProviderAuthError(ProviderCallError):

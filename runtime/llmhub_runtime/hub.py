@@ -31,7 +31,14 @@ from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
 from .models import LLMMode, ResolvedCall, RuntimeConfig
 from .resolver import check_mode, merge_params, resolve_role
 from .streams import StreamTally, TimeBudget, Translate, read_stream
-from .wire import chat_arguments, check_chat_answer, check_embedding_answer, embedding_arguments, time_limit
+from .wire import (
+    chat_arguments,
+    check_chat_answer,
+    check_embedding_answer,
+    embedding_arguments,
+    time_limit,
+    with_headers,
+)
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM
@@ -40,6 +47,7 @@ log = logging.getLogger(__name__)
 
 Messages = Sequence[Mapping[str, Any]]
 Params = Mapping[str, Any]
+Headers = Mapping[str, str]
 
 _END = object()
 
@@ -132,13 +140,22 @@ class LLMHub:
             raise ConfigError(f"The model '{provider}/{model}' cannot be called: {key} {sentence}.", key=key) from exc
 
     async def acompletion(
-        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+        self,
+        role: str | ResolvedCall,
+        messages: Messages,
+        params_override: Params | None = None,
+        *,
+        headers: Headers | None = None,
     ) -> Any:
-        """any-llm's ChatCompletion for a role of mode `chat` or `tool`."""
+        """any-llm's ChatCompletion for a role of mode `chat` or `tool`.
+
+        `headers` go with the request, under those of the parameter `extra_headers`, to every provider whose SDK
+        can carry them (see `wire.with_headers`).
+        """
         call = self._call(role, params_override, LLMMode.CHAT)
         async with ObservedCall(self._hooks, call, messages=messages) as observed:
             client, translate = await self._client(call)
-            arguments = self._chat_arguments(call, client, messages)
+            arguments = with_headers(self._chat_arguments(call, client, messages), client, headers)
             with translate():
                 async with TimeBudget(time_limit(call)).spend():
                     response = await client.acompletion(**arguments)
@@ -147,13 +164,18 @@ class LLMHub:
             return response
 
     async def aembedding(
-        self, role: str | ResolvedCall, input: str | Sequence[str], params_override: Params | None = None
+        self,
+        role: str | ResolvedCall,
+        input: str | Sequence[str],
+        params_override: Params | None = None,
+        *,
+        headers: Headers | None = None,
     ) -> Any:
         """any-llm's CreateEmbeddingResponse for a role of mode `embedding`: one vector for each input."""
         call = self._call(role, params_override, LLMMode.EMBEDDING)
         async with ObservedCall(self._hooks, call, inputs=input) as observed:
             client, translate = await self._client(call)
-            arguments = embedding_arguments(call, client, input)
+            arguments = with_headers(embedding_arguments(call, client, input), client, headers)
             with translate():
                 async with TimeBudget(time_limit(call)).spend():
                     response = await client.aembedding(**arguments)
@@ -162,7 +184,12 @@ class LLMHub:
             return response
 
     def astream_completion(
-        self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None
+        self,
+        role: str | ResolvedCall,
+        messages: Messages,
+        params_override: Params | None = None,
+        *,
+        headers: Headers | None = None,
     ) -> AsyncGenerator[Any]:
         """any-llm's chunks as they come, for `async for`. The request starts with the first one.
 
@@ -171,7 +198,7 @@ class LLMHub:
         consumer's own time. Stopping early closes the upstream: at once with `contextlib.aclosing`, else when
         the loop collects it.
         """
-        return self._stream(self._call(role, params_override, LLMMode.CHAT), messages)
+        return self._stream(self._call(role, params_override, LLMMode.CHAT), messages, headers)
 
     def completion(self, role: str | ResolvedCall, messages: Messages, params_override: Params | None = None) -> Any:
         """`acompletion` from synchronous code; an event loop that runs in this thread waits meanwhile."""
@@ -254,11 +281,12 @@ class LLMHub:
     ) -> dict[str, Any]:
         return chat_arguments(call, client, messages, stream=stream, fast_messages=self._fast_messages)
 
-    async def _stream(self, call: ResolvedCall, messages: Messages) -> AsyncGenerator[Any]:
+    async def _stream(self, call: ResolvedCall, messages: Messages, headers: Headers | None) -> AsyncGenerator[Any]:
         tally = StreamTally()
         async with ObservedCall(self._hooks, call, messages=messages, tally=tally):
             client, translate = await self._client(call)
-            opening = partial(client.acompletion, **self._chat_arguments(call, client, messages, stream=True))
+            arguments = with_headers(self._chat_arguments(call, client, messages, stream=True), client, headers)
+            opening = partial(client.acompletion, **arguments)
             budget = TimeBudget(time_limit(call))
             chunks = read_stream(opening, call=call, budget=budget, tally=tally, translate=translate)
             async with aclosing(chunks):

@@ -32,6 +32,10 @@ _MAX_CAUSES = 8
 _TIMEOUTS = frozenset({"TimeoutError", "TimeoutException", "APITimeoutError"})
 _UNREADABLE = frozenset({"JSONDecodeError", "UnicodeDecodeError", "DecodingError", "APIResponseValidationError"})
 _UNREACHABLE = frozenset({"TransportError", "APIConnectionError", "OSError", "InvalidURL"})
+_NOT_SENT = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror", "InvalidURL"}
+)
+"""The connection was never made, so the provider never saw the request."""
 _WRONG_SHAPE = frozenset({"ValueError", "TypeError", "LookupError", "AttributeError", "AssertionError"})
 """Looked for last: a refused TLS certificate is a ValueError too."""
 
@@ -135,6 +139,11 @@ def judge(causes: Sequence[BaseException], *, reading: bool) -> Verdict:
         return Verdict(ProviderMalformedError, status, code)
     kind, own_code = guess or _LAST_RESORT.get(type(causes[-1]).__name__, (ProviderUnavailableError, None))
     return Verdict(kind, status, code or own_code)
+
+
+def never_sent(causes: Sequence[BaseException]) -> bool:
+    """Whether the request surely never reached the provider."""
+    return _any_named(causes, _NOT_SENT) or any(_is_bad_call(cause) for cause in causes)
 
 
 def _from_status(

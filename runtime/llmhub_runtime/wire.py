@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .classify import call_error
-from .errors import ProviderBadRequestError, ProviderMalformedError
+from .errors import ProviderBadRequestError, ProviderCallError, ProviderMalformedError
 from .models import ResolvedCall
 
 if TYPE_CHECKING:
@@ -67,13 +68,37 @@ def embedding_arguments(call: ResolvedCall, client: AnyLLM, inputs: str | Sequen
     return {"model": call.model, "inputs": sent, **arguments}
 
 
+def with_headers(arguments: dict[str, Any], client: AnyLLM, headers: Mapping[str, str] | None) -> dict[str, Any]:
+    """`arguments` with these headers of the request, where the SDK under `client` takes any.
+
+    That is the openai and the anthropic family; to the others the request goes without them.
+    """
+    if headers and _takes_headers(type(client)):
+        arguments["extra_headers"] = {**headers, **(arguments.get("extra_headers") or {})}
+    return arguments
+
+
+@cache
+def _takes_headers(kind: type[AnyLLM]) -> bool:
+    from any_llm.providers.openai.base import BaseOpenAIProvider
+
+    return issubclass(kind, BaseOpenAIProvider) or any(cls.__name__ == "BaseAnthropicProvider" for cls in kind.__mro__)
+
+
 def check_chat_answer(response: Any, call: ResolvedCall) -> None:
     """any-llm lets an answer without choices pass. Raises ProviderMalformedError."""
     choices = getattr(response, "choices", None)
     if not choices:
-        raise call_error(ProviderMalformedError, call, detail="the answer has no choices.", code="no_choices")
+        raise malformed_answer(response, call, detail="the answer has no choices.", code="no_choices")
     if any(getattr(choice, "message", None) is None for choice in choices):
-        raise call_error(ProviderMalformedError, call, detail="a choice has no message.", code="no_message")
+        raise malformed_answer(response, call, detail="a choice has no message.", code="no_message")
+
+
+def malformed_answer(response: Any, call: ResolvedCall, *, detail: str, code: str) -> ProviderCallError:
+    """The error for a readable response that is no answer. It may still say what it cost, as any-llm has it."""
+    error = call_error(ProviderMalformedError, call, detail=detail, code=code)
+    error.usage = getattr(response, "usage", None)
+    return error
 
 
 def check_embedding_answer(response: Any, call: ResolvedCall, inputs: str | Sequence[str]) -> None:

@@ -21,6 +21,10 @@ FAILPOINTS = frozenset(
     {
         "store.before_commit",  # the statements of a group have run, nothing is durable
         "store.after_commit",  # the group is durable, nobody has been told
+        "call_log.before_reserve",
+        "call_log.after_reserve",  # the row is durable, the provider has not been asked
+        "call_log.before_end",  # the provider has answered, the row still says reserved
+        "call_log.after_end",  # the ending is durable, the caller has no answer yet
     }
 )
 

@@ -1,0 +1,103 @@
+"""What happens to an attempt, as operations: a ledger runs them inside its own transaction with `yield from`.
+
+`log` runs them on a database. Times are seconds since the epoch and come in.
+"""
+
+from __future__ import annotations
+
+from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, just_ended, logged, to_keep, values_of
+from runtime_core.errors import StoreConflictError, StoreValueError
+from runtime_core.stores.sql import Op, Sql
+
+_RESERVE = (
+    "INSERT INTO calls ("
+    + ATTEMPT_COLUMNS
+    + ", status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')"
+    " ON CONFLICT (scope_id, attempt_id) DO NOTHING RETURNING number"
+)
+_END = (
+    "UPDATE calls SET status = ?, ended_at = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?,"
+    " reasoning_tokens = ?, usage_estimated = ?, cost_micro = ?, error = ?, answer_hash = ?"
+    " WHERE scope_id = ? AND attempt_id = ?"
+    " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "')) RETURNING number"
+)
+_KEEP = (
+    "INSERT INTO answers (scope_id, answer_hash, size, kept_at, content) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (scope_id, answer_hash) DO UPDATE"
+    " SET kept_at = CASE WHEN answers.kept_at < excluded.kept_at THEN excluded.kept_at ELSE answers.kept_at END"
+)
+_FIND = "SELECT " + COLUMNS + " FROM calls WHERE scope_id = ? AND attempt_id = ?"
+_RENEW = (
+    "UPDATE calls SET lease_until = CASE WHEN lease_until < ? THEN ? ELSE lease_until END"
+    " WHERE scope_id = ? AND attempt_id = ? AND status = 'reserved' RETURNING number"
+)
+_EXPIRE = (
+    "UPDATE calls SET status = 'unknown', ended_at = ?, error = '" + LEASE_LAPSED + "'"
+    " WHERE status = 'reserved' AND (scope_id, attempt_id) IN (SELECT scope_id, attempt_id FROM calls"
+    " WHERE status = 'reserved' AND lease_until <= ? ORDER BY lease_until LIMIT ?) RETURNING " + COLUMNS
+)
+
+
+def reserve(attempt: Attempt) -> Op[None]:
+    """Write the attempt's row; nothing if it is there already.
+
+    Raises StoreConflictError if the row of that id is another attempt's.
+    """
+    if (yield Sql(_RESERVE, values_of(attempt))):
+        return
+    there = yield from find(attempt.key)
+    # A lease that was renewed since makes no other attempt of it.
+    if there is None or there.attempt.model_copy(update={"lease_until": attempt.lease_until}) != attempt:
+        raise StoreConflictError(f"Attempt {attempt.attempt_id!a} is another attempt already; use a new id.")
+
+
+def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
+    """Write how the attempt ended, keep its answer, and return the row as it now is.
+
+    The first ending wins. A lapsed lease is a guess and no ending: whoever made the call may still end it.
+    Raises StoreConflictError for an attempt that was never reserved.
+    """
+    answer_hash, size = _check(ending)
+    usage = ending.usage
+    counts = (None,) * 5
+    if usage is not None:
+        counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
+    facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, answer_hash)
+    rows = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id))
+    if not rows:
+        there = yield from find(attempt.key)
+        if there is None:
+            raise StoreConflictError(f"Attempt {attempt.attempt_id!a} was never reserved, so it cannot end.")
+        return there
+    if ending.answer is not None:
+        yield Sql(_KEEP, (attempt.scope_id, answer_hash, size, ending.ended_at, ending.answer))
+    return just_ended(attempt, ending, answer_hash)
+
+
+def find(key: AttemptKey) -> Op[LoggedAttempt | None]:
+    """The attempt's row, if there is one."""
+    rows = yield Sql(_FIND, (key.scope_id, key.attempt_id))
+    return logged(rows[0]) if rows else None
+
+
+def renew(key: AttemptKey, lease_until: float) -> Op[bool]:
+    """Move the lease forward, never back; False if the attempt has ended, or its lease was taken to have lapsed."""
+    return bool((yield Sql(_RENEW, (lease_until, lease_until, key.scope_id, key.attempt_id))))
+
+
+def expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
+    """Mark up to `limit` attempts of all scopes whose lease has run out as unknown; those, oldest first."""
+    rows = yield Sql(_EXPIRE, (now, now, limit))
+    return sorted((logged(row) for row in rows), key=lambda each: each.attempt.lease_until)
+
+
+def _check(ending: Ending) -> tuple[str | None, int]:
+    """The hash and the size of the answer that is to be kept, if there is one."""
+    if ending.status is AttemptStatus.RESERVED:
+        raise StoreValueError("An attempt ends as settled, released or unknown, not as reserved.")
+    if ending.answer is None:
+        return None, 0
+    if ending.status is not AttemptStatus.SETTLED or ending.error is not None:
+        raise StoreValueError("Only an attempt that settled without an error has an answer to keep.")
+    return to_keep(ending.answer)

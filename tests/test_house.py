@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
     "graphs": ["agentflow"],
-    "runtime": ["runtime_core", "llmhub_runtime", "flow_runtime"],
+    "runtime": ["runtime_core", "llmhub_runtime", "llm_client", "flow_runtime"],
     "deployments": ["agentflow_serve"],
 }
 ORDER = [package for group in PACKAGES.values() for package in group]
@@ -20,7 +20,7 @@ FORBIDDEN = {
     "graphs": {"ray", "kserve", "any_llm", "mellea", "httpx", "asyncio", "socket", "subprocess", "time", "random"},
     "runtime": {"kserve", "ray"},
 }
-HEAVY = ("any_llm", "ray", "kserve", "mellea", "uvicorn", "httpx", "fastapi", "numpy")
+HEAVY = ("any_llm", "ray", "kserve", "mellea", "uvicorn", "httpx", "httpx2", "fastapi", "numpy", "genai_prices")
 
 
 def modules(package: str) -> list[Path]:

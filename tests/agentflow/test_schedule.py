@@ -26,7 +26,8 @@ from agentflow.schedule import (
     step,
 )
 from support.graphs import graph, play
-from support.interpreter import Failed, interpret, without_reasons
+from support.interpreter import interpret, without_reasons
+from support.naive_nodes import Failed
 from support.random_flows import flow_files, requests
 
 

@@ -37,7 +37,7 @@ def disagreements(expected: Expected, report: RunReport) -> list[str]:
     ]
 
 
-@settings(max_examples=5 * settings.default.max_examples)
+@settings(max_examples=max(300, settings.default.max_examples))
 @given(flow_files(), st.lists(requests(), min_size=1, max_size=4))
 def test_a_local_run_ends_as_the_naive_interpreter_says(document: dict[str, Any], asked: list[dict[str, Any]]):
     flow = checked(document)

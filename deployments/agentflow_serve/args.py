@@ -66,3 +66,4 @@ class ProcessSettings(BaseModel):
     allow_hosts: tuple[str, ...]
     feature_store: str | None = None
     embedder: str | None = None
+    list_prices: bool = False

@@ -19,7 +19,7 @@ from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.sim import SimReplica
-from flow_runtime.hub_models import called_roles, calls_models
+from flow_runtime.hub_models import called_roles, calls_models, needs_list_prices
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
@@ -45,6 +45,7 @@ def app(args: AppArgs) -> Application:
         allow_hosts=args.allow_hosts,
         feature_store=inputs.feature_store,
         embedder=args.embedder,
+        list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)

@@ -14,7 +14,9 @@ from agentflow_serve import codec
 from agentflow_serve.batch import run_batch
 from agentflow_serve.call import FlowRunner, admitted_call
 from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.model_use import describe
 from agentflow_serve.readiness import Readiness
+from runtime_core.report import ModelUse
 
 
 class FlowModel(InferenceModel):
@@ -60,20 +62,27 @@ class FlowModel(InferenceModel):
             _check_explain(body)
             raise NotImplementedError("Could not find explainer_host.")
         if isinstance(body, InferRequest):
-            return await self._infer(body), {}
+            return await self._infer(body)
         rows = codec.read_instances(body, limits=self._limits)
-        return {"predictions": await self._run(rows, called="instances")}, {}
+        outputs, use = await self._run(rows, called="instances")
+        return {"predictions": outputs}, _headers(use)
 
-    async def _infer(self, request: InferRequest) -> InferResponse:
+    async def _infer(self, request: InferRequest) -> tuple[InferResponse, dict[str, str]]:
         rows = codec.read_rows(request, signature=self._signature, limits=self._limits)
         codec.check_requested(request, model_name=self.name, signature=self._signature)
-        outputs = await self._run(rows, called="row")
-        return codec.write_response(
+        outputs, use = await self._run(rows, called="row")
+        response = codec.write_response(
             request, outputs, model_name=self.name, signature=self._signature, new_id=self._new_id
         )
+        return response, _headers(use)
 
-    async def _run(self, rows: list[dict[str, Any]], *, called: str) -> list[Any]:
+    async def _run(self, rows: list[dict[str, Any]], *, called: str) -> tuple[list[Any], ModelUse]:
         return await run_batch(self._runner, rows, admitted=admitted_call.get(), rows=called)
+
+
+def _headers(use: ModelUse) -> dict[str, str]:
+    """What the answer's model calls took, for an answer that took any."""
+    return {"x-model-use": describe(use)} if use.calls else {}
 
 
 def _check_explain(body: Any) -> None:

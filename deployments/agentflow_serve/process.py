@@ -16,7 +16,7 @@ from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
 from flow_runtime.errors import ModelFailed
-from flow_runtime.hub_models import SIM, HubModels, calls_models
+from flow_runtime.hub_models import SIM, HubModels, calls_models, list_prices
 from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -72,10 +72,19 @@ async def open_state(stack: AsyncExitStack, settings: ProcessSettings, nodes: Co
 async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_sim: Locate | None) -> Models:
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import RuntimeConfig
+    from runtime_core.call_log.log import CallLog
 
     hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub))
     stack.push_async_callback(hub.aclose)
-    models = HubModels(hub, allow_hosts=settings.allow_hosts, locate_sim=locate_sim)
+    database = await stack.enter_async_context(open_database(settings.store, node_id=_machine()))
+    models = HubModels(
+        hub,
+        allow_hosts=settings.allow_hosts,
+        locate_sim=locate_sim,
+        log=CallLog(database, clock=SystemClock()),
+        prices=await list_prices() if settings.list_prices else None,
+    )
+    await stack.enter_async_context(models)
     await models.warm_up(settings.roles)
     return models
 

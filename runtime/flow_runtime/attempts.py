@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MAX_DOUBLINGS = 60
 """More would only overflow: by then a pause of a millisecond has become longer than any limit."""
+MAX_RETRY_AFTER_S = 60.0
+"""What a run without a deadline waits at most because a provider asked for it; then the failure goes out with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ async def attempt(
 ) -> Attempted:
     """Call `body` up to `settings.attempts` times; it is given the seconds that this attempt may take.
 
+    A provider's Retry-After is waited for.
     No attempt outlasts the request: `remaining_s` cuts the timeout, and once it is spent nothing more is tried.
     `draw` gives numbers from 0 up to 1, for the jitter of the pauses.
     """
@@ -51,6 +54,10 @@ async def attempt(
             break
         pause = pause_s(settings, number, draw)
         left = remaining_s()
+        if (wanted := last.failure.retry_after) is not None:
+            if left is None and wanted > MAX_RETRY_AFTER_S:
+                break
+            pause = max(pause, wanted)
         if left is not None and left <= pause:
             break
         await clock.sleep(pause)

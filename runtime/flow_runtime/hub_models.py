@@ -1,32 +1,36 @@
-"""Models by role, through an LLMHub."""
+"""Models by role, of an LLMHub, through the engine that every model call passes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef, Node
 from agentflow.settings import models_of, roles_of
 from agentflow.subflows import all_nodes
+from flow_runtime.asking import current
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
-from llmhub_runtime.errors import (
-    LLMHubRuntimeError,
-    ProviderRateLimitError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    UnknownRoleError,
-)
+from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.models import SIM
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llm_client.guard import Guard
+    from llm_client.log import AttemptLog
+    from llm_client.prices import PriceBook
+    from llm_client.providers.hub import RoleProvider
+    from llm_client.spec import RequestContext
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
+    from runtime_core.clock import Clock
 
 RETRY_AFTER_S = 1.0
 """What a caller is told when a provider limits its rate and does not say for how long."""
@@ -36,19 +40,46 @@ Answer = TypeVar("Answer")
 
 
 class HubModels:
-    """Models behind an LLMHub, which stays its caller's to close.
+    """Models behind an LLMHub, which stays its caller's to close. Use as an async context manager, or `aclose()`.
 
+    Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
+    retries. `log` keeps its attempts, a private one in memory if it is left out; `guard` may refuse them.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
     elsewhere.
     """
 
-    def __init__(self, hub: LLMHub, *, allow_hosts: Collection[str] = (), locate_sim: Locate | None = None) -> None:
+    def __init__(
+        self,
+        hub: LLMHub,
+        *,
+        allow_hosts: Collection[str] = (),
+        locate_sim: Locate | None = None,
+        log: AttemptLog | None = None,
+        guard: Guard | None = None,
+        prices: PriceBook | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        from flow_runtime.metering import MeteringGuard
+        from llm_client.engine import ExecutionEngine
+        from llm_client.guard import AdmitAll
+        from llm_client.retry import NO_RETRY
+
         self._hub = hub
+        self._router = _Router(hub)
         self._allow_hosts = tuple(AllowedHost.parse(text) for text in allow_hosts)
-        self._locate_sim = locate_sim
+        own = hub.config.providers.get(SIM)
+        self._locate_sim = locate_sim if own is None or own.api_base is None else None
         self._sim_base: str | None = None
+        self._engine = ExecutionEngine(
+            router=self._router,
+            retry=NO_RETRY,
+            guard=MeteringGuard(guard or AdmitAll()),
+            log=log,
+            prices=prices,
+            clock=clock,
+        )
 
     async def chat(
         self,
@@ -56,41 +87,57 @@ class HubModels:
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
     ) -> ModelAnswer:
+        from llm_client.spec import RequestSpec
+
         with _translated(_name(model)):
-            return await self._reach(self._resolve(model, params), lambda call: self._ask(call, messages))
+            name = self._admitted(model)
+            spec = RequestSpec.model_construct(messages=tuple(messages), role=name, params=dict(params))
+            answer = await self._reach(name, lambda: self._engine.complete(spec, context=_context()))
+        usage = {"input": answer.usage.input, "output": answer.usage.output}
+        return ModelAnswer(text=answer.content, finish_reason=answer.finish_reason, usage=usage)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        from llm_client.spec import EmbeddingSpec
+
         with _translated(role):
-            answer = await self._reach(self._resolve(role, {}), lambda call: self._hub.aembedding(call, list(texts)))
-            return [list(entry.embedding) for entry in sorted(answer.data, key=lambda entry: entry.index)]
+            spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
+            answer = await self._reach(role, lambda: self._engine.embed(spec, context=_context()))
+        return [list(vector) for vector in answer.vectors]
 
     async def warm_up(self, roles: Collection[str]) -> None:
-        """Make the clients of these roles now, so that the first call does not pay for it."""
-        calls = [self._resolve(role, {}) for role in roles]
-        await self._hub.awarm_up([_at(call, await self._sim()) if self._is_ours(call) else call for call in calls])
+        """Open the log and make the clients of these roles, so that the first call does not pay for it."""
+        for role in roles:
+            if self._is_ours(self._router.provider(role).call):
+                await self._sim()
+        await self._engine.warm_up(roles)
 
-    async def _ask(self, call: ResolvedCall, messages: Sequence[Mapping[str, Any]]) -> ModelAnswer:
-        response = await self._hub.acompletion(call, [dict(message) for message in messages])
-        choice = response.choices[0]
-        usage = response.usage
-        return ModelAnswer(
-            text=choice.message.content or "",
-            finish_reason=choice.finish_reason,
-            usage={} if usage is None else {"input": usage.prompt_tokens, "output": usage.completion_tokens},
-        )
+    async def aclose(self) -> None:
+        """Wait until every attempt has its end in the log."""
+        await self._engine.aclose()
 
-    async def _reach(self, call: ResolvedCall, ask: Callable[[ResolvedCall], Awaitable[Answer]]) -> Answer:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _reach(self, name: str, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask; the simulated model, whose address is ours to find, once more if it is somewhere else by now."""
-        if not self._is_ours(call):
-            return await ask(call)
+        from llm_client.errors import CallUnavailable
+
+        if not self._is_ours(self._router.provider(name).call):
+            return await ask()
         base = await self._sim()
         try:
-            return await ask(_at(call, base))
-        except ProviderUnavailableError:
-            self._sim_base = None
-            if (found := await self._sim()) == base:
+            return await ask()
+        except CallUnavailable:
+            if self._sim_base == base:
+                self._sim_base = None
+            if await self._sim() == base:
                 raise
-            return await ask(_at(call, found))
+            return await ask()
 
     def _is_ours(self, call: ResolvedCall) -> bool:
         """Whether the call goes to the simulated model, and where that is, is ours to find."""
@@ -99,54 +146,103 @@ class HubModels:
     async def _sim(self) -> str:
         assert self._locate_sim is not None
         if self._sim_base is None:
-            self._sim_base = await self._locate_sim()
+            found = await self._locate_sim()
+            self._hub.set_api_base(SIM, found)
+            self._engine.forget_failures(SIM)
+            self._sim_base = found
         return self._sim_base
 
-    def _resolve(self, model: str | ModelRef, params: Mapping[str, Any]) -> ResolvedCall:
+    def _admitted(self, model: str | ModelRef) -> str:
+        """What the router calls the model. A flow's own endpoint must be among the allowed hosts."""
         if isinstance(model, str):
-            call = self._hub.resolve(model, params)
-        else:
-            call = self._hub.ad_hoc(provider=model.provider, model=model.name, params=params, api_base=model.endpoint)
-            self._admit(call)
-        if call.provider == SIM:
-            headers = {"x-agentflow-role": call.role}
-            call = call.model_copy(update={"params": {**call.params, "extra_headers": headers}})
-        return call
+            return model
+        call = self._hub.ad_hoc(provider=model.provider, model=model.name, api_base=model.endpoint)
+        if call.api_base is not None:
+            self._admit(call, call.api_base)
+        return self._router.named(call)
 
-    def _admit(self, call: ResolvedCall) -> None:
-        """A flow's own model: its endpoint, if it names one, must be among the allowed hosts."""
-        if call.api_base is None:
-            return
-        parts = urlsplit(call.api_base)
+    def _admit(self, call: ResolvedCall, endpoint: str) -> None:
+        parts = urlsplit(endpoint)
         host = normal_host(parts.hostname or "")
         port = DEFAULT_PORT[parts.scheme] if parts.port is None else parts.port
         if not any(entry.names(host, port) for entry in self._allow_hosts):
             raise ModelFailed(
-                f"the flow's endpoint {call.api_base} is not allowed here; "
+                f"the flow's endpoint {endpoint} is not allowed here; "
                 f"if flows may call it, add {AllowedHost(host, port)} to allow_hosts in the serve config",
                 model=call.role,
             )
 
 
+class _Router:
+    """The hub's roles, and the models that a flow names itself."""
+
+    def __init__(self, hub: LLMHub) -> None:
+        from llm_client.router import HubRouter
+
+        self._hub = hub
+        self._roles = HubRouter(hub)
+        self._named: dict[str, RoleProvider] = {}
+
+    def provider(self, role: str) -> RoleProvider:
+        return self._named.get(role) or self._roles.provider(role)
+
+    def named(self, call: ResolvedCall) -> str:
+        from llm_client.providers.hub import RoleProvider
+
+        name = f"model {call.role} {call.api_base or ''}".rstrip()  # no role of a flow has a space in its name
+        if name not in self._named:
+            self._named[name] = RoleProvider(self._hub, call)
+        return name
+
+
+def _context() -> RequestContext:
+    """On whose behalf the running node asks."""
+    from llm_client.spec import RequestContext
+
+    asking = current.get()
+    if asking is None:
+        return RequestContext()
+    run = asking.call.context
+    # Every value was checked when the run began.
+    return RequestContext.model_construct(
+        trace_id=run.trace_id,
+        tenant_id=run.scope_id,
+        user_id=run.principal_id,
+        session_id=run.session_id,
+        job_id=run.job_id,
+        run_id=run.run_id,
+        node=asking.node,
+        parent_id=run.parent,
+        deadline=None if run.deadline is None else run.deadline.timestamp(),
+    )
+
+
 @contextmanager
 def _translated(model: str) -> Iterator[None]:
+    from llm_client.errors import CallRateLimited, CallTimedOut, LLMClientError
+
     try:
         yield
-    except ProviderTimeoutError as exc:
+    except CallTimedOut as exc:
         raise NodeTimeout(str(exc)) from exc
-    except ProviderRateLimitError as exc:
+    except CallRateLimited as exc:
         retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
-    except LLMHubRuntimeError as exc:
+    except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc
-
-
-def _at(call: ResolvedCall, base: str) -> ResolvedCall:
-    return call.model_copy(update={"api_base": base})
 
 
 def _name(model: str | ModelRef) -> str:
     return model if isinstance(model, str) else f"{model.provider}/{model.name}"
+
+
+async def list_prices() -> PriceBook:
+    """The providers' list prices. Reading them takes a while."""
+    from llm_client.prices import PublicPrices
+
+    prices = PublicPrices()
+    await asyncio.to_thread(prices.load)
+    return prices
 
 
 @asynccontextmanager
@@ -164,8 +260,11 @@ async def local_models(
             from llmhub_runtime.sim import SimProcess
 
             locate = _locator(await stack.enter_async_context(SimProcess()))
-        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate)
-        await models.warm_up(sorted(called_roles(flow, embedder)))
+        roles = sorted(called_roles(flow, embedder))
+        prices = await list_prices() if needs_list_prices(flow, hub.config, embedder) else None
+        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate, prices=prices)
+        await stack.enter_async_context(models)
+        await models.warm_up(roles)
         yield models
 
 
@@ -206,3 +305,14 @@ def providers_of(flow: Flow, config: RuntimeConfig, embedder: str | None = None)
             raise UnknownRoleError(message, role=role, known=tuple(config.roles))
         providers.add(binding.provider)
     return frozenset(config.serving(provider) for provider in providers)
+
+
+def needs_list_prices(flow: Flow, config: RuntimeConfig, embedder: str | None = None) -> bool:
+    """Whether the flow calls a model that neither has a price of its own nor is simulated.
+
+    Raises UnknownRoleError for a role that the configuration does not have.
+    """
+    if any(config.serving(model.provider) != SIM for model in models_of(flow)):
+        return True
+    bindings = [config.roles.get(role) or config.defaults for role in called_roles(flow, embedder)]
+    return any(each and each.price is None and config.serving(each.provider) != SIM for each in bindings)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
+from flow_runtime.asking import asking
 from flow_runtime.attempts import Attempted, attempt, once
 from flow_runtime.cached import Cached
 from flow_runtime.call import NodeCall, Run
@@ -67,7 +69,9 @@ class NodeBody:
 
     async def run(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
         """Run the node once. `inputs` holds every input port, None for an unfed optional one."""
-        return await self._run(inputs, call)
+        with asking(self.id, call) as asked:
+            outcome = await self._run(inputs, call)
+        return replace(outcome, use=asked.use) if asked.use.calls else outcome
 
     async def _turn(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
         """All attempts at one set of inputs; `concurrency` bounds how many turns a process is in."""

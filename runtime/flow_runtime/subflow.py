@@ -10,6 +10,7 @@ from agentflow.ir import FailureType, Flow, Node
 from agentflow.plan import plan
 from agentflow.settings import NodeSettings
 from agentflow.types import cast
+from flow_runtime.asking import current
 from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import Body, LocalDispatch
@@ -28,7 +29,8 @@ MakeBody = Callable[[str, Node, NodeSettings, NodeParts], AbstractAsyncContextMa
 class SubflowWork:
     """Every attempt is one run of the flow: a child of the run that it is part of, with its identity and trace.
 
-    The input ports make the request; one without a value is left out, so that the flow's own default counts.
+    The input ports make the request; an optional one without a value is left out, so that the flow's own default
+    counts.
     """
 
     def __init__(self, node_id: str, node: Node, parts: NodeParts, make_body: MakeBody) -> None:
@@ -39,6 +41,7 @@ class SubflowWork:
         self._binder = OutputBinder(node_id, node.outputs, checks=node.for_each is None)
         element = node.for_each.input if node.for_each else None
         fields = {field.name: field.type for field in self._plan.signature.inputs}
+        self._optional = {port.name for port in node.inputs if port.optional}
         self._takes = {
             port.name: (None if port.name == element else port.type, fields.get(port.name)) for port in node.inputs
         }
@@ -72,9 +75,11 @@ class SubflowWork:
         request = {
             name: cast(inputs[name], given, taken)
             for name, (given, taken) in self._takes.items()
-            if inputs[name] is not None
+            if inputs[name] is not None or name not in self._optional
         }
         report = await self._runner.run(request, parent=call, deadline_s=max(timeout_s - MARGIN_S, 0))
+        if (outer := current.get()) is not None:
+            outer.add(report.use)
         if report.error is not None:
             message = f"in the flow '{self._name}': {report.error.message}"
             retry_after = report.error.retry_after

@@ -76,6 +76,10 @@ class Breakers:
             self._states[key] = admitted(state)
         return wait
 
+    def forget(self, provider: str) -> None:
+        """The provider is another one now, such as one that was restarted elsewhere."""
+        self._states = {key: state for key, state in self._states.items() if key[0] != provider}
+
     def report(self, key: tuple[str, str], now: float, *, succeeded: bool | None) -> str | None:
         """A call that was admitted is over. `open` or `close` if that changed the circuit."""
         state = self._states.get(key)

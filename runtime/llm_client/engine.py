@@ -153,6 +153,10 @@ class ExecutionEngine:
         await self._assembly.open()
         await self._assembly.warm_up(roles)
 
+    def forget_failures(self, provider: str) -> None:
+        """The provider was replaced or moved: what its circuit breakers learnt says nothing about it any more."""
+        self._assembly.parts.breakers.forget(provider)
+
     async def aclose(self) -> None:
         """Waits until what is ending has ended, and closes what the engine made itself."""
         await self._assembly.close()

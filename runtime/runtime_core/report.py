@@ -24,6 +24,35 @@ ErrorCode = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What model calls took. `calls` counts the requests that a provider worked on, or may have worked on.
+
+    `cost_micro` is in millionths of a dollar, over the calls whose price is known; `unpriced` counts the others,
+    `estimated` those whose tokens the provider did not count.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micro: int = 0
+    unpriced: int = 0
+    estimated: int = 0
+
+    def __add__(self, other: ModelUse) -> ModelUse:
+        return ModelUse(
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_micro=self.cost_micro + other.cost_micro,
+            unpriced=self.unpriced + other.unpriced,
+            estimated=self.estimated + other.estimated,
+        )
+
+
+NO_USE = ModelUse()
+
+
+@dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run has no output. `message` is one sentence for a person; `retry_after` is in seconds."""
 
@@ -42,6 +71,7 @@ class NodeReport:
     started_s: float | None = None
     finished_s: float | None = None
     error: Mapping[str, Any] | None = None
+    use: ModelUse = NO_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +83,4 @@ class RunReport:
     output: Any = None
     error: RunError | None = None
     nodes: Mapping[str, NodeReport] = field(default_factory=dict[str, NodeReport])
+    use: ModelUse = NO_USE

@@ -93,6 +93,10 @@ def command(
     else:
         where = f" [{report.error.code}, trace {report.trace_id}]"
         click.echo(f"error: {report.error.message}{where}", err=True)
+    if report.use.calls and not as_json:
+        from agentflow_serve.model_use import describe
+
+        click.echo(f"models: {describe(report.use)}", err=True)
     return Exit.OK if report.error is None else Exit.FAILED
 
 
@@ -152,6 +156,7 @@ def _document(report: RunReport) -> dict[str, Any]:
     return {
         "output": report.output,
         "nodes": {name: asdict(node) for name, node in report.nodes.items()},
+        "use": asdict(report.use),
         "trace_id": report.trace_id,
         "error": asdict(report.error) if report.error else None,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llm_client.providers.answers import StreamReader, read_completion, read_embeddings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 ATTEMPT_HEADER = "x-attempt-id"
 ROLE_HEADER = "x-agentflow-role"
 """Tells the simulated model which of its rules is meant."""
+SIM_PRICE = Price(input=Decimal("0.10"), output=Decimal("0.40"))
+"""What the simulated model costs where its role says nothing else, so that costs and budgets can be tried."""
 
 
 class RoleProvider:
@@ -38,6 +41,11 @@ class RoleProvider:
     def target(self) -> Target:
         self._look_up()
         return self._target
+
+    @property
+    def call(self) -> ResolvedCall:
+        """What the role is under the hub's configuration of now."""
+        return self._look_up()
 
     async def complete(self, request: RequestSpec, *, attempt_id: str) -> CompletionResult:
         call = self._look_up()
@@ -96,15 +104,16 @@ def _chat_params(request: RequestSpec) -> dict[str, Any]:
 def _target(call: ResolvedCall, binding: RoleConfig | None) -> Target:
     # A role's own price, limits and fallbacks do not apply to another model under its name.
     same = binding is not None and (binding.provider, binding.model) == (call.provider, call.model)
+    usual = SIM_PRICE if call.provider == SIM else None
     if binding is None or not same:
-        return Target(call.role, call.provider, call.model, params=call.params, timeout_s=call.timeout_s)
+        return Target(call.role, call.provider, call.model, params=call.params, price=usual, timeout_s=call.timeout_s)
     limits, price = binding.limits, binding.price
     return Target(
         role=call.role,
         provider=call.provider,
         model=call.model,
         params=call.params,
-        price=None if price is None else Price(input=price.input, output=price.output),
+        price=usual if price is None else Price(input=price.input, output=price.output),
         fallback=binding.fallback,
         timeout_s=call.timeout_s,
         concurrency=limits.concurrency if limits else None,

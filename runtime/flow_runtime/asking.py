@@ -1,0 +1,38 @@
+"""On whose behalf a model is called: the node run that is going on, and what its calls have taken so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from flow_runtime.call import NodeCall
+from runtime_core.report import NO_USE, ModelUse
+
+
+@dataclass(slots=True)
+class Asking:
+    """One run of a node. `use` grows with every call that ends, whatever becomes of it."""
+
+    node: str
+    call: NodeCall
+    use: ModelUse = NO_USE
+
+    def add(self, use: ModelUse) -> None:
+        self.use += use
+
+
+# Prompts, searches and tools lie at different depths below a node, and tasks of their own between them.
+current: ContextVar[Asking | None] = ContextVar("agentflow_asking", default=None)
+
+
+@contextmanager
+def asking(node: str, call: NodeCall) -> Iterator[Asking]:
+    """The model calls of this block, and of the tasks that it starts, are the node's."""
+    mine = Asking(node, call)
+    token = current.set(mine)
+    try:
+        yield mine
+    finally:
+        current.reset(token)

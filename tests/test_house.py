@@ -20,7 +20,7 @@ FORBIDDEN = {
     "graphs": {"ray", "kserve", "any_llm", "mellea", "httpx", "asyncio", "socket", "subprocess", "time", "random"},
     "runtime": {"kserve", "ray"},
 }
-HEAVY = ("any_llm", "ray", "kserve", "mellea", "uvicorn", "httpx", "fastapi", "numpy")
+HEAVY = ("any_llm", "ray", "kserve", "mellea", "uvicorn", "httpx", "fastapi", "numpy", "duckdb", "hopsworks", "hsfs")
 
 
 def modules(package: str) -> list[Path]:

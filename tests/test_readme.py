@@ -43,7 +43,7 @@ def test_every_command_prints_what_the_readme_shows(desk: Path):
     (desk / "broken.yaml").write_text(first.replace("template:", "tempalte:"))
     (desk / "hello.yaml").write_text(first)
     ran = [each for each in examples() if each.command.startswith("agentflow ")]
-    assert len(ran) == 6
+    assert len(ran) == 7
     for number, example in enumerate(ran):
         if number == 2:
             (desk / "hello.yaml").write_text(second)

@@ -22,6 +22,8 @@ FACTS = [
     errors.OperationFailed("m", op="http.get", status=503),
     errors.OperationTimeout("m", op="http.get", timeout_s=2.0),
     errors.EgressRefused("m", op="http.get", host="internal", port=80),
+    errors.RowNotFound("m", op="features.read"),
+    errors.FeatureStoreInvalid("m"),
     errors.OperationUnknown("m", op="acme.x"),
     errors.CodeTimeout("m", timeout_s=0.5),
     errors.CodeFailed("m", error="KeyError", line=3),

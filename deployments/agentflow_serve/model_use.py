@@ -13,7 +13,11 @@ def describe(use: ModelUse) -> str:
     The cost covers the calls whose price is known; `unpriced=N` says how many are missing in it, `estimated=N` for
     how many the tokens are our own count.
     """
-    facts: dict[str, object] = {"calls": use.calls, "input_tokens": use.input_tokens, "output_tokens": use.output_tokens}
+    facts: dict[str, object] = {
+        "calls": use.calls,
+        "input_tokens": use.input_tokens,
+        "output_tokens": use.output_tokens,
+    }
     if use.unpriced < use.calls:
         facts["cost_usd"] = dollars(use.cost_micro)
     facts |= {name: count for name, count in (("unpriced", use.unpriced), ("estimated", use.estimated)) if count}

@@ -250,6 +250,45 @@ def test_run_refuses_an_input_that_is_no_json_object(agentflow: Command, desk: P
     assert f"Invalid value for --input: {says}" in ended.err
 
 
+FEATURES = """\
+version: "1.0"
+metadata: {name: look}
+context: {requires: [user_id]}
+nodes:
+  look:
+    inputs: [{name: user_id, type: string}]
+    outputs: [{name: row, type: object}]
+    transform:
+      mode: declarative
+      spec: {op: features.read, args: {feature_view: shopper_risk_v1, key: "${user_id}"}}
+edges:
+  - {from: _input.user_id, to: look.user_id}
+  - {from: look.row, to: _output}
+tests:
+  - {name: gold, input: {user_id: u1}, expect: {outputs: {tier: gold, refund_rate: 0.1}}}
+"""
+
+
+def test_run_and_test_read_the_feature_store_that_is_named(agentflow: Command, desk: Path):
+    (desk / "look.yaml").write_text(FEATURES)
+    store = ["--feature-store", f"local:{CONFIGS / 'features'}"]
+    ended = agentflow("run", "look.yaml", "--input", '{"user_id": "u2"}', *store)
+    assert (ended.code, json.loads(ended.out)) == (0, {"tier": "basic", "refund_rate": 0.9})
+    assert agentflow("test", "look.yaml", *store).out == "ok    gold\n1 test, 0 failed\n"
+    for arguments in (["run", "--input", '{"user_id": "u2"}'], ["test"]):
+        ended = agentflow(arguments[0], "look.yaml", *arguments[1:])
+        assert (ended.code, ended.out) == (Exit.ENVIRONMENT, "")
+        assert "error: the flow uses features: name a feature store" in ended.err
+
+
+def test_serve_writes_the_feature_store_and_the_embedder_into_its_config(agentflow: Command, desk: Path):
+    (desk / "look.yaml").write_text(FEATURES)
+    options = ["--feature-store", "local:features", "--embedder", "near", "--write-config", "out.yaml"]
+    assert agentflow("serve", "look.yaml", *options).code == 0
+    args = yaml.safe_load((desk / "out.yaml").read_text())["applications"][0]["args"]
+    assert (args["feature_store"], args["embedder"]) == ("local:features", "near")
+
+
 def test_run_as_json_is_one_document_with_output_nodes_trace_id_and_error(agentflow: Command):
     ended = agentflow("run", "double.yaml", "--input", '{"x": 1}', "--json")
     document = json.loads(ended.out)
@@ -455,6 +494,7 @@ def test_a_reader_that_stops_reading_gets_no_traceback(desk: Path):
 
 
 HEAVY = ("ray", "any_llm", "kserve", "mellea", "httpx", "uvicorn", "fastapi", "openai", "numpy", "jsonschema", "rich")
+HEAVY += ("duckdb", "hsfs")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,6 +214,18 @@ async def test_a_group_that_is_described_wrongly_says_so(tmp_path: Path, schema:
     async with local_store(tmp_path) as store:
         with pytest.raises(OperationFailed, match=says):
             await store.read(Source(Named("g", 1)), Read({"a": "x"}), None)
+
+
+async def test_files_of_others_may_have_fewer_columns_or_more_and_other_kinds_of_numbers_and_times(tmp_path: Path):
+    folder = tmp_path / "tier=path"  # no column, although it looks like one
+    folder.mkdir()
+    group = add_group(folder)
+    foreign = "SELECT 'u1' AS user_id, 3::TINYINT AS orders, TIMESTAMP '2026-01-01 00:00:00' AS at, 1 AS more"
+    duckdb.sql(foreign).write_parquet(str(folder / "shoppers_v2" / "foreign.parquet"))
+    async with local_store(folder) as store:
+        found = await store.read(Source(group), Read({"user_id": "u1"}, NEW_YEAR), None)
+    at = "2026-01-01T00:00:00+00:00"
+    assert found == {"user_id": "u1", "tier": None, "orders": 3, "baskets": None, "at": at}
 
 
 async def test_a_part_that_is_no_parquet_file_is_a_failure_with_a_sentence(tmp_path: Path):

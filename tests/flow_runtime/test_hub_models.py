@@ -16,9 +16,11 @@ from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
+from llmhub_runtime.sim.embeddings import embed
 from support.flows import small_flow
 from support.processes import child_processes
 
+NEAR = {"provider": "sim", "model": "e", "mode": "embedding", "params": {"embedding_dim": 16}}
 HI = [{"role": "user", "content": "hi"}]
 ROLES = {
     "main": {"provider": "sim", "model": "big", "mode": "chat", "params": {"temperature": 0.5, "max_tokens": 40}},
@@ -28,8 +30,8 @@ ROLES = {
 }
 
 
-def config(*, sim: str | None = None) -> RuntimeConfig:
-    providers = {"sim": {"api_base": sim} if sim else {}, "openai": {}}
+def config(*, sim: str | None = None, openai: str | None = None) -> RuntimeConfig:
+    providers = {"sim": {"api_base": sim} if sim else {}, "openai": {"api_base": openai} if openai else {}}
     return parse_runtime_config({"project": "t", "env": "t", "providers": providers, "roles": ROLES})
 
 
@@ -80,6 +82,38 @@ async def test_a_model_that_the_flow_names_needs_no_role(sim: SimServer):
     async with models_at(sim) as models:
         answer = await models.chat(ModelRef(provider="sim", name="odd"), HI, {"max_tokens": 30})
     assert answer.text.startswith("[sim:odd]")
+
+
+async def test_the_simulated_model_may_answer_for_another_provider_without_its_key(
+    sim: SimServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+    async def locate() -> str:
+        return sim.openai_base
+
+    async with LLMHub(config_obj=config(openai="sim")) as hub:
+        models = HubModels(hub, locate_sim=locate)
+        assert (await models.chat(ModelRef(provider="openai", name="gpt-4o"), HI, {})).text.startswith("[sim:gpt-4o]")
+        assert (await models.chat("real", HI, {})).text.startswith("[sim:m]")
+    assert [entry.role for entry in sim.log()] == ["openai/gpt-4o", "real"]
+    assert "sk-secret" not in repr(sim.log())
+
+
+async def test_texts_are_embedded_by_a_role_for_embeddings(sim: SimServer):
+    async def locate() -> str:
+        return sim.openai_base
+
+    data = {"project": "t", "env": "t", "providers": {"sim": {}}, "roles": {**ROLES, "near": NEAR}}
+    async with LLMHub(config_obj=parse_runtime_config(data)) as hub:
+        models = HubModels(hub, locate_sim=locate)
+        first, second = await models.embed("near", ["worn shoes", "a phone"])
+        assert first == pytest.approx(embed("worn shoes", 16), abs=1e-6)
+        assert second == pytest.approx(embed("a phone", 16), abs=1e-6)
+        with pytest.raises(ModelFailed, match=r"Role 'main' has mode chat; this call needs embedding"):
+            await models.embed("main", ["worn shoes"])
+        with pytest.raises(ModelFailed, match="no role 'far'"):
+            await models.embed("far", ["worn shoes"])
 
 
 # -- endpoints of a flow's own -----------------------------------------------------------------------------------------
@@ -243,6 +277,7 @@ def prompt_flow(prompt: str = "role: main", **top: Any) -> Flow:
 SIM = "provider: sim, name: m"
 AT_HOME = config()
 AWAY = config(sim="http://127.0.0.1:1/v1")
+STANDS_IN = config(openai="sim")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +292,9 @@ AWAY = config(sim="http://127.0.0.1:1/v1")
         (f"model: {{{SIM}}}", AWAY, False),
         (f'model: {{{SIM}, endpoint: "http://127.0.0.1:1/v1"}}', AT_HOME, False),
         ("model: {provider: openai, name: m}", AT_HOME, False),
+        ("model: {provider: openai, name: m}", STANDS_IN, True),
+        ("role: real", STANDS_IN, True),
+        ('model: {provider: openai, name: m, endpoint: "http://127.0.0.1:1/v1"}', STANDS_IN, False),
     ],
 )
 def test_a_simulated_model_is_needed_when_something_calls_it_and_nobody_says_where_it_is(

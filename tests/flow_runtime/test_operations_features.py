@@ -238,3 +238,44 @@ async def test_reads_of_different_nodes_and_requests_share_one_connection(folder
     async with LocalFlow(flow, settings=LocalSettings(feature_store=f"local:{folder}")) as runner:
         reports = await asyncio.gather(*(runner.run({"x": f"u{number}"}) for number in range(20)))
     assert [report.output["orders"] for report in reports] == [200 + number for number in range(20)]
+
+
+SCORED = """
+model:
+  inputs: []
+  outputs: [{name: model, type: object}]
+  transform: {mode: declarative, spec: {op: hopsworks.get_model, args: {name: fraud, version: VERSION}}}
+use:
+  inputs: [{name: model, type: object}, {name: x, type: number}]
+  outputs: [{name: out, type: number}]
+  transform:
+    mode: code
+    spec: |
+      async def transform(inputs, context, state):
+          return {"out": inputs["model"].predict(inputs["x"])}
+"""
+
+
+class Registry:
+    """A store with one model, which is no JSON value."""
+
+    async def prepare(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def get_model(self, name: str, version: int | None) -> Any:
+        return type("Model", (), {"predict": lambda self, x: [name, version, x][-1] * (version or 100)})()
+
+
+@pytest.mark.parametrize(("version", "out"), [("latest", 700), ("3", 21)])
+async def test_a_model_is_a_handle_for_code_in_the_same_process(
+    version: str, out: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("flow_runtime.operations.features.open_feature_store", lambda url, **options: Registry())
+    flow = small_flow(
+        SCORED.replace("VERSION", version),
+        ["model.model -> use.model", "_input.x -> use.x", "use.out -> _output"],
+        deployment={"target": "ray", "ray": {"placement": "inline"}},
+    )
+    report = await run_flow(flow, {"x": 7}, settings=LocalSettings(feature_store=f"local:{tmp_path}"))
+    assert (report.error, report.output) == (None, out)

@@ -204,6 +204,15 @@ def test_a_dictionary_is_checked_like_a_file() -> None:
     assert (caught.value.path, caught.value.line) == (None, None)
 
 
+def test_the_simulated_model_may_stand_for_other_providers_and_not_for_itself() -> None:
+    data: dict[str, Any] = {"project": "p", "env": "e", "providers": {"openai": {"api_base": "sim"}}, "roles": {}}
+    config = parse_runtime_config(data)
+    assert [config.serving(name) for name in ("openai", "sim", "anthropic")] == ["sim", "sim", "anthropic"]
+    with pytest.raises(ConfigError, match="must be a URL, or be left out") as caught:
+        parse_runtime_config({**data, "providers": {"sim": {"api_base": "sim"}}})
+    assert caught.value.key == "providers.sim.api_base"
+
+
 def test_an_address_set_later_keeps_the_rest_of_the_provider() -> None:
     data = {"project": "p", "env": "e", "providers": {"openai": {"env_key": "K"}}, "roles": {}}
     changed = with_api_base(parse_runtime_config(data), "openai", "http://127.0.0.1:8000/v1/")

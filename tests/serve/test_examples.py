@@ -94,7 +94,8 @@ def test_nodes_in_different_replicas_share_a_session_and_other_apps_do_not(examp
     for query in ("first question", "second question"):
         request = {"user_id": "u1", "session_id": "shared", "query": query}
         assert served.predict(request).status_code == 200
-    prompts = [entry["request"]["messages"][-1]["content"] for entry in served.sim_log()]
+    asked = [entry["request"] for entry in served.sim_log() if "messages" in entry["request"]]
+    prompts = [request["messages"][-1]["content"] for request in asked]
     second = next(prompt for prompt in prompts if "Question: second question" in prompt)
     assert "user: first question" in second
 

@@ -102,7 +102,7 @@ class HopsworksClient:
 
     def _from_view(self, source: Source, reads: Sequence[Read], features: tuple[str, ...] | None) -> Answers:
         view = self._view(source)
-        keys = [key.feature_name for key in view.serving_keys]
+        keys = list(dict.fromkeys(key.required_serving_key for key in view.serving_keys if key.required))
         answers: Answers = [not_found(source, read) for read in reads]
         asked: list[int] = []
         for position, read in enumerate(reads):

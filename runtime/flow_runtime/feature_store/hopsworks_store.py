@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -72,7 +73,8 @@ class HopsworksFeatureStore:
 
     async def _connected(self) -> HopsworksClient:
         if self._client is None or (self._client.done() and (self._client.cancelled() or self._client.exception())):
-            self._client = asyncio.create_task(self._in_thread(self._connect))
+            # a context of its own: Serve cancels what runs in that of a caller who goes away
+            self._client = asyncio.create_task(self._in_thread(self._connect), context=Context())
         return await asyncio.shield(self._client)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:

@@ -33,7 +33,7 @@ class LocalFeatureStore:
         self._readers: dict[Columns, Batcher[Read, Row]] = {}
 
     async def prepare(self) -> None:
-        await asyncio.wrap_future(self._engine)
+        await asyncio.shield(asyncio.wrap_future(self._engine))
 
     async def read(self, source: Source, read: Read, features: tuple[str, ...] | None) -> Row:
         return await self._reader((source, features)).ask(read)

@@ -82,7 +82,9 @@ def _rows(schema: GroupSchema) -> str:
     return f"""
         "#parts" AS (
             SELECT {empty} WHERE false UNION ALL BY NAME
-            SELECT * FROM read_parquet($files, union_by_name = true, filename = true, file_row_number = true)
+            SELECT * FROM read_parquet(
+                $files, union_by_name = true, hive_partitioning = false, filename = true, file_row_number = true
+            )
         ), "#rows" AS (SELECT *, {time} AS "#time" FROM "#parts" WHERE {time} IS NOT NULL)
     """
 

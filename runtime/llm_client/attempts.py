@@ -232,11 +232,8 @@ class OpenAttempt:
         error: str | None = None,
         answer: str | None = None,
     ) -> Ending:
-        # Every value is ours and checked.
         now = self._parts.log.now()
-        return Ending.model_construct(
-            status=status, ended_at=now, usage=usage, cost_micro=cost, error=error, answer=answer
-        )
+        return Ending(status=status, ended_at=now, usage=usage, cost_micro=cost, error=error, answer=answer)
 
     async def _end(self, ending: Ending, *, alive: bool | None) -> StoreError | None:
         """Let go of everything, and write the end where no cancellation reaches. What kept it from being stored."""
@@ -343,8 +340,7 @@ async def _ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
 def _attempt(parts: Parts, asked: Asked, target: Target, request: Request, number: int) -> Attempt:
     context, now = asked.context, parts.log.now()
     same = request is asked.request and target is asked.target
-    # Every value was validated where it came from.
-    return Attempt.model_construct(
+    return Attempt(
         scope_id=context.tenant_id,
         attempt_id=parts.ids.new("att"),
         call_id=asked.call_id,

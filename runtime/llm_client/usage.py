@@ -54,9 +54,7 @@ def usage_of(raw: Any, request: RequestSpec | EmbeddingSpec, *, delivered_bytes:
         )
     cached = _count(getattr(raw, "prompt_tokens_details", None), "cached_tokens") or 0
     reasoning = _count(getattr(raw, "completion_tokens_details", None), "reasoning_tokens") or 0
-    return Usage.model_construct(
-        input=input_, output=output, cached=min(cached, input_), reasoning=min(reasoning, output), estimated=False
-    )
+    return Usage(input=input_, output=output, cached=min(cached, input_), reasoning=min(reasoning, output))
 
 
 def is_readable(raw: Any) -> bool:

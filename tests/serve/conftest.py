@@ -93,7 +93,13 @@ def cluster() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def deploy(cluster: int) -> Deploy:
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The run store of every app: one file, as on one machine."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'agentflow.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def deploy(cluster: int, store: str) -> Deploy:
     """Deploys one flow, given the builder's arguments, as an app of its own and waits until it runs."""
     from ray import serve
 
@@ -102,7 +108,7 @@ def deploy(cluster: int) -> Deploy:
     from agentflow_serve.inputs import read_inputs
 
     def start(name: str, **args: Any) -> Served:
-        parsed = parse_args(args)
+        parsed = parse_args({"store": store, **args})
         serve.run(app(parsed), name=name, route_prefix=f"/{name}")
         base = f"http://127.0.0.1:{cluster}/{name}"
         return Served(app=name, model=read_inputs(parsed).plan.name, base=base).wait_until_ready()
@@ -111,7 +117,7 @@ def deploy(cluster: int) -> Deploy:
 
 
 @pytest.fixture(scope="session")
-def examples(cluster: int) -> dict[tuple[str, str], Served]:
+def examples(cluster: int, store: str) -> dict[tuple[str, str], Served]:
     """The flows of configs/ by (flow, placement), all deployed together because start-up is what costs."""
     from ray import serve
 
@@ -129,6 +135,7 @@ def examples(cluster: int) -> dict[tuple[str, str], Served]:
                 feature_store=FEATURES.feature_store,
                 embedder=FEATURES.embedder,
                 placement=placement,
+                store=store,
             )
             targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))
             served[flow, placement] = Served(app=name, model=flow, base=f"http://127.0.0.1:{cluster}/{name}")

@@ -91,7 +91,7 @@ class StreamReader:
         if not isinstance(self._finish, str):
             raise malformed_answer(self, self._call, detail="it has no finish reason.", code="no_finish_reason")
         calls = tuple(
-            ToolCall.model_construct(id=piece.id, name=piece.name, arguments="".join(piece.arguments))
+            ToolCall(id=piece.id, name=piece.name, arguments="".join(piece.arguments))
             for _, piece in sorted(self._pieces.items())
         )
         if not self._text and not calls and self._finish not in _MAY_BE_EMPTY:
@@ -137,8 +137,7 @@ def _result(
     finish: str,
     usage: Any,
 ) -> CompletionResult:
-    # Everything here has been checked; validating it again would cost more than all the rest.
-    return CompletionResult.model_construct(
+    return CompletionResult(
         content=content,
         finish_reason=finish,
         tool_calls=calls,
@@ -158,9 +157,7 @@ def delivered_bytes(content: str, reasoning: str | None, calls: tuple[ToolCall, 
 
 def _tool_call(raw: Any) -> ToolCall:
     function = raw.function
-    return ToolCall.model_construct(
-        id=_checked(raw.id), name=_checked(function.name), arguments=_checked(function.arguments)
-    )
+    return ToolCall(id=_checked(raw.id), name=_checked(function.name), arguments=_checked(function.arguments))
 
 
 def _text(reasoning: Any) -> str | None:

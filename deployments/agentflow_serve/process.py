@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
+from llmhub_runtime.models import SERVED_FLOW
 from runtime_core.clock import SystemClock
 from runtime_core.stores.url import open_database
 
@@ -45,6 +47,7 @@ async def open_parts(
     stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, sim: DeploymentHandle | None
 ) -> NodeParts:
     """The parts that these nodes need; what is opened is closed with `stack`."""
+    os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     clock = SystemClock()
     resources = OperationResources()
     stack.push_async_callback(resources.aclose)
@@ -74,7 +77,7 @@ async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_
     from llmhub_runtime.models import RuntimeConfig
     from runtime_core.call_log.log import CallLog
 
-    hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub))
+    hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub), behind_engine=True)
     stack.push_async_callback(hub.aclose)
     database = await stack.enter_async_context(open_database(settings.store, node_id=_machine()))
     models = HubModels(

@@ -20,6 +20,7 @@ from .errors import (
     StreamAbandonedError,
     UnknownProviderError,
     UnknownRoleError,
+    UnmeteredCallError,
     UnsupportedModeError,
 )
 from .hub import LLMHub
@@ -64,6 +65,7 @@ __all__ = [
     "StreamAbandonedError",
     "UnknownProviderError",
     "UnknownRoleError",
+    "UnmeteredCallError",
     "UnsupportedModeError",
     "load_runtime_config",
     "parse_runtime_config",

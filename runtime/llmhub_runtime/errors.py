@@ -8,6 +8,7 @@
     |- ModeMismatchError        the role is for another kind of call
     |  `- UnsupportedModeError  the role's mode has no call at all yet (image, audio, other)
     |- HubClosedError           the hub was closed
+    |- UnmeteredCallError       a hub was called directly inside a served flow, past the engine
     |- StreamAbandonedError     reported to the after-hook, never raised: the consumer stopped reading
     `- ProviderCallError        the provider; the facts of the call are attributes
        |- ProviderAuthError         the key or the account may not make this call; do not retry
@@ -99,6 +100,14 @@ class UnsupportedModeError(ModeMismatchError):
 
 class HubClosedError(LLMHubRuntimeError):
     """The hub was closed before or during the call."""
+
+
+class UnmeteredCallError(LLMHubRuntimeError):
+    """Inside a served flow every model call passes the engine; `flow` is the flow's app."""
+
+    def __init__(self, message: str, *, flow: str | None = None) -> None:
+        super().__init__(message)
+        self.flow = flow
 
 
 class StreamAbandonedError(LLMHubRuntimeError):

@@ -26,9 +26,9 @@ from .classify import translated
 from .clients import ClientPool, load_any_llm
 from .config_loader import first_problem, load_runtime_config, with_api_base
 from .endpoints import check_keys, endpoint_of
-from .errors import ConfigError, HubClosedError
+from .errors import ConfigError, HubClosedError, UnmeteredCallError
 from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
-from .models import LLMMode, ResolvedCall, RuntimeConfig
+from .models import SERVED_FLOW, LLMMode, ResolvedCall, RuntimeConfig
 from .resolver import check_mode, merge_params, resolve_role
 from .streams import StreamTally, TimeBudget, Translate, read_stream
 from .wire import (
@@ -59,6 +59,8 @@ class LLMHub:
     `api_bases` (provider id -> URL) overrides or supplements the configured addresses, for servers whose
     address is known only when they start, such as the simulated model. `fast_messages=False` takes every
     message through the openai SDK's own conversion, which costs CPU and changes nothing on the wire.
+    `behind_engine` says that an llm_client engine makes the calls: in the processes of a served flow (where the
+    environment variable AGENTFLOW_SERVED_FLOW names its app) every other hub refuses them with UnmeteredCallError.
 
     One hub may be used from any number of threads and event loops; the sync methods share one private event
     loop in a thread. Close it with `close()`, `await aclose()`, or as a context manager.
@@ -78,6 +80,7 @@ class LLMHub:
         api_bases: Mapping[str, str] | None = None,
         fast_messages: bool = True,
         clock: Clock | None = None,
+        behind_engine: bool = False,
     ) -> None:
         if (config_path is None) == (config_obj is None):
             raise ConfigError("LLMHub needs exactly one of config_path and config_obj.")
@@ -89,6 +92,7 @@ class LLMHub:
         self._clock = clock or SystemClock()
         self._hooks = Hooks(on_before_call, on_after_call, self._clock)
         self._fast_messages = fast_messages
+        self._served_flow = None if behind_engine else os.environ.get(SERVED_FLOW)
         self._clients = ClientPool()
         self._background = BackgroundLoop("llmhub-sync")
         self._warned_roles: set[str] = set()
@@ -253,6 +257,12 @@ class LLMHub:
         await self.aclose()
 
     def _call(self, target: str | ResolvedCall, override: Params | None, wanted: LLMMode) -> ResolvedCall:
+        if self._served_flow is not None:
+            raise UnmeteredCallError(
+                f"The code of the served flow '{self._served_flow}' calls an LLMHub directly, past its limits, budgets "
+                "and call log; give the node a prompt, or put a prompt node before it.",
+                flow=self._served_flow,
+            )
         if isinstance(target, ResolvedCall):
             params = merge_params(target.params, override, mode=target.mode, role=target.role)
             call = target.model_copy(update={"params": params})

@@ -20,6 +20,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 SIM = "sim"
+SERVED_FLOW = "AGENTFLOW_SERVED_FLOW"
+"""The environment variable that names the app in the processes of a served flow."""
 """The simulated model that ships with this package."""
 
 RESERVED_PARAMS = frozenset(

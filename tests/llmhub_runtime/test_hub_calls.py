@@ -22,6 +22,7 @@ from llmhub_runtime import (
     ProviderBadRequestError,
     ProviderUnavailableError,
     UnknownRoleError,
+    UnmeteredCallError,
     UnsupportedModeError,
     parse_runtime_config,
 )
@@ -287,3 +288,20 @@ def test_strict_env_names_every_missing_key_at_once(monkeypatch: pytest.MonkeyPa
         LLMHub(config_obj=config, strict_env=True)
     assert caught.value.names == ("KEY_A", "KEY_B")
     LLMHub(config_obj=config).close()
+
+
+async def test_inside_a_served_flow_only_the_hub_behind_the_engine_calls(
+    provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTFLOW_SERVED_FLOW", "desk")
+    async with LLMHub(config_obj=config_for(provider.root)) as hub:
+        with pytest.raises(UnmeteredCallError, match="served flow 'desk'"):
+            await hub.acompletion("chat", MESSAGES)
+        with pytest.raises(UnmeteredCallError):
+            hub.astream_completion("chat", MESSAGES)
+        with pytest.raises(UnmeteredCallError):
+            hub.embedding("embed", "a")
+    assert provider.requests == []
+    async with LLMHub(config_obj=config_for(provider.root), behind_engine=True) as hub:
+        await hub.acompletion("chat", MESSAGES)
+    assert len(provider.requests) == 1

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -35,6 +38,12 @@ nodes:
       spec: |
         import asyncio, os
         async def transform(inputs, context, state):
+            if "past the engine" in inputs["text"]:
+                from llmhub_runtime import LLMHub, parse_runtime_config
+                role = {"provider": "sim", "model": "m", "mode": "chat"}
+                config = {"project": "p", "env": "e", "providers": {"sim": {}}, "roles": {"r": role}}
+                async with LLMHub(config_obj=parse_runtime_config(config)) as hub:
+                    await hub.acompletion("r", [{"role": "user", "content": "hi"}])
             await asyncio.sleep(0.5 if "slow" in inputs["text"] else 0)
             return {"all": {"text": inputs["text"], "pid": os.getpid()}}
 edges:
@@ -158,3 +167,25 @@ def test_too_deep_too_large_and_malformed_bodies_are_refused(fragile: Served):
     large = b'{"instances": [{"x": "' + b"a" * (5 * 1024 * 1024) + b'"}]}'
     assert httpx.post(url, content=large, timeout=30).status_code == 413
     assert httpx.post(url, content=b"{", timeout=30).status_code in (400, 422)
+
+
+def test_every_model_call_has_its_row_in_the_store_and_the_answer_says_what_it_took(fragile: Served, store: str):
+    response = fragile.predict({"x": "count me"}, headers={"x-trace-id": "counted"})
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as database:
+        rows = database.execute(
+            "SELECT attempt_id, status, node, role, input_tokens, output_tokens, cost_micro FROM calls"
+            " WHERE trace_id = 'counted'"
+        ).fetchall()
+    [(attempt_id, status, node, role, tokens_in, tokens_out, cost)] = rows
+    assert (status, node, role) == ("settled", "ask", "llm.writer")
+    cost_usd = f"{Decimal(cost) / 1_000_000:f}"
+    assert response.headers["x-model-use"] == (
+        f"calls=1, input_tokens={tokens_in}, output_tokens={tokens_out}, cost_usd={cost_usd}"
+    )
+    assert attempt_id in [entry["attempt_id"] for entry in fragile.sim_log()]
+
+
+def test_code_that_calls_a_hub_past_the_engine_is_refused(fragile: Served):
+    body = fragile.predict({"x": "go past the engine"}).json()
+    assert body["node"] == "pid"
+    assert "calls an LLMHub directly" in body["error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from agentflow.ir import ModelRef
 from flow_runtime import LocalSettings, run
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
+from llm_client.errors import CallFailed
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from llmhub_runtime.sim.embeddings import embed
@@ -242,7 +244,7 @@ async def test_whatever_a_provider_does_wrong_is_a_failed_model_that_says_which_
         with pytest.raises(ModelFailed, match="Role 'main'") as raised:
             await models.chat("main", HI, {})
     assert raised.value.model == "main"
-    assert isinstance(raised.value.__cause__, LLMHubRuntimeError)
+    assert isinstance(raised.value.__cause__, CallFailed)
 
 
 @pytest.mark.parametrize(("said", "passed_on"), [(7, 7), (None, 1)])
@@ -259,6 +261,52 @@ async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_
     async with models_at(sim) as models:
         with pytest.raises(ModelFailed, match="hasty, main, other, real"):
             await models.chat("mian", HI, {})
+
+
+# -- what it takes -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_report_counts_the_calls_of_every_node_with_failed_attempts_repeats_and_subflows(sim: SimServer):
+    rules = [{"match": {"contains": "fail"}, "reply": {"fault": {"kind": "malformed"}}}]
+    sim.set_script(parse_script({"rules": rules}))
+    inner = {
+        "version": "1.0",
+        "metadata": {"name": "inner"},
+        "context": {"requires": ["x"]},
+        "nodes": {
+            "deep": {
+                "inputs": [{"name": "x", "type": "string"}],
+                "outputs": [{"name": "out", "type": "string"}],
+                "prompt": {"role": "other", "template": "{{ x }}"},
+            }
+        },
+        "edges": [{"from": "_input.x", "to": "deep.x"}, {"from": "deep.out", "to": "_output"}],
+    }
+    nodes = f"""
+    each:
+      inputs: [{{name: x, type: array}}]
+      outputs: [{{name: out, type: array}}]
+      for_each: {{input: x, on_item_error: skip}}
+      prompt: {{template: "{{{{ x }}}}", role: main}}
+      runtime: {{retries: 2, retry_backoff_ms: 1}}
+    sub:
+      type: subflow
+      flow: {json.dumps(inner)}
+      inputs: [{{name: x, type: array}}]
+      outputs: [{{name: out, type: array}}]
+      for_each: {{input: x}}
+    """
+    edges = ["_input.x -> each.x", "each.out -> sub.x", "sub.out -> _output"]
+    flow = small_flow(nodes, edges, inputs={"x": {"type": "array"}})
+    async with LLMHub(config_obj=config(sim=sim.openai_base)) as hub:
+        report = await run(flow, {"x": ["one", "fail", "two"]}, hub=hub)
+    assert report.error is None
+    assert report.nodes["each"].use.calls == 4, "two answers, and one element that failed twice"
+    assert report.nodes["sub"].use.calls == 2
+    assert report.use == report.nodes["each"].use + report.nodes["sub"].use
+    assert report.use.output_tokens >= sum(entry.completion_tokens_sent for entry in sim.log())
+    assert report.use.unpriced == 0 and report.use.cost_micro > 0
+    assert len(sim.log()) == 6
 
 
 # -- the models of a flow in one process -------------------------------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 PathStep = str | int
 Severity = Literal["error", "warning"]
+
+MAX_FINDINGS = 100
+"""Errors, and warnings, of one report. A hostile file could hold one in every byte; a person reads the first few."""
+MORE = "more-findings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +58,19 @@ class Finding:
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those findings that keep a flow from running."""
     return tuple(finding for finding in findings if finding.severity == "error")
+
+
+def first_of(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The first errors and warnings, then a word about more. After too many errors nobody looks further."""
+    seen = {"error": 0, "warning": 0}
+    for finding in findings:
+        seen[finding.severity] += 1
+        if seen[finding.severity] <= MAX_FINDINGS:
+            yield finding
+        elif finding.severity == "error":
+            message = f"there are more errors than these {MAX_FINDINGS}"
+            yield Finding(MORE, message, "correct these first, then look again")
+            return
+    if seen["warning"] > MAX_FINDINGS:
+        message = f"there are {seen['warning'] - MAX_FINDINGS} more warnings"
+        yield Finding(MORE, message, "see to these first", severity="warning")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 MAX_INPUT = 200_000
@@ -26,11 +27,17 @@ def mutated(seed: bytes, *, others: Sequence[bytes], choose: random.Random) -> b
     """`seed` after one to four changes, of its bytes or of the tree that it holds as JSON."""
     for _ in range(choose.randint(1, 4)):
         tree = _tree(seed)
-        if tree is not None and choose.random() < 0.6:
-            seed = json.dumps(_changed_tree(tree, choose)).encode("utf-8", "surrogatepass")
-        else:
-            seed = choose.choice(_BYTES)(seed, others, choose)
+        changed = _changed_text(tree, choose) if tree is not None and choose.random() < 0.6 else None
+        seed = choose.choice(_BYTES)(seed, others, choose) if changed is None else changed
     return seed[:MAX_INPUT]
+
+
+def _changed_text(tree: Any, choose: random.Random) -> bytes | None:
+    """None for a tree that is deeper by now than JSON's own writer goes."""
+    try:
+        return json.dumps(_changed_tree(tree, choose)).encode("utf-8", "surrogatepass")
+    except RecursionError:
+        return None
 
 
 def _tree(text: bytes) -> Any:
@@ -60,13 +67,13 @@ def _changed_tree(tree: Any, choose: random.Random) -> Any:
         case 0:
             del part[key]
         case 1:
-            part[key] = choose.choice(_VALUES)
+            part[key] = deepcopy(choose.choice(_VALUES))
         case 2:
             part[key] = json.loads(json.dumps(other[name]))
         case 3 if isinstance(part, dict):
             part[choose.choice(_WORDS)] = part.pop(key)
         case 4 if isinstance(part, list):
-            part.extend([part[key]] * choose.choice((1, 3, 500)))
+            part.extend(deepcopy(part[key]) for _ in range(choose.choice((1, 3, 500))))
         case 5 if isinstance(part[key], str):
             text = part[key]
             at = choose.randint(0, len(text))

@@ -351,6 +351,12 @@ async def test_a_url_that_is_not_plainly_one_is_refused(url: Any):
         await fetch({"url": url}, resolve=resolve, allow_hosts=("example.com", "evil.test"))
 
 
+@pytest.mark.parametrize("host", ["xn--", "xn--0.test", "xn--t$.test", "xn--" + "a" * 80 + ".test"])
+async def test_a_host_that_is_no_name_cannot_be_called(host: str):
+    with pytest.raises(OperationFailed):
+        await fetch({"url": f"https://{host}/"})
+
+
 @pytest.mark.parametrize(
     "respond",
     [

@@ -53,16 +53,19 @@ def targets() -> tuple[Target, ...]:
     patterns = [schema["pattern"] for schema, _ in PATTERNS if "pattern" in schema]
     return (
         Target("flow", _flows(), _flow, ()),
-        Target("template", _texts(*ESCAPES, *TEMPLATES, *_GOOD_TEMPLATES), _template, language),
-        Target("expression", _texts(*EXPRESSIONS, *_GOOD_EXPRESSIONS), _expression, language),
+        Target("template", _texts(*ESCAPES, *TEMPLATES, *_GOOD_TEMPLATES * _MORE), _template, language),
+        Target("expression", _texts(*EXPRESSIONS, *_GOOD_EXPRESSIONS * _MORE), _expression, language),
         Target("placeholder", _texts(*_PLACEHOLDERS), _placeholder, language),
         Target("schema", _schemas(), _schema, language),
-        Target("pattern", _texts(*patterns, r"^[\w.+-]+@[^\s@]+\.\w{2,}$"), _pattern, language),
+        Target("pattern", _texts(*patterns, *_GOOD_PATTERNS * _MORE), _pattern, language),
         Target("url", _texts(*_URLS), _url, (OperationFailed,)),
         *_requests(),
     )
 
 
+_MORE = 20
+"""How often a good seed stands among the hostile ones: a small change of it is what gets far."""
+_GOOD_PATTERNS = (r"^[\w.+-]+@[^\s@]+\.\w{2,}$", "^(a|b){2,5}[^c]*$")
 _GOOD_TEMPLATES = ("{% for r in rows %}{{ r.id }}{% endfor %}", "{% if n > 0.5 %}{{ x | upper }}{% endif %}")
 _GOOD_EXPRESSIONS = ("n > 0.5 and x == 'a'", "context.user_id", "max(xs) if rows[1:3] else len(x)")
 _PLACEHOLDERS = ('{"url": "https://a.test/${x}", "body": {"a": ["${xs}", "$${", "${context.user_id}"]}}', '"-${rows}"')
@@ -80,7 +83,7 @@ def _flows() -> list[bytes]:
     files = [*(ROOT / "configs" / "flows").glob("*.yaml"), *(ROOT / "tests" / "agentflow" / "flows").glob("*.yaml")]
     texts = [file.read_text() for file in sorted(files)]
     trees = [read_yaml(text, file="seed").data for text in texts]
-    return _texts(*texts, *(case.text for case in BROKEN), *map(json.dumps, trees))
+    return _texts(*(case.text for case in BROKEN), *texts * _MORE, *[json.dumps(tree) for tree in trees] * _MORE)
 
 
 def _flow(data: bytes) -> bool:
@@ -180,7 +183,7 @@ def _requests() -> tuple[Target, ...]:
         return True
 
     def tensors(data: bytes) -> bool:
-        length = str(data.find(b"\n"))
+        length = str(data.find(b"\n") + 1)
         headers = [(b"inference-header-content-length", length.encode())]
         check_json(data, path="/v2/models/m/infer", headers=headers, limits=limits)
         told = {"inference-header-content-length": length}

@@ -47,9 +47,7 @@ class Outcome:
 
 
 def input_of(target: Target, *, seed: int, index: int) -> bytes:
-    """The input `index` of a target; the seeds themselves come first."""
-    if index < len(target.seeds):
-        return target.seeds[index]
+    """The input `index` of a target."""
     choose = random.Random(f"{seed}:{target.name}:{index}")
     return mutated(choose.choice(target.seeds), others=target.seeds, choose=choose)
 
@@ -118,7 +116,7 @@ def work(*, seed: int, first: int, step: int, seconds: float, most: int | None, 
     """Run the inputs `first`, `first + step`, ... of every target until the time or `most` inputs are over."""
     all_targets = targets()
     for target in all_targets:
-        for data in target.seeds:
+        for data in dict.fromkeys(target.seeds):
             run_one(target, data)  # what is imported and cached at the first use
     install()
     progress = folder / f"progress-{first}"

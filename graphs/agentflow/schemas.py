@@ -27,7 +27,7 @@ MAX_EXPANSION = 1_000
 """Schemas that may apply to one and the same value."""
 MAX_NODES = 10_000
 """Objects, arrays and scalars of one schema."""
-MAX_WORK = 500_000
+MAX_WORK = 450_000
 """Units of work of one check (see `bounded`): some 40 ms at worst."""
 
 _EXPANDS = "its references and alternatives expand to too many schemas for one value"
@@ -160,7 +160,7 @@ class _Compiler:
         checks, key = self._checks, id(target)
 
         def run(value: Any, meter: Meter) -> Problem | None:
-            meter.spend(4)
+            meter.spend(8)
             return checks[key](value, meter)
 
         return run

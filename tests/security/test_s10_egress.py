@@ -111,7 +111,7 @@ async def test_no_spelling_of_the_own_machine_is_called(scheme: str, host: str):
             await fetch({"url": f"{scheme}://{host}:{stub.port}/"})
         assert stub.connections == 0
     refused = isinstance(caught.value, EgressRefused)
-    assert refused or "cannot be resolved" in str(caught.value)
+    assert refused or "cannot be resolved" in str(caught.value) or "can be called" in str(caught.value)
     assert not refused or "allow_hosts" in str(caught.value)
 
 
@@ -255,7 +255,7 @@ async def test_a_server_that_drips_bytes_is_left_at_the_timeout():
     async with http_stub(drip) as stub:
         with pytest.raises(OperationTimeout, match=r"within 0\.2 s") as caught:
             await ask(stub, args={"timeout_ms": 200})
-        await until(lambda: stub.hung_up, what="the end of the connection")
+        await until(lambda: stub.hung_up, within_s=30, what="the end of the connection")
     assert (caught.value.op, caught.value.timeout_s) == ("http.get", 0.2)
 
 

@@ -12,6 +12,8 @@ Severity = Literal["error", "warning"]
 MAX_FINDINGS = 100
 """Errors, and warnings, of one report. A hostile file could hold one in every byte; a person reads the first few."""
 MORE = "more-findings"
+MAX_PATH = 300
+"""Characters of a path in the text of a finding: keys of a file can be as long as the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,17 @@ class Finding:
         return text
 
     def __str__(self) -> str:
-        where = " ".join(part for part in (str(self.place or ""), self.dotted_path) if part)
+        path = self.dotted_path if len(self.dotted_path) <= MAX_PATH else f"{self.dotted_path[:MAX_PATH]}..."
+        where = " ".join(part for part in (str(self.place or ""), path) if part)
         hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}: {self.severity} {self.code}: {self.message}{hint}"
+        return _visible(f"{where}: {self.severity} {self.code}: {self.message}{hint}")
+
+
+def _visible(text: str) -> str:
+    """One line, without the characters that steer a terminal or forge a line of a log."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def errors(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -16,6 +16,8 @@ import click
 from fuzz.worker import HANG_S, replay
 
 REJECT_P99_MS = 50.0
+ENOUGH = 300
+"""Refusals from which one in a hundred can be told."""
 SILENT_S = 60.0
 """How long one input may keep its process without a sign: Python cannot be interrupted inside a C function."""
 YARDSTICK_MS = 8.0
@@ -95,7 +97,7 @@ def _show(reports: list[dict[str, Any]], seed: int) -> list[str]:
         runs, refused = (sum(tally[key] for tally in tallies) for key in ("runs", "refused"))
         grown = max(tally["growth_mib"] for tally in tallies)
         click.echo(f"{name:12} {runs:8} {refused:8} {p50:8.2f} {p99:8.2f} {times[-1]:8.1f} {grown:8.1f}")
-        if p99 > REJECT_P99_MS * slowness:
+        if len(times) >= ENOUGH and p99 > REJECT_P99_MS * slowness:
             slow.append(f"{name}: slow: one refusal in a hundred takes more than {p99:.0f} ms of CPU")
     total = sum(tally["runs"] for report in reports for tally in report["tallies"].values())
     click.echo(f"{total} inputs; hangs above {HANG_S:g} s of CPU count as findings")

@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
+FUZZ_SECONDS ?= 120
 
-.PHONY: setup serve test test-units test-serve table bench lint lock clean
+.PHONY: setup serve test test-units test-serve table bench fuzz lint lock clean
 
 setup: $(SETUP)
 
@@ -39,6 +40,9 @@ table: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: setup
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_REPLAY),--replay $(FUZZ_REPLAY)) $(FUZZ)
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -145,7 +145,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _SOURCE_LINE = re.compile(r'File "[^"\n]*", line \d+(?:, in \S+)?')
 _QUOTED_PATH = re.compile(r"""(['"])(?:/[^/'"\n]+){2,}/?\1""")
 _CODE_PATH = re.compile(r"(?<![^\s'\"(=\[,])(?:/[^\s/'\":,(=\[]+)+\.pyc?\b(?::\d+)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def public_sentence(text: str) -> str:

@@ -33,7 +33,7 @@ class SimReplica:
 
     async def _serve(self) -> SimServer:
         self._host = _host()
-        server = SimServer(host=self._host, port=0, script=self._script)
+        server = SimServer(host=self._host, port=0, script=self._script, read_only=True)
         await server.start()
         return server
 

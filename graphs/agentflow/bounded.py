@@ -51,7 +51,7 @@ class Meter:
             if kind is str:
                 self.spend(len(inner) >> 3)
             elif kind is dict or (kind not in _NESTED and is_object(inner)):
-                self.spend(6 + 4 * len(inner))
+                self.spend(8 + 6 * len(inner))
                 pending += inner
                 pending += [child for child in inner.values() if type(child) not in _WEIGHTLESS]
             elif is_array(inner):

@@ -16,7 +16,7 @@ from typing import Any, Unpack
 
 from agentflow.checks import Surroundings, check
 from agentflow.errors import FlowInvalid
-from agentflow.findings import Finding, PathStep, Place, errors
+from agentflow.findings import MORE, Finding, PathStep, Place, errors
 from agentflow.ir import Flow
 from agentflow.json_tree import read_json
 from agentflow.plain_tree import read_plain
@@ -100,10 +100,10 @@ def _inspected(tree: Tree, surroundings: Surroundings) -> tuple[Flow | None, tup
     return flow, tuple(sorted(placed, key=lambda finding: _position(finding, tree.file)))
 
 
-def _position(finding: Finding, file: str) -> tuple[bool, str, int, int]:
+def _position(finding: Finding, file: str) -> tuple[bool, bool, str, int, int]:
     """The file itself first, then those of its subflows."""
     place = finding.place or Place(file, 0, 0)
-    return place.file != file, place.file, place.line, place.column
+    return finding.code == MORE, place.file != file, place.file, place.line, place.column
 
 
 def _summary(file: str, wrong: Sequence[Finding]) -> str:

@@ -23,7 +23,7 @@ __all__ = ["Args", "Placeholder", "StateKey", "compile_args", "compile_state_key
 
 MAX_DEPTH = 64
 """Levels of nesting in the arguments of one operation."""
-MAX_WORK = 300_000
+MAX_WORK = 200_000
 """Units of work of one resolution (see `bounded`)."""
 CONTEXT = "context"
 

@@ -14,6 +14,7 @@ from agentflow.schemas import Schema, compile_schema
 from agentflow.signature import FlowField, Signature
 
 TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+"""What a caller may name a run by: safe in logs, headers and stores."""
 
 
 class RequestCheck:

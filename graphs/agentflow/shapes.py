@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agentflow.field_help import help_for
-from agentflow.findings import Finding, PathStep
+from agentflow.findings import MAX_FINDINGS, Finding, PathStep, first_of
 from agentflow.ir import Flow
 from agentflow.tree import shortened
 
@@ -48,7 +48,7 @@ def parse_flow(data: Any) -> tuple[Flow | None, tuple[Finding, ...]]:
     try:
         return Flow.model_validate(data, by_alias=True, by_name=False), ()
     except ValidationError as exc:
-        return None, tuple(_Translator().findings(exc.errors(include_url=False)))
+        return None, tuple(first_of(_Translator().findings(exc.errors(include_url=False))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class _Translator:
         by_path: dict[tuple[PathStep, ...], list[tuple[_Spot, ErrorDetails]]] = {}
         for detail in details:
             spot = _locate(detail["loc"])
+            if len(by_path) > MAX_FINDINGS and spot.path not in by_path:
+                break
             by_path.setdefault(spot.path, []).append((spot, detail))
         for group in by_path.values():
             yield self._finding(*_one_of(group))

@@ -33,8 +33,8 @@ MAX_TOKENS = 3_000
 """Tokens of one template, as Jinja's lexer counts them: some 400 tags."""
 MAX_OUTPUT = 1_048_576
 """Characters of one rendered text."""
-MAX_WORK = 500_000
-"""Units of work of one rendering (see `bounded`): at most some 50 ms."""
+MAX_WORK = 300_000
+"""Units of work of one rendering (see `bounded`): at most some 40 ms."""
 
 _ALL_FILTERS = {**FILTERS, **COUNTING_FILTERS}
 _ODD_ESCAPE = re.compile(r"""\\(?![\\'"abfnrtv0-3\n]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})""")

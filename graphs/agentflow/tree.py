@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
-from agentflow.findings import Finding, PathStep, Place
+from agentflow.findings import MAX_FINDINGS, Finding, PathStep, Place
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000
-MAX_FINDINGS = 100
-"""A hostile file could hold a defect in every byte; a person reads the first few."""
 
 
 Spot: TypeAlias = "tuple[int, int, dict[str, Spot] | list[Spot] | None]"

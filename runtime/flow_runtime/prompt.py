@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from math import isfinite
+from typing import Any, NoReturn
 
+from agentflow.expression_source import shortened
 from agentflow.ir import ModelRef, Prompt
 from agentflow.schemas import compile_schema
 from agentflow.settings import NodeSettings
@@ -50,8 +52,8 @@ class PromptLayer:
         if self._schema is None:
             return text
         try:
-            value = json.loads(text)
-        except ValueError as exc:
+            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        except (ValueError, RecursionError) as exc:
             raise OutputInvalid(f"the model's answer is not JSON: {exc}") from exc
         if problem := self._schema.check(value):
             raise OutputInvalid(f"the model's answer does not fit output_schema: {problem}")
@@ -67,3 +69,12 @@ class PromptLayer:
             schema = {"name": node, "schema": self._prompt.output_schema}
             params["response_format"] = {"type": "json_schema", "json_schema": schema}
         return params
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if isfinite(number) else _no_constant(shortened(text))

@@ -13,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
+from agentflow.request import TRACE_ID
 from runtime_core.errors import IdentityError
 
 MAX_ID_CHARS = 128
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class IdSource(Protocol):
@@ -53,14 +53,14 @@ def new_trace_id() -> str:
 
 def trace_id_or_new(offered: str | None) -> str:
     """The client's trace id if it is safe to log and store, else a new one."""
-    if offered is not None and _TRACE_ID.fullmatch(offered):
+    if offered is not None and TRACE_ID.fullmatch(offered):
         return offered
     return new_trace_id()
 
 
 def check_trace_id(value: str) -> str:
     """`value` if it is a trace id that may be logged and stored; raises IdentityError."""
-    return _matching(_TRACE_ID, value, what="trace id")
+    return _matching(TRACE_ID, value, what="trace id")
 
 
 def check_name(value: str, *, what: str = "name") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -280,38 +279,6 @@ def test_a_graph_has_cycles_exactly_when_it_has_no_order(edges: list[tuple[int, 
         assert all(after in targets[before] for before, after in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
     knots = [set(cycle) for cycle in found]
     assert sum(map(len, knots)) == len(set[str]().union(*knots))
-
-
-def chain(length: int, *, closed: bool = False) -> Flow:
-    """A flow of that many nodes in a row; closed: the last one also feeds the first."""
-    port = {"name": "a", "type": "object"}
-    more = {"name": "b", "type": "object", "optional": True}
-    node = {"inputs": [port, more], "outputs": [port], "transform": {"mode": "code", "module": "a:b"}}
-    edges = [{"from": f"n{index}.a", "to": f"n{index + 1}.a"} for index in range(length - 1)]
-    edges += [{"from": "_input.r", "to": "n0.a"}, {"from": f"n{length - 1}.a", "to": "_output"}]
-    edges += [{"from": f"n{length - 1}.a", "to": "n0.b"}] if closed else []
-    return Flow.model_validate(
-        {
-            "version": "1.0",
-            "metadata": {"name": "chain"},
-            "context": {"requires": ["r"]},
-            "nodes": {f"n{index}": node for index in range(length)},
-            "edges": edges,
-        }
-    )
-
-
-def test_ten_thousand_nodes_in_a_row_are_checked_in_about_a_second():
-    flow = chain(10_000)
-    before = time.process_time()
-    assert check(flow) == ()
-    assert time.process_time() - before < 3
-
-
-def test_a_cycle_of_ten_thousand_nodes_is_one_short_finding():
-    [finding] = check(chain(10_000, closed=True))
-    assert finding.code == "cycle" and len(finding.message) < 150
-    assert finding.path == ("edges", 10_001)
 
 
 def test_an_edge_that_cannot_be_resolved_does_not_leave_its_target_unwired():

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from agentflow.errors import ExpressionError, ExpressionFailed
 from agentflow.expressions import compile_expression
-from support.cost import assert_cheap
 
 CONTEXT = {"user_id": "u-1", "locale": None, "auth": {"token": "t"}}
 VALUES: dict[str, Any] = {
@@ -221,65 +220,6 @@ BIG: dict[str, Any] = {
 }
 for _ in range(5_000):
     BIG["deep"] = [BIG["deep"]]
-
-ATTACKS = [
-    "'a' * 1000000000",
-    "'a' * 1000000 * 1000000",
-    "[0] * 1000000000",
-    "text * 1000000",
-    "[text] * 100000",
-    "str([text] * 1000)",
-    "[[[[0] * 1000] * 1000] * 1000] * 1000",
-    "str([[[0] * 1000] * 1000] * 1000)",
-    "[[[0] * 1000] * 1000] * 1000 == [[[0] * 1000] * 1000] * 1000",
-    "[[[1] * 999] * 999] * 999 in [[[[1] * 999] * 999] * 999, [[[2] * 999] * 999] * 999]",
-    "max([[[0] * 1000] * 1000] * 1000, [[[0] * 1000] * 1000] * 1000)",
-    "{((((1,) * 1000,) * 1000,) * 1000): 1}",
-    "((((1,) * 1000,) * 1000,) * 1000) in {}",
-    "{}[(((1,) * 1000,) * 1000,) * 1000]",
-    "huge * huge",
-    "huge * huge * huge * huge",
-    "1" + " * 999999999999999999" * 90,
-    "9" * 1200 + " * 9" + "9" * 700,
-    "int('9' * 1000000)",
-    "float('9' * 1000000)",
-    "str(huge)",
-    "'%2000000000d' % 1",
-    "str(deep)",
-    "deep == [deep]",
-    "[deep]",
-    " or ".join(["xs == rows"] * 100),
-    " or ".join(["rows == rows[1:]"] * 40),
-    " and ".join(["'b' not in text"] * 80),
-    " and ".join(["-1 not in xs"] * 90),
-    " + ".join(["text"] * 45),
-    " and ".join(["text[1:]"] * 150),
-    " and ".join(["xs[1:]"] * 150),
-    "not " * 490 + "xs",
-    "-" * 1990 + "1",
-    "(" * 1000 + ")" * 1000,
-    "[" * 999,
-    "((" * 90 + "1 2" + "))" * 90,
-    "{1:" * 600,
-    "xs" + "[0]" * 600,
-    "abs(" * 300 + "1" + ")" * 300,
-    "lambda:" * 280 + "1",
-    "[x for x in " * 80,
-    "f'{" * 100,
-    "1 if xs else " * 150 + "1",
-    "a" * 1_000_000,
-    "(" * 1_000_000,
-    "'" + "\\" * 1_990 + "'",
-    "'" * 1_999,
-    "\\'" * 995,
-    "1_" * 990 + "1",
-    ".".join("1" * 990),
-]
-
-
-@pytest.mark.parametrize("source", ATTACKS, ids=lambda source: f"{source[:40]}({len(source)})")
-def test_an_attack_ends_at_once(source: str) -> None:
-    assert_cheap(lambda: evaluate(source, BIG))
 
 
 @pytest.mark.parametrize(

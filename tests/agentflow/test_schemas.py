@@ -8,7 +8,6 @@ from jsonschema import Draft7Validator, SchemaError
 
 from agentflow.errors import SchemaInvalid, SchemaMismatch
 from agentflow.schemas import compile_schema
-from support.cost import assert_cheap
 
 REPLY = {
     "type": "object",
@@ -190,18 +189,6 @@ def test_references_that_loop_without_going_into_the_value_are_refused(schema: A
         compile_schema(schema)
 
 
-def _nested(keyword: str, levels: int) -> Any:
-    schema: Any = {}
-    for _ in range(levels):
-        schema = {keyword: schema}
-    return schema
-
-
-def _chain(length: int, times: int) -> dict[str, Any]:
-    links = {f"d{index}": {"allOf": [{"$ref": f"#/definitions/d{index + 1}"}] * times} for index in range(length)}
-    return {"$ref": "#/definitions/d0", "definitions": {**links, f"d{length}": {}}}
-
-
 def _deep(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
@@ -210,46 +197,6 @@ def _deep(levels: int) -> Any:
 
 
 TWICE_PER_LEVEL = {"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}
-ALIASED: Any = []
-for _ in range(60):
-    ALIASED = [ALIASED, ALIASED]
-
-ATTACKS: list[tuple[Any, Any]] = [
-    ({"pattern": "^(a+)+$"}, "a" * 31 + "!"),
-    ({"pattern": "^(a|a)*$"}, "a" * 5_000 + "!"),
-    ({"pattern": "^(.*a){9}$"}, "a" * 50_000),
-    ({"pattern": "(x+x+)+y"}, "x" * 50_000),
-    ({"pattern": "(.{0,100}){0,10}x"}, "a" * 1_000_000),
-    ({"pattern": "(.{0,100}){0,10}x"}, "a" * 900),
-    ({"patternProperties": {"^(a+)+$": True}}, {"a" * 31 + "!": 1}),
-    ({"pattern": "((a{99}){99}){99}"}, "a"),
-    ({"pattern": r"(\pL{0,99}){0,99}"}, "a"),
-    ({"pattern": r"[\pL\pN]{2000}"}, "a"),
-    ({"pattern": "(" * 250 + ")" * 250}, "a"),
-    ({"pattern": "a{1" + "0" * 400 + "}"}, "a"),
-    (_nested("not", 100_000), 1),
-    (_nested("items", 60), _deep(60)),
-    (_chain(25, 2), 1),
-    (_chain(3_000, 1), 1),
-    (_chain(60, 1), 1),
-    (TWICE_PER_LEVEL, _deep(40)),
-    ({"items": {"$ref": "#"}}, _deep(5_000)),
-    ({"const": 1}, _deep(5_000)),
-    ({"enum": [1]}, ALIASED),
-    ({"uniqueItems": True}, [{"id": index} for index in range(10_000)]),
-    ({"uniqueItems": True}, [ALIASED]),
-    ({"default": ALIASED}, 1),
-    ({"enum": list(range(20_000))}, 1),
-    ({"allOf": [{"items": {"type": "number"}}] * 2_000}, list(range(5_000))),
-    ({"required": [str(index) for index in range(9_000)]}, {}),
-    ({"multipleOf": 1e-300}, 1e300),
-    ({"multipleOf": 3}, 10**1_000),
-]
-
-
-@pytest.mark.parametrize(("schema", "value"), ATTACKS, ids=range(len(ATTACKS)))
-def test_an_attack_ends_at_once(schema: Any, value: Any) -> None:
-    assert_cheap(lambda: compile_schema(schema).check(value), ms=250 if schema is TWICE_PER_LEVEL else 100)
 
 
 def test_what_is_too_large_to_check_is_a_problem_and_not_a_pass() -> None:

@@ -1,7 +1,4 @@
-import json
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -13,7 +10,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from agentflow.errors import TemplateError, TemplateFailed
 from agentflow.templates import compile_template
-from support.cost import assert_cheap
 
 DRAFT = """\
 Tier: {{ shopper.tier }}; refunds: {{ shopper.refund_rate | default(0) }}
@@ -214,147 +210,11 @@ def test_a_failure_names_the_line_and_what_is_missing(source: str, line: int, ca
     assert f"at line {line} (`{source.splitlines()[line - 1].strip()}`)" in str(caught.value)
 
 
-# Sandbox escapes that were published for Jinja and for products that render prompts with it.
-ESCAPES = [
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-    "{{ self.__init__.__globals__.__builtins__ }}",
-    "{{ x.__class__.__base__ }}",
-    "{{ x['__class__'] }}",
-    "{{ x[('__cla' , 'ss__') | join] }}",
-    "{{ xs | attr('append') }}",
-    "{{ x | attr('\\x5f\\x5fclass\\x5f\\x5f') }}",
-    "{{ 'a{0.__class__}' | format(x) }}",
-    "{{ 'a{0.__class__}'.format(x) }}",
-    "{{ ('a{0.__class__}' | replace('a', '')).format(x) }}",
-    "{{ x.format_map }}",
-    "{{ x['format'] }}",
-    "{{ [x] | map('attr', 'format') | list }}",
-    "{{ xs.append }}",
-    "{{ xs | sort(attribute='__class__') }}",
-    "{{ xs | sum(attribute='__class__') }}",
-    "{{ xs | join(attribute='__class__.__mro__') }}",
-    "{{ xs | unique(attribute='append') }}",
-    "{{ xs | max(attribute='__doc__') }}",
-    "{{ namespace() }}",
-    "{{ dict(a=1) }}",
-    "{{ joiner }}",
-    "{{ config }}",
-    "{{ request.application }}",
-    "{% for c in x.__class__ %}{% endfor %}",
-    "{% for a in xs %}{{ loop.__init__ }}{% endfor %}",
-    "{% for a in xs %}{{ loop._iterator }}{% endfor %}",
-    "{% for a in xs %}{{ loop['_iterator'] }}{% endfor %}",
-    "{% for a in xs %}{{ loop | attr('_iterator') }}{% endfor %}",
-    "{% import 'os' as os %}{{ os }}",
-    "{% include '/etc/passwd' %}",
-    "{{ ().__class__ }}",
-    "{{ get_flashed_messages.__globals__ }}",
-    "{{ url_for.__globals__ }}",
-    "{{ environment }}",
-    "{{ context.environment }}",
-    "{{ meter }}",
-    "{{ x | pprint }}",
-    "{{ x | xmlattr }}",
-    "{{ x | string | attr('__class__') }}",
-]
-
-
-@pytest.mark.parametrize("source", ESCAPES)
-def test_a_sandbox_escape_gets_nowhere(source: str) -> None:
-    values = {"x": "text", "xs": [1, 2]}
-    with pytest.raises((TemplateError, TemplateFailed)):
-        compile_template(source, {*values, "context"}).render({**values, "context": {}})
-
-
 BIG: dict[str, Any] = {
     "xs": list(range(100_000)),
-    "ys": list(range(10_000)),
     "rows": [{"id": index, "text": "x" * 20} for index in range(10_000)],
     "text": "ab " * 300_000,
-    "huge": 10**4000,
-    "deep": None,
 }
-for _ in range(5_000):
-    BIG["deep"] = [BIG["deep"]]
-
-LOOP = "{% for y in ys %}"
-ATTACKS = [
-    "{{ 10**(10**8) }}",
-    "{{ 'a' * 1000000000 }}",
-    "{{ '%2000000000d' | format(1) }}",
-    "{{ '%2000000000d' % 1 }}",
-    "{{ '%2000000000d' is odd }}",
-    "{{ '%2000000000d' is divisibleby 3 }}",
-    "{{ 'a'.ljust(3000000000) }}",
-    "{{ 'a' | center(1000000000) }}",
-    "{{ range(1000000000) }}",
-    "{{ text | indent(1000000000) }}",
-    "{{ ('\n' * 9) | indent(64) }}",
-    "{{ text | replace('', text) }}",
-    "{{ text | replace('a', text) }}",
-    "{{ xs | join(text) }}",
-    "{{ xs | join | replace('1', text[:1000]) }}",
-    "{{ 5 | round(-1000000000) }}",
-    "{{ 5 | round(1000000000) }}",
-    "{{ 5.5 | round(1000000000, 'floor') }}",
-    "{{ '9' | int(base=1000000000) }}",
-    "{{ ('9' | replace('9', text)) | int }}",
-    "{{ rows | tojson(indent=1000000000) }}",
-    "{{ deep | tojson(indent=60) }}",
-    "{{ deep }}",
-    "{{ deep == [[]] }}",
-    "{{ deep | string | length }}",
-    "{{ xs | sum(start=[]) }}",
-    "{{ text | list | sort | join }}",
-    "{{ rows | sort(attribute='text,id,text,id,text,id,text,id,text,id,text,id,text') }}",
-    "{{ huge }}{{ huge | string }}",
-    "{% for a in text %}{% endfor %}",
-    "{% for a in xs %}{% endfor %}",
-    LOOP + "{{ text }}{% endfor %}",
-    LOOP + "{{ xs | sort | length }}{% endfor %}",
-    LOOP + "{{ xs[1:] | length }}{% endfor %}",
-    LOOP + "{% if xs[1:] %}{% endif %}{% endfor %}",
-    LOOP + "{% if xs == ys %}{% endif %}{% endfor %}",
-    LOOP + "{% if rows == rows[:] %}{% endif %}{% endfor %}",
-    LOOP + "{% if -1 in xs %}{% endif %}{% endfor %}",
-    LOOP + "{% if xs not in rows %}{% endif %}{% endfor %}",
-    LOOP + "{% if 'zz' in text %}{% endif %}{% endfor %}",
-    LOOP + "{{ text | upper | length }}{% endfor %}",
-    LOOP + "{{ text | wordcount }}{% endfor %}",
-    LOOP + "{{ text | trim | title | length }}{% endfor %}",
-    LOOP + "{{ rows | tojson | length }}{% endfor %}",
-    LOOP + "{{ xs | max }}{{ xs | min }}{{ xs | sum }}{% endfor %}",
-    LOOP + "{% if y %}{% endif %}" * 400 + "{% endfor %}",
-    (LOOP + "{% endfor %}") * 250,
-    LOOP * 3 + "{% endfor %}" * 3,
-    "{% if xs %}" * 2_000 + "{% endif %}" * 2_000,
-    "{{ " + "(" * 30_000 + " }}",
-    "{{ " + "[" * 30_000 + " }}",
-    "{{ " + "not " * 15_000 + "xs }}",
-    "{{ " + "-" * 60_000 + "1 }}",
-    "{{ xs" + ".a" * 30_000 + " }}",
-    "{{ xs" + " | list" * 9_000 + " }}",
-    "{{ " + "xs and " * 9_000 + "xs }}",
-    "{{ [" + "1," * 30_000 + "] }}",
-    "{{ " + "9" * 60_000 + " }}",
-    "{{ 1." + "9" * 60_000 + " }}",
-    "{{ '" + "\\\\" * 30_000 + "' }}",
-    "{{ xs }}" * 8_000,
-    "{{" * 30_000,
-    "{%" * 30_000,
-    "{#" * 30_000,
-    "{% raw %}" * 7_000,
-    "{" * 65_000,
-    " " * 60_000 + "{%- if",
-    "{{ " + " " * 60_000,
-    "a" * 10_000_000,
-]
-
-
-@pytest.mark.parametrize("source", ATTACKS, ids=lambda source: f"{source[:50]}({len(source)})")
-def test_an_attack_ends_at_once(source: str) -> None:
-    assert_cheap(lambda: render(source, **BIG), ms=100)
 
 
 def test_a_long_loop_and_a_long_text_are_refused() -> None:
@@ -384,26 +244,6 @@ def test_one_rendering_leaves_nothing_behind_for_the_next() -> None:
     assert template.render({"a": 1, "xs": xs}) == "1[1, 3]"
     assert template.render({"xs": xs}) == "-[1, 3]"
     assert xs == [3, 1]
-
-
-def test_checking_a_template_executes_no_code() -> None:
-    script = """
-import json, sys
-from agentflow.templates import compile_template
-sources = json.loads(sys.argv[1])
-compile_template("{{ 'warm' }}", ())
-events = []
-sys.addaudithook(lambda event, _: events.append(event))
-for source in sources:
-    try:
-        compile_template(source, {"x", "xs"})
-    except Exception:
-        pass
-print(json.dumps([e for e in events if e in ("exec", "compile", "open", "import") or e.startswith("socket")]))
-"""
-    sources = json.dumps([*ESCAPES, DRAFT, "{{ x | upper }}"])
-    done = subprocess.run([sys.executable, "-c", script, sources], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
 
 
 def _jinja(source: str, values: dict[str, Any]) -> str:

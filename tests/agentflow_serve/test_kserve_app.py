@@ -113,14 +113,6 @@ async def test_each_run_has_its_own_trace_id_and_key_that_lead_back_to_the_reque
     assert alone.deadline_s is not None and 0 < alone.deadline_s <= 7
 
 
-async def test_no_header_can_claim_a_scope_or_a_principal() -> None:
-    runner = Runner(echo)
-    async with predictor(runner) as client:
-        await client.post(V1, json=v1({}), headers={"x-scope-id": "other", "x-user": "root", "x-principal-id": "r"})
-    ((_, call),) = runner.calls
-    assert (call.scope_id, call.principal, call.headers) == ("default", "anonymous", {})
-
-
 async def test_binary_answers_follow_the_json_as_their_sizes_say() -> None:
     body = {**v2({"text": "é"}), "parameters": {"binary_data_output": True}, "outputs": [
         {"name": "loud", "parameters": {"binary_data": True}},

@@ -119,3 +119,16 @@ def test_a_second_run_appends_to_the_file(tmp_path: Path) -> None:
 async def test_a_log_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SimStartError, match="Cannot write the log file"):
         await SimServer(log_path=tmp_path / "no" / "sim.jsonl").start()
+
+
+async def test_a_server_that_takes_no_orders_lets_its_script_and_log_be_read_only():
+    async with (
+        SimServer(read_only=True) as sim,
+        httpx.AsyncClient(base_url=sim.base_url, timeout=20, trust_env=False) as client,
+    ):
+        for method, path in (("PUT", "/sim/script"), ("DELETE", "/sim/script"), ("DELETE", "/sim/log")):
+            assert (await client.request(method, path, json={})).status_code == 403
+        for path in ("/sim/health", "/sim/script", "/sim/log"):
+            assert (await client.get(path)).status_code == 200
+        for since in ("x", "-1", "²", "9" * 5_000):
+            assert (await client.get("/sim/log", params={"since": since})).status_code == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Unpack
 
@@ -19,7 +20,7 @@ from agentflow.checks.state import check_state
 from agentflow.checks.subflows import check_subflows
 from agentflow.checks.transforms import check_transforms
 from agentflow.checks.unsupported import check_unsupported
-from agentflow.findings import Finding
+from agentflow.findings import Finding, first_of
 from agentflow.ir import Flow
 from agentflow.operations import OPERATIONS
 from agentflow.wiring import request_fields, resolve_wires
@@ -51,18 +52,21 @@ _CHECKS = (
 
 
 def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ...]:
-    """Everything that is wrong (errors) or doubtful (warnings) about a flow, at once.
+    """What is wrong (errors) or doubtful (warnings) about a flow, at once; of very many, the first (see `first_of`).
 
     See Surroundings for what may be passed. A flow without an error here can be planned and run. The cost
     is linear in the size of the flow.
     """
-    inner = [
-        replace(finding, path=("nodes", name, "flow", *finding.path))
-        for name, node in flow.nodes.items()
-        if isinstance(node.flow, Flow)
-        for finding in check(node.flow, **surroundings)
-    ]
+    return tuple(first_of(_all_of(flow, surroundings)))
+
+
+def _all_of(flow: Flow, surroundings: Surroundings) -> Iterator[Finding]:
+    for name, node in flow.nodes.items():
+        if isinstance(node.flow, Flow):
+            for finding in _all_of(node.flow, surroundings):
+                yield replace(finding, path=("nodes", name, "flow", *finding.path))
     wires, findings = resolve_wires(flow)
+    yield from findings
     installed = {operation.name: operation for operation in surroundings.get("operations", ())}
     scope = Scope(
         flow=flow,
@@ -74,4 +78,5 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
         has_default_role=surroundings.get("has_default_role", False),
         has_embedder=surroundings.get("has_embedder"),
     )
-    return (*inner, *findings, *(finding for check in _CHECKS for finding in check(scope)))
+    for find in _CHECKS:
+        yield from find(scope)

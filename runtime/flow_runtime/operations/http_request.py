@@ -90,7 +90,7 @@ def _url(value: Any) -> httpx.URL:
         url = httpx.URL(value)
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise OperationFailed("the url is not one that can be called") from exc
-    if not url.is_absolute_url or not url.host:
+    if not url.is_absolute_url or not url.raw_host:
         raise OperationFailed("the url must be absolute, such as https://api.example.com/items")
     if not _HOST.fullmatch(url.raw_host) or not 0 < _port(url) < 65_536:
         raise OperationFailed("the url's host or port is not one that can be called")

@@ -28,11 +28,14 @@ MARK = ("x-agentflow-sim", "1")
 class SimApp:
     """One simulated model: its script, its counters and its log. Belongs to one event loop."""
 
-    def __init__(self, *, script: Script, log: RequestLog, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, script: Script, log: RequestLog, clock: Callable[[], float] = time.time, read_only: bool = False
+    ) -> None:
         self.director = Director(script)
         self.log = log
         self.stopping = False
         self._clock = clock
+        self._read_only = read_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -60,7 +63,7 @@ class SimApp:
         request = HttpRequest(scope["method"], scope["path"], headers, body)
         if request.path.startswith("/sim/"):
             query = scope.get("query_string", b"").decode("latin-1")
-            plan = answer_control(request, query, self.director, self.log)
+            plan = answer_control(request, query, self.director, self.log, read_only=self._read_only)
             await channel.start(plan.status, (MARK, ("content-type", plan.payload.content_type)))
             await channel.write(plan.payload.frames[0].data, more=False)
         else:
@@ -99,6 +102,7 @@ def create_app(
     log_path: str | Path | None = None,
     *,
     clock: Callable[[], float] = time.time,
+    read_only: bool = False,
 ) -> SimApp:
     """The simulated model as an ASGI application, with its own script and log."""
-    return SimApp(script=script or Script(), log=RequestLog(path=log_path), clock=clock)
+    return SimApp(script=script or Script(), log=RequestLog(path=log_path), clock=clock, read_only=read_only)

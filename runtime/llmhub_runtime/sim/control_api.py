@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,10 +15,16 @@ from llmhub_runtime.sim.plan import Plan
 from llmhub_runtime.sim.script import Script, parse_script
 from llmhub_runtime.sim.strict_json import parse_json
 
+_DIGITS = re.compile(r"[0-9]{1,15}")
 
-def answer_control(request: HttpRequest, query: str, director: Director, log: RequestLog) -> Plan:
-    """The answer to one control call; takes effect at once."""
+
+def answer_control(
+    request: HttpRequest, query: str, director: Director, log: RequestLog, *, read_only: bool = False
+) -> Plan:
+    """The answer to one control call; takes effect at once. `read_only` refuses those that would change something."""
     try:
+        if read_only and request.method not in ("GET", "HEAD"):
+            raise SimBadRequest("This simulated model takes no orders over the network.", status=403)
         return _plan(200, _act(request, query, director, log))
     except SimBadRequest as exc:
         return _plan(exc.status, {"error": str(exc)})
@@ -59,7 +66,7 @@ def _read_script(body: bytes) -> Script:
 
 def _since(query: str) -> int:
     given = parse_qs(query).get("since", ["0"])[-1]
-    if not given.isdigit():
+    if not _DIGITS.fullmatch(given):
         raise SimBadRequest("'since' must be a sequence number.")
     return int(given)
 

@@ -34,7 +34,8 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class SimServer:
     """The simulated model, from `start()` to `stop()` or as `async with`.
 
-    `port=0` picks a free port. All methods belong to the event loop that started it.
+    `port=0` picks a free port. All methods belong to the event loop that started it. `read_only` keeps the
+    script and the log from being changed over HTTP.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class SimServer:
         port: int = 0,
         script: Script | None = None,
         log_path: str | Path | None = None,
+        read_only: bool = False,
     ) -> None:
         self._host = host
         self._port = port
         self._script = script
         self._log_path = log_path
+        self._read_only = read_only
         self._app: SimApp | None = None
         self._server: asyncio.Server | None = None
         self._state: ServerState | None = None
@@ -64,7 +67,7 @@ class SimServer:
         """Listen. Raises SimStartError when the address or the log file cannot be used."""
         listener = _listen(self._host, self._port)
         try:
-            app = create_app(self._script, self._log_path)
+            app = create_app(self._script, self._log_path, read_only=self._read_only)
         except OSError as exc:
             listener.close()
             raise SimStartError(f"Cannot write the log file {self._log_path}: {exc.strerror}.") from exc

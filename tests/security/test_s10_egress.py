@@ -20,13 +20,15 @@ from flow_runtime.operations import OperationCall, OperationResources, Operation
 from flow_runtime.operations.egress import Egress, is_public
 from flow_runtime.operations.http_client import HttpClient
 from flow_runtime.operations.http_request import build_request
-from llmhub_runtime import LLMHub
+from llmhub_runtime import LLMHub, parse_runtime_config
 from support.certificates import server_context
 from support.cost import cheaply
 from support.flows import ScriptedModels, run_flow, small_flow
 from support.http_calls import always, ask, fetch
 from support.http_stub import Request, answer, http_stub, saying
 from support.waiting import until
+
+NO_ROLES = parse_runtime_config({"project": "t", "env": "t", "providers": {"openai": {}}, "roles": {}})
 
 PUBLIC = "93.184.216.34"
 SECRET = "canary-4711"
@@ -502,7 +504,7 @@ async def test_an_image_that_is_no_plain_url_never_reaches_the_model(value: str)
     ],
 )
 async def test_a_flows_own_model_is_not_called_at_an_address_that_the_server_does_not_name(endpoint: str):
-    async with http_stub(saying(answer(b"{}"))) as stub, LLMHub(config_obj={"roles": {}}) as hub:
+    async with http_stub(saying(answer(b"{}"))) as stub, LLMHub(config_obj=NO_ROLES) as hub:
         models = HubModels(hub, allow_hosts=["allowed.test"])
         model = ModelRef(provider="openai", name="m", endpoint=endpoint.format(port=stub.port))
         with pytest.raises(ModelFailed) as raised:

@@ -67,11 +67,10 @@ class HubModels:
         from llm_client.retry import NO_RETRY
 
         self._hub = hub
-        self._router = _Router(hub)
         self._allow_hosts = tuple(AllowedHost.parse(text) for text in allow_hosts)
         own = hub.config.providers.get(SIM)
         self._locate_sim = locate_sim if own is None or own.api_base is None else None
-        self._sim_base: str | None = None
+        self._router = _Router(hub)
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
@@ -106,9 +105,8 @@ class HubModels:
 
     async def warm_up(self, roles: Collection[str]) -> None:
         """Open the log and make the clients of these roles, so that the first call does not pay for it."""
-        for role in roles:
-            if self._is_ours(self._router.provider(role).call):
-                await self._sim()
+        if any(self._is_ours(role) for role in roles):
+            await self._sim()
         await self._engine.warm_up(roles)
 
     async def aclose(self) -> None:
@@ -127,30 +125,28 @@ class HubModels:
         """Ask; the simulated model, whose address is ours to find, once more if it is somewhere else by now."""
         from llm_client.errors import CallUnavailable
 
-        if not self._is_ours(self._router.provider(name).call):
+        if not self._is_ours(name):
             return await ask()
         base = await self._sim()
         try:
             return await ask()
         except CallUnavailable:
-            if self._sim_base == base:
-                self._sim_base = None
+            if self._router.sim_base == base:
+                self._router.sim_base = None
             if await self._sim() == base:
                 raise
             return await ask()
 
-    def _is_ours(self, call: ResolvedCall) -> bool:
+    def _is_ours(self, name: str) -> bool:
         """Whether the call goes to the simulated model, and where that is, is ours to find."""
-        return call.provider == SIM and call.api_base is None and self._locate_sim is not None
+        return self._locate_sim is not None and _is_simulated(self._router.configured(name).call)
 
     async def _sim(self) -> str:
         assert self._locate_sim is not None
-        if self._sim_base is None:
-            found = await self._locate_sim()
-            self._hub.set_api_base(SIM, found)
+        if (base := self._router.sim_base) is None:
+            base = self._router.sim_base = await self._locate_sim()
             self._engine.forget_failures(SIM)
-            self._sim_base = found
-        return self._sim_base
+        return base
 
     def _admitted(self, model: str | ModelRef) -> str:
         """What the router calls the model. A flow's own endpoint must be among the allowed hosts."""
@@ -174,7 +170,10 @@ class HubModels:
 
 
 class _Router:
-    """The hub's roles, and the models that a flow names itself."""
+    """The hub's roles, and the models that a flow names itself.
+
+    `sim_base` is where the simulated model was found. It stays here: the hub is its owner's, and may outlive it.
+    """
 
     def __init__(self, hub: LLMHub) -> None:
         from llm_client.router import HubRouter
@@ -182,9 +181,30 @@ class _Router:
         self._hub = hub
         self._roles = HubRouter(hub)
         self._named: dict[str, RoleProvider] = {}
+        self._at_sim: dict[str, RoleProvider] = {}
+        self._sim_base: str | None = None
+
+    @property
+    def sim_base(self) -> str | None:
+        return self._sim_base
+
+    @sim_base.setter
+    def sim_base(self, base: str | None) -> None:
+        self._sim_base = base
+        self._at_sim.clear()
+
+    def configured(self, name: str) -> RoleProvider:
+        return self._named.get(name) or self._roles.provider(name)
 
     def provider(self, role: str) -> RoleProvider:
-        return self._named.get(role) or self._roles.provider(role)
+        from llm_client.providers.hub import RoleProvider
+
+        provider = self.configured(role)
+        if self._sim_base is None or not _is_simulated(provider.call):
+            return provider
+        if role not in self._at_sim:
+            self._at_sim[role] = RoleProvider(self._hub, provider.call.model_copy(update={"api_base": self._sim_base}))
+        return self._at_sim[role]
 
     def named(self, call: ResolvedCall) -> str:
         from llm_client.providers.hub import RoleProvider
@@ -193,6 +213,10 @@ class _Router:
         if name not in self._named:
             self._named[name] = RoleProvider(self._hub, call)
         return name
+
+
+def _is_simulated(call: ResolvedCall) -> bool:
+    return call.provider == SIM and call.api_base is None
 
 
 def _context() -> RequestContext:

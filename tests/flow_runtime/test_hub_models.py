@@ -227,6 +227,13 @@ async def test_only_an_unreachable_model_is_looked_for_again_and_not_one_that_re
     assert len(sim.log()) == 1
 
 
+async def test_a_hub_outlives_the_simulated_models_that_were_found_for_it():
+    flow = prompt_flow()
+    async with LLMHub(config_obj=config()) as hub:
+        reports = [await run(flow, {"x": text}, hub=hub) for text in ("one", "two")]
+    assert [report.error for report in reports] == [None, None]
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

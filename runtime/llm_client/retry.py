@@ -7,7 +7,6 @@ again hands the same AttemptBudget to every try, so that its attempts and the en
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -47,18 +46,19 @@ class AttemptBudget:
     """The tries that are left, counted for each role; shared by everybody who tries the same thing again."""
 
     attempts: int
-    _used: Counter[str] = field(default_factory=Counter[str])
+    _used: dict[str, int] = field(default_factory=dict[str, int])
 
     def take(self, role: str) -> bool:
         """Use up one try of `role`; False if there is none."""
-        if self._used[role] >= self.attempts:
+        used = self._used.get(role, 0)
+        if used >= self.attempts:
             return False
-        self._used[role] += 1
+        self._used[role] = used + 1
         return True
 
     def used(self, role: str | None = None) -> int:
         """Tries of a role, or of all of them."""
-        return self._used.total() if role is None else self._used[role]
+        return sum(self._used.values()) if role is None else self._used.get(role, 0)
 
 
 @dataclass(frozen=True, slots=True)

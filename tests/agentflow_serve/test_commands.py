@@ -292,7 +292,7 @@ def test_serve_writes_the_feature_store_and_the_embedder_into_its_config(agentfl
 def test_run_as_json_is_one_document_with_output_nodes_trace_id_and_error(agentflow: Command):
     ended = agentflow("run", "double.yaml", "--input", '{"x": 1}', "--json")
     document = json.loads(ended.out)
-    assert list(document) == ["output", "nodes", "trace_id", "error"]
+    assert list(document) == ["output", "nodes", "use", "trace_id", "error"]
     assert (ended.code, document["output"], document["error"]) == (0, {"twice": 2, "für": "alle"}, None)
     assert document["nodes"]["twice"]["status"] == "succeeded"
     assert re.fullmatch(r"[0-9a-f]{32}", document["trace_id"])

@@ -28,10 +28,10 @@ from support.waiting import until
 CONFIG = {
     "project": "tests",
     "env": "test",
-    "providers": {"sim": {}},
+    "providers": {},
     "roles": {
         "chat": {"provider": "sim", "model": "m", "mode": "chat", "price": {"input": "1", "output": "2"}},
-        "free": {"provider": "sim", "model": "m", "mode": "chat"},
+        "free": {"provider": "elsewhere", "model": "m", "mode": "chat"},
     },
 }
 
@@ -44,7 +44,8 @@ async def sim() -> AsyncIterator[SimServer]:
 
 @pytest.fixture
 async def engine(sim: SimServer) -> AsyncIterator[ExecutionEngine]:
-    data = {**CONFIG, "providers": {"sim": {"api_base": sim.openai_base}}}
+    at = {"api_base": sim.openai_base}
+    data = {**CONFIG, "providers": {"sim": at, "elsewhere": at}}
     hub = LLMHub(config_obj=parse_runtime_config(data))
     async with hub, ExecutionEngine(router=HubRouter(hub), retry=NO_RETRY) as engine:
         yield engine

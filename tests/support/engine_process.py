@@ -53,8 +53,14 @@ class Zygote:
 
 @asynccontextmanager
 async def zygote() -> AsyncIterator[Zygote]:
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "support.engine_process", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "support.engine_process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
     )
     try:
         yield Zygote(process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.util import find_spec
 
 from flow_runtime.errors import FeatureStoreInvalid
 from flow_runtime.feature_store.protocol import FeatureStore
@@ -10,8 +10,8 @@ from runtime_core.clock import Clock
 from runtime_core.ids import IdSource
 
 _FORMS = "local:./folder or hopsworks:project"
-_NEEDS = {"local": ("duckdb", "features"), "hopsworks": ("hsfs", "hopsworks")}
-"""The package behind each kind of store, and the extra of agentflow-serve that brings it."""
+_NEEDS = {"local": (("duckdb",), "features"), "hopsworks": (("hsfs", "pyarrow"), "hopsworks")}
+"""The packages behind each kind of store, and the extra of agentflow-serve that brings them."""
 
 
 def check_feature_store(url: str | None) -> str:
@@ -19,14 +19,11 @@ def check_feature_store(url: str | None) -> str:
     if url is None:
         raise FeatureStoreInvalid(f"the flow uses features: name a feature store (feature_store: {_FORMS})")
     kind, place = _parts(url)
-    package, extra = _NEEDS[kind]
-    try:
-        import_module(package)
-    except ImportError as exc:
-        message = (
+    packages, extra = _NEEDS[kind]
+    if not all(map(find_spec, packages)):
+        raise FeatureStoreInvalid(
             f"the feature store {kind}: needs packages that are not installed: pip install 'agentflow-serve[{extra}]'"
         )
-        raise FeatureStoreInvalid(message) from exc
     if kind == "local":
         from flow_runtime.feature_store.local_folder import StoreFolder
 

@@ -73,11 +73,7 @@ class Call:
         if step is None:
             raise self._final(failed) from failed.__cause__
         if self._parts.hooks:
-            name = (
-                "attempt.retry"
-                if step.pause_s or step.provider.target.role == failed.error.role
-                else "attempt.fallback"
-            )
+            name = "attempt.retry" if step.again else "attempt.fallback"
             await self._parts.hooks.emit(
                 name,
                 self._asked.context,

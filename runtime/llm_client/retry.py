@@ -72,10 +72,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """Try `provider`, `pause_s` from now."""
+    """Try `provider`, `pause_s` from now; `again` if it is the one that has just failed."""
 
     provider: Provider
     pause_s: float = 0.0
+    again: bool = False
 
 
 class Tries:
@@ -108,7 +109,7 @@ class Tries:
             longest = self._policy.max_retry_after_s if left_s is None else left_s
             may = self._failed < self._policy.attempts and pause <= longest
             if may and self._take(self._chain[0]):
-                return Next(self._chain[0], pause)
+                return Next(self._chain[0], pause, again=True)
         if failure.fallback and (left_s is None or left_s > 0):
             self._chain.pop(0)
             return self._take_from_chain()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from llm_client import (
     CallUnavailable,
     EmbeddingSpec,
     ExecutionEngine,
+    HubRouter,
     Lease,
     RequestContext,
     RequestSpec,
@@ -32,11 +32,11 @@ from llm_client.providers.openai import OpenAIProvider
 from llmhub_runtime import UnknownRoleError
 from llmhub_runtime.sim import SimServer
 from runtime_core.call_log.log import CallLog
-from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
+from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.clock import SystemClock
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
-from support.engine import check_books, rig
+from support.engine import check_books, hub_for, rig
 from support.waiting import until
 
 ASK = RequestSpec.of("Hello there", role="chat")
@@ -293,12 +293,42 @@ async def test_a_lease_is_renewed_while_the_call_runs(tmp_path: Path) -> None:
         made.reply(latency_ms=900)
         asking = asyncio.create_task(made.engine.complete(ASK))
         await until(made.sent)
-        lapsed: Sequence[object] = []
         while not asking.done():
-            lapsed = [*lapsed, *await made.log.expire()]
+            await made.log.expire()
+            assert (await made.row()).status is not AttemptStatus.UNKNOWN
             await asyncio.sleep(0.02)
-        assert lapsed == []
         assert (await made.row()).status is AttemptStatus.SETTLED
+
+
+class GatedLog(CallLog):
+    """Writes no ending before it is let."""
+
+    gate: asyncio.Event
+    waiting = 0
+
+    async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
+        self.waiting += 1
+        await self.gate.wait()
+        return await super().end(attempt, ending)
+
+
+async def test_no_cancellation_reaches_the_writing_of_an_end() -> None:
+    guard = Watchman()
+    async with rig(guard=guard) as made, MemoryDatabase() as database, hub_for(made.sim) as hub:
+        log = GatedLog(database, clock=SystemClock())
+        log.gate = asyncio.Event()
+        async with ExecutionEngine(router=HubRouter(hub), log=log, guard=guard) as engine:
+            asking = asyncio.create_task(engine.complete(ASK))
+            await until(lambda: log.waiting)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert guard.ended == []
+            log.gate.set()
+        # Closing the engine waited for it.
+        [row] = (await log.attempts("default")).attempts
+        assert row.status is AttemptStatus.SETTLED
+        guard.check()
 
 
 async def test_a_row_whose_process_died_becomes_unknown_by_the_next_ones_hand() -> None:

@@ -10,6 +10,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from llmhub_runtime.sim import SimServer, parse_script
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus, LoggedAttempt
@@ -19,7 +21,7 @@ from support.engine import check_books
 from support.engine_process import zygote
 from support.waiting import until
 
-ROUNDS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 5
+ROUNDS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 3
 
 PLACES = {
     # where the process is killed: whether the model has then been asked
@@ -50,6 +52,7 @@ async def books(file: Path) -> list[LoggedAttempt]:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.timeout(3600)
 async def test_a_killed_process_leaves_true_books_and_its_key_to_the_next_one(tmp_path: Path) -> None:
     async with SimServer() as sim, zygote() as mother:
         for place, asked in PLACES.items():

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
+from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
 from flow_runtime.hub_models import SIM, HubModels, calls_models, list_prices
 from flow_runtime.models import Models
@@ -42,9 +43,14 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
 
 
 async def open_parts(
-    stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, sim: DeploymentHandle | None
+    stack: AsyncExitStack,
+    settings: ProcessSettings,
+    nodes: Collection[Node],
+    *,
+    sim: DeploymentHandle | None,
+    tools: Dispatcher,
 ) -> NodeParts:
-    """The parts that these nodes need; what is opened is closed with `stack`."""
+    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
     clock = SystemClock()
     resources = OperationResources()
     stack.push_async_callback(resources.aclose)
@@ -60,6 +66,7 @@ async def open_parts(
         ),
         operation_resources=resources,
         code=settings.code,
+        tools=tools,
     )
 
 

@@ -81,7 +81,7 @@ class Built:
         assert isinstance(self.spec, PredictorSpec)
         self.nodes: dict[str, tuple[Any, NodeSpec, Application | None]] = {}
         for name, target in nodes.items():
-            deployment, (spec, sim) = bound(target)
+            deployment, (spec, sim, _) = bound(target)
             self.nodes[name] = (deployment, spec, sim)
 
     def deployment(self, name: str) -> Any:

@@ -772,8 +772,6 @@ LATER = [
     later("nodes.draft.prompt.memory", in_prompt("memory: session")),
     later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
     later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
-    later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
-    later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),

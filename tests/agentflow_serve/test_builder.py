@@ -244,8 +244,8 @@ def test_the_flow_and_its_nodes_reach_the_replicas_as_they_were_planned(path: Pa
     )
     for name, (_, spec, _) in built.nodes.items():
         assert spec.id == name
-        assert type(planned.node(name)).model_validate(dict(spec.node)) == planned.node(name)
-        assert spec.settings == planned.settings[name]
+        assert type(planned.node(name)).model_validate(dict(spec.nodes[name])) == planned.node(name)
+        assert spec.settings == {name: planned.settings[name]}
 
 
 def test_a_default_of_null_is_still_a_default_in_the_predictor():

@@ -379,6 +379,68 @@ REPEATS = [
     ),
 ]
 
+LOOK = """\
+  look:
+    inputs:
+      - {name: id, type: string}
+      - {name: depth, type: number, optional: true}
+    outputs: [{name: found, type: string}]
+    transform: {mode: declarative, spec: {op: io.format_response, args: {template: "found ${id}"}}}
+"""
+ID = "parameters: {type: object, properties: {id: {type: string}}, required: [id]}"
+
+
+def with_tools(*tools: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """A node `look`, and tools of the prompt of `draft`, each in flow style."""
+    lines = "".join(f"        - {tool}\n" for tool in tools)
+    return (NODES, NODES + LOOK), (ROLE, f"{ROLE}      tools:\n{lines}")
+
+
+def look(parameters: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return with_tools("{name: look, maps_to: look, parameters: {" + parameters + "}} #!")
+
+
+_FIRST_TOOL = "nodes.draft.prompt.tools[0]"
+TOOLS = [
+    broken("duplicate-tool", "nodes.draft.prompt.tools[1].name", *with_tools("{name: a}", "{name: a} #!")),
+    broken("bad-value", f"{_FIRST_TOOL}.name", *with_tools("{name: look it up} #!")),
+    broken("bad-value", "nodes.draft.prompt.max_tool_rounds", (ROLE, ROLE + "      max_tool_rounds: 33 #!\n")),
+    broken("unknown-node", f"{_FIRST_TOOL}.maps_to", *with_tools("{name: look, maps_to: lok} #!")),
+    broken("cycle", f"{_FIRST_TOOL}.maps_to", *with_tools("{name: again, maps_to: draft} #!")),
+    broken("bad-tool", _FIRST_TOOL, *with_tools("{name: look, maps_to: look} #!")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {type: string}}")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {type: number}}, required: [id]")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {}, it: {}}, required: [id]")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: array")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, anyOf: [{required: [id]}]")),
+    broken(
+        "bad-tool", _FIRST_TOOL, *with_tools("{name: add, parameters: {type: object, additionalProperties: true}} #!")
+    ),
+    broken(
+        "bad-schema",
+        f"{_FIRST_TOOL}.parameters",
+        *with_tools("{name: add, parameters: {type: object, required: 1}} #!"),
+    ),
+    broken(
+        "tool-node",
+        "edges[0].to",
+        *with_tools("{name: look, maps_to: look, " + ID + "}"),
+        (EDGES, EDGES + "  - {from: _input.question, to: look.id} #!\n"),
+    ),
+    broken(
+        "tool-node",
+        "edges[0].from",
+        *with_tools("{name: look, maps_to: look, " + ID + "}"),
+        (EDGES, EDGES + "  - {from: look.found, to: _output} #!\n"),
+    ),
+    broken(
+        "cached-action",
+        "nodes.draft.runtime.cache",
+        *with_tools("{name: look, maps_to: look, " + ID + "}"),
+        (REPLY_OUT, "      - {name: reply, type: object}\n    runtime: {cache: {ttl_seconds: 1}} #!\n    prompt:"),
+    ),
+]
+
 PROMPTS = [
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
@@ -784,5 +846,18 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *SUBFLOWS, *INTERFACE, *LATER]
+MEANING = [
+    *WIRING,
+    *GRAPH,
+    *NODE,
+    *REPEATS,
+    *PROMPTS,
+    *TOOLS,
+    *TRANSFORMS,
+    *STATE,
+    *CACHES,
+    *SUBFLOWS,
+    *INTERFACE,
+    *LATER,
+]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

@@ -95,7 +95,7 @@ def describe(node: Node) -> str:
     from agentflow.ir import Code, Declarative, Flow
     from agentflow.plan import acts
 
-    parts = ["prompt"] if node.prompt else []
+    parts = [] if node.prompt is None else ["prompt with tools" if node.prompt.tools else "prompt"]
     if isinstance(node.flow, Flow):
         parts.append(f"flow {node.flow.metadata.name}")
     match node.transform:

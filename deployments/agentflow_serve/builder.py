@@ -4,6 +4,8 @@ This module must not postpone its annotations: Serve reads `app`'s to turn the c
 """
 
 import math
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from typing import Any
 
 from ray import serve
@@ -51,37 +53,56 @@ def app(args: AppArgs) -> Application:
     placed = stages(planned, args.placement)
     _check_handles(planned, args)
     deadline_s = args.limits.deadline_s
-    nodes = {
-        stage.nodes[0]: _node(planned, stage, process, sim, deadline_s=deadline_s)
-        for stage in placed
-        if stage.deployment
-    }
+    nodes = _nodes(planned, placed, process, sim, deadline_s=deadline_s)
+    here = next((stage for stage in placed if stage.deployment is None), Stage(None, (), Replicas()))
     spec = PredictorSpec(
         flow=planned.flow.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"tests"}),
         process=process,
         limits=args.limits,
-        inline=next((stage.nodes for stage in placed if stage.deployment is None), ()),
+        inline=here.nodes,
     )
+    called = {node: target for node, target in nodes.items() if node not in planned.tools or node in here.tools}
     return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(
-        spec, nodes, sim if spec.inline else None
+        spec, called, sim if spec.inline else None
     )
+
+
+def _nodes(
+    planned: Plan, placed: Iterable[Stage], process: ProcessSettings, sim: Application | None, *, deadline_s: float
+) -> dict[str, Application]:
+    """The deployments of nodes, by node; each is bound to those of the tools that it calls, which are made first."""
+    left = {stage.nodes[0]: stage for stage in placed if stage.deployment}
+    made: dict[str, Application] = {}
+    order = TopologicalSorter({node: stage.tools for node, stage in left.items()})
+    for node in order.static_order():
+        tools = {tool: made[tool] for tool in left[node].tools}
+        made[node] = _node(planned, left[node], process, sim, tools, deadline_s=deadline_s)
+    return {node: made[node] for node in left}
 
 
 def _node(
-    planned: Plan, stage: Stage, process: ProcessSettings, sim: Application | None, *, deadline_s: float
+    planned: Plan,
+    stage: Stage,
+    process: ProcessSettings,
+    sim: Application | None,
+    tools: dict[str, Application],
+    *,
+    deadline_s: float,
 ) -> Application:
-    [node] = stage.nodes
-    settings = planned.settings[node]
+    node = stage.nodes[0]
+    inside = [planned.node(name) for name in stage.nodes]
     spec = NodeSpec(
         id=node,
-        node=planned.node(node).model_dump(mode="json", by_alias=True, exclude_unset=True),
-        settings=settings,
+        nodes={
+            name: planned.node(name).model_dump(mode="json", by_alias=True, exclude_unset=True) for name in stage.nodes
+        },
+        settings={name: planned.settings[name] for name in stage.nodes},
         process=process,
     )
     assert stage.deployment is not None
     drain_s = min(_longest_s(planned, node), deadline_s)
     deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
-    return deployment.bind(spec, sim if calls_models([planned.node(node)], process.embedder) else None)
+    return deployment.bind(spec, sim if calls_models(inside, process.embedder) else None, tools)
 
 
 def _check_handles(planned: Plan, args: AppArgs) -> None:
@@ -108,7 +129,7 @@ def _longest_s(planned: Plan, node: str) -> float:
 
 
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:
-    if "sim" in planned.graph.nodes:
+    if "sim" in planned.settings:
         raise AppInvalid("a node may not be called 'sim' beside the simulated model; rename the node")
     replicas = Replicas(concurrency=1024)
     return _deployment(SimReplica, f"{planned.name}.sim", replicas, drain_s=1).bind(script)

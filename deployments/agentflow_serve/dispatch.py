@@ -1,4 +1,4 @@
-"""From the predictor to the nodes: a handle call where a node has its own deployment, a plain call where not."""
+"""From who calls a node to the node: a handle call where it has its own deployment, a plain call where not."""
 
 from __future__ import annotations
 

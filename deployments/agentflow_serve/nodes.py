@@ -12,30 +12,40 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.args import ProcessSettings
+from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.process import open_parts
 from flow_runtime.call import NodeCall
+from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.node import NodeBody
 from runtime_core.loop import NodeOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """All that a node's replica is told; `node` is the node's own part of the flow, as JSON values."""
+    """All that a node's replica is told; `nodes` are their own parts of the flow, as JSON values.
+
+    Beside the node `id` they are the tools that its prompt calls in the same process.
+    """
 
     id: str
-    node: Mapping[str, Any]
-    settings: NodeSettings
+    nodes: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, NodeSettings]
     process: ProcessSettings
 
 
 class NodeReplica:
-    """One process of a node's deployment."""
+    """One process of a node's deployment. `tools` are the deployments of the tools that run elsewhere."""
 
-    async def __init__(self, spec: NodeSpec, sim: DeploymentHandle | None) -> None:
-        node = Node.model_validate(spec.node)
+    async def __init__(self, spec: NodeSpec, sim: DeploymentHandle | None, tools: dict[str, DeploymentHandle]) -> None:
+        nodes = {name: Node.model_validate(node) for name, node in spec.nodes.items()}
         self._stack = AsyncExitStack()
-        parts = await open_parts(self._stack, spec.process, [node], sim=sim)
-        self._body = await self._stack.enter_async_context(NodeBody(spec.id, node, spec.settings, parts))
+        bodies: dict[str, Body] = {}
+        dispatch = ServeDispatch(tools, LocalDispatch(bodies))
+        parts = await open_parts(self._stack, spec.process, nodes.values(), sim=sim, tools=dispatch)
+        for name, node in nodes.items():
+            body = NodeBody(name, node, spec.settings[name], parts)
+            bodies[name] = await self._stack.enter_async_context(body)
+        self._body = bodies[spec.id]
 
     async def __call__(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
         return await self._body.run(inputs, call)

@@ -20,8 +20,9 @@ from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.process import open_parts, open_state
 from agentflow_serve.session_ledger import SharedState
+from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
-from flow_runtime.local import LocalDispatch, body_of
+from flow_runtime.local import body_of
 from flow_runtime.runner import FlowRunner
 from runtime_core.clock import SystemClock
 from runtime_core.context import Identity
@@ -31,7 +32,7 @@ from runtime_core.report import RunReport
 
 @dataclass(frozen=True, slots=True)
 class PredictorSpec:
-    """All that a predictor replica is told; `flow` is the flow file as JSON values."""
+    """All that a predictor replica is told; `flow` is the flow file as JSON values, `inline` what runs here."""
 
     flow: Mapping[str, Any]
     process: ProcessSettings
@@ -54,12 +55,15 @@ class Predictor:
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
-        parts = await open_parts(self._stack, spec.process, inline, sim=sim)
-        bodies = {node: await self._stack.enter_async_context(body_of(self._plan, node, parts)) for node in spec.inline}
+        bodies: dict[str, Body] = {}
+        dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
+        parts = await open_parts(self._stack, spec.process, inline, sim=sim, tools=dispatch)
+        for node in spec.inline:
+            bodies[node] = await self._stack.enter_async_context(body_of(self._plan, node, parts))
         in_run = [node for node in self._plan.flow.nodes.values() if node.state and node.state.scope == "request"]
         self._runner = FlowRunner(
             self._plan,
-            ServeDispatch(nodes, LocalDispatch(bodies)),
+            dispatch,
             clock=SystemClock(),
             ids=RandomIds(),
             state=await open_state(self._stack, spec.process, in_run),

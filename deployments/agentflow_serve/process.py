@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
+from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
 from flow_runtime.hub_models import SIM, HubModels, calls_models, list_prices
 from flow_runtime.models import Models
@@ -44,9 +45,14 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
 
 
 async def open_parts(
-    stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node], *, sim: DeploymentHandle | None
+    stack: AsyncExitStack,
+    settings: ProcessSettings,
+    nodes: Collection[Node],
+    *,
+    sim: DeploymentHandle | None,
+    tools: Dispatcher,
 ) -> NodeParts:
-    """The parts that these nodes need; what is opened is closed with `stack`."""
+    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     clock = SystemClock()
     resources = OperationResources()
@@ -63,6 +69,7 @@ async def open_parts(
         ),
         operation_resources=resources,
         code=settings.code,
+        tools=tools,
     )
 
 

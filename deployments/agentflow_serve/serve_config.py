@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from agentflow import load
 from agentflow.ir import Code
 from agentflow.samples import sample_request
+from agentflow.tools import registered_tools
 from agentflow_serve.args import AppArgs, parse_args
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import AppInputs, read_inputs
@@ -126,8 +127,12 @@ def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> Check
 
 
 def check_code(inputs: AppInputs, args: AppArgs) -> None:
-    """Raises CodeRefused where the flow has code that the arguments do not allow."""
-    for node in inputs.plan.graph.nodes:
-        transform = inputs.plan.node(node).transform
-        if isinstance(transform, Code):
-            admit(transform, node, args.code)
+    """Raises CodeRefused where the flow has code that the arguments do not allow, ToolUnknown for an absent tool."""
+    for name in inputs.plan.settings:
+        node = inputs.plan.node(name)
+        if isinstance(node.transform, Code):
+            admit(node.transform, name, args.code)
+        for tool in registered_tools(node):
+            from flow_runtime.registered_tools import admit_tool
+
+            admit_tool(tool, name, args.code)

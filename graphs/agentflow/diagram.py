@@ -26,7 +26,7 @@ def mermaid(flow: Flow) -> str:
     """The flowchart as text that ends with a line break; the same flow always gives the same text.
 
     A node says what it does (a prompt, an operation, code). Edges carry their ports and conditions; those
-    from error ports are dotted. Ends that the flow does not have are left out.
+    from error ports are dotted; a line with a circle leads to a tool. Ends that the flow does not have are left out.
     """
     ids = {name: f"n{index}" for index, name in enumerate(flow.nodes)} | {
         REQUEST: "request",
@@ -39,6 +39,10 @@ def mermaid(flow: Flow) -> str:
         source, target = edge.source.partition(".")[0], edge.target.partition(".")[0]
         if source in ids and target in ids:
             lines.append(f"  {ids[source]} {_arrow(flow, edge)} {ids[target]}")
+    for name, node in flow.nodes.items():
+        for tool in node.prompt.tools if node.prompt else ():
+            if tool.maps_to in flow.nodes:
+                lines.append(f'  {ids[name]} --o|"{escaped(tool.name)}"| {ids[tool.maps_to]}')
     return "\n".join(lines) + "\n"
 
 

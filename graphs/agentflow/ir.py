@@ -84,9 +84,14 @@ class Fallback(IrObject):
 
 
 class PromptTool(IrObject):
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
-    description: str = ""
-    parameters: JsonSchema = Field(default_factory=lambda: {"type": "object"})
+    """What a model may ask for: a node (`maps_to`), or installed code registered under the tool's name.
+
+    Installed code knows its parameters and its description; what is said here counts instead.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: JsonSchema | None = None
     maps_to: NodeId | None = None
 
 
@@ -107,7 +112,7 @@ class Prompt(IrObject):
     max_tokens: Positive | None = None
     fallback: Fallback | None = None
     tools: tuple[PromptTool, ...] = ()
-    max_tool_rounds: Positive | None = None
+    max_tool_rounds: Annotated[int, Field(strict=True, ge=1, le=32)] | None = None
     memory: Literal["none", "run", "session"] = "none"
     requirements: tuple[Requirement, ...] = ()
     repair_attempts: NotNegative | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agentflow.ir import Autoscaling, Placement, Resources
 from agentflow.plan import Plan
+from agentflow.tools import reached_tools
 
 HANDLE_CALL_CPU_MS = 2.0
 """CPU time of one call from the predictor to a node's replica, as measured on Ray Serve 2.60."""
@@ -40,11 +41,16 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`deployment` is None for the predictor's own process, where calls are plain function calls."""
+    """`deployment` is None for the predictor's own process, where calls are plain function calls.
+
+    Behind the node that has the deployment come the tools of its prompt that are placed `inline`: they run in the
+    process of whoever calls them. `tools` are those with deployments of their own that the stage calls.
+    """
 
     deployment: str | None
     nodes: tuple[str, ...]
     replicas: Replicas
+    tools: tuple[str, ...] = ()
 
 
 def placement_of(plan: Plan, node: str, override: Placement | None = None) -> Placement:
@@ -56,13 +62,23 @@ def placement_of(plan: Plan, node: str, override: Placement | None = None) -> Pl
 
 def stages(plan: Plan, override: Placement | None = None) -> tuple[Stage, ...]:
     """The stages of a plan in the order of the flow file, the predictor's own first when it holds nodes."""
-    inline = tuple(node for node in plan.graph.nodes if placement_of(plan, node, override) == "inline")
+
+    def is_inline(node: str) -> bool:
+        return placement_of(plan, node, override) == "inline"
+
+    def stage(deployment: str | None, nodes: tuple[str, ...], replicas: Replicas) -> Stage:
+        called = reached_tools(plan.flow, nodes, through=is_inline)
+        inner = tuple(tool for tool in plan.tools if tool in called and is_inline(tool))
+        outer = tuple(tool for tool in plan.tools if tool in called and not is_inline(tool))
+        return Stage(deployment, (*nodes, *inner), replicas, outer)
+
+    inline = tuple(filter(is_inline, plan.graph.nodes))
     own = tuple(
-        Stage(deployment=f"{plan.name}.{node}", nodes=(node,), replicas=node_replicas(plan, node))
-        for node in plan.graph.nodes
-        if node not in inline
+        stage(f"{plan.name}.{node}", (node,), node_replicas(plan, node))
+        for node in (*plan.graph.nodes, *plan.tools)
+        if not is_inline(node)
     )
-    return (Stage(None, inline, predictor_replicas(plan)), *own) if inline else own
+    return (stage(None, inline, predictor_replicas(plan)), *own) if inline else own
 
 
 def node_replicas(plan: Plan, node: str) -> Replicas:

@@ -12,19 +12,24 @@ from agentflow.needed import needed_nodes
 from agentflow.operations import has_side_effect
 from agentflow.settings import NodeSettings, node_settings
 from agentflow.signature import FlowField, Signature
+from agentflow.tools import reached_tools, registered_tools, tool_nodes, with_callers
 from agentflow.types import PortType
 from agentflow.wiring import Wire, request_fields, resolve_wires
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A flow ready to run. `graph` holds the needed nodes only; a run is pinned to `fingerprint`."""
+    """A flow ready to run. `graph` holds the needed nodes only; a run is pinned to `fingerprint`.
+
+    `tools` are the nodes that prompts of the graph, or of each other, call as tools; the graph does not have them.
+    """
 
     flow: Flow
     fingerprint: str
     graph: Graph
     settings: Mapping[str, NodeSettings]
     signature: Signature
+    tools: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -37,8 +42,9 @@ class Plan:
 def plan(flow: Flow) -> Plan:
     """Plan a flow that `agentflow.checks` found no error in; cost grows linearly with nodes and edges."""
     wires, _ = resolve_wires(flow)
-    effects = frozenset(node for node, spec in flow.nodes.items() if acts(spec))
-    needed = needed_nodes(wires, effects)
+    effects = acting_nodes(flow)
+    needed = needed_nodes(wires, effects - tool_nodes(flow))
+    tools = reached_tools(flow, needed)
     fields = request_fields(flow)
     return Plan(
         flow=flow,
@@ -56,14 +62,24 @@ def plan(flow: Flow) -> Plan:
             wires=tuple(wire for wire in wires if wire.target is None or wire.target in needed),
         ),
         settings={
-            name: node_settings(flow, node, context_names=fields) for name, node in flow.nodes.items() if name in needed
+            name: node_settings(flow, node, context_names=fields)
+            for name, node in flow.nodes.items()
+            if name in needed or name in tools
         },
         signature=_signature(flow, wires),
+        tools=tuple(name for name in flow.nodes if name in tools),
     )
+
+
+def acting_nodes(flow: Flow) -> frozenset[str]:
+    """The nodes that act, and those whose prompts may let them act as tools."""
+    return with_callers(flow, (name for name, node in flow.nodes.items() if acts(node)))
 
 
 def acts(node: Node) -> bool:
     """Whether a node does something beyond its outputs, so that it runs although no answer needs it (IR.md Q39)."""
+    if registered_tools(node):
+        return True
     if node.state is not None and node.state.scope == "session":
         return True
     if isinstance(node.flow, Flow):

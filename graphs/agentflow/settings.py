@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
-from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node
+from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node, Port
 from agentflow.subflows import all_flows
+from agentflow.tools import called_tools
 
 Number = TypeVar("Number", int, float)
 
@@ -26,7 +27,8 @@ class NodeSettings:
     `concurrency` is per process, None where the flow leaves it open. `model` is a role name or a model named
     in the flow; None for a node without a prompt. `context_names` are the request fields that the flow knows.
     A failure whose kind is not in `retry_on` ends the attempts. `max_backoff_s` bounds every pause, None not at all;
-    with `jitter` a pause takes anything between nothing and its full length.
+    with `jitter` a pause takes anything between nothing and its full length. `tools` are the input ports of the nodes
+    that its prompt calls as tools.
     """
 
     timeout_s: float
@@ -41,6 +43,7 @@ class NodeSettings:
     backoff: Backoff = "constant"
     max_backoff_s: float | None = None
     jitter: bool = False
+    tools: Mapping[str, tuple[Port, ...]] = field(default_factory=dict[str, tuple[Port, ...]])
 
 
 def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> NodeSettings:
@@ -64,6 +67,7 @@ def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> N
         backoff=backoff,
         max_backoff_s=None if limit_ms is None else limit_ms / 1000,
         jitter=bool(runtime.jitter),
+        tools={tool: flow.nodes[tool].inputs for tool in called_tools(node)},
     )
 
 

@@ -36,7 +36,7 @@ _WANTED = {
 _PATTERNS = {
     "^[a-z][a-z0-9_]*$": "a node id: small letters, digits and _, beginning with a letter",
     "^[A-Za-z_][A-Za-z0-9_]*$": "a name: letters, digits and _, not beginning with a digit",
-    "^[A-Za-z_][A-Za-z0-9_-]{0,63}$": "a name: letters, digits, _ and -, not beginning with a digit",
+    "^[a-zA-Z0-9_-]{1,64}$": "a tool name: letters, digits, _ and -, at most 64",
     "^[A-Za-z][A-Za-z0-9._-]*$": "a flow name: letters, digits, dot, _ and -, beginning with a letter",
     r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "package.module:function",
     r"^\d+(\.\d+)?([KMGT]i?)?$": "an amount of memory, such as 512Mi or 2G",

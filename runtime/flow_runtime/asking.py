@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flow_runtime.call import NodeCall
 from runtime_core.report import NO_USE, ModelUse
+
+if TYPE_CHECKING:
+    from llm_client.spec import RequestContext
 
 
 @dataclass(slots=True)
@@ -36,3 +40,25 @@ def asking(node: str, call: NodeCall) -> Iterator[Asking]:
         yield mine
     finally:
         current.reset(token)
+
+
+def request_context() -> RequestContext:
+    """On whose behalf the running node asks."""
+    from llm_client.spec import RequestContext
+
+    asking = current.get()
+    if asking is None:
+        return RequestContext()
+    run = asking.call.context
+    # Every value was checked when the run began.
+    return RequestContext.model_construct(
+        trace_id=run.trace_id,
+        tenant_id=run.scope_id,
+        user_id=run.principal_id,
+        session_id=run.session_id,
+        job_id=run.job_id,
+        run_id=run.run_id,
+        node=asking.node,
+        parent_id=run.parent,
+        deadline=None if run.deadline is None else run.deadline.timestamp(),
+    )

@@ -1,4 +1,4 @@
-"""Calling node bodies of this process."""
+"""Calling nodes where they run; here, node bodies of this process."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ class Body(Protocol):
     """A node that is ready to run."""
 
     async def run(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome: ...
+
+
+class Dispatcher(Protocol):
+    """Brings a call to the place where its node runs.
+
+    Raises NodeLostError when that process died, DispatchRefusedError when it did not take the call.
+    """
+
+    async def call(self, node: str, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome: ...
 
 
 class LocalDispatch:

@@ -14,6 +14,7 @@ FlowRuntimeError
 │   └── RowNotFound             the feature store has no such row or model; failure type `not_found`
 ├── FeatureStoreInvalid         the flow needs a feature store, and the one configured cannot be used
 ├── OperationUnknown            no operation of that name is installed, or it does not load
+├── ToolUnknown                 no tool of that name is installed, or it is none that a flow can call
 ├── CodeFailed                  a code transform raised, returned what is not JSON, or took its process down
 └── CodeRefused                 this server does not run that kind of code
 
@@ -124,6 +125,14 @@ class OperationUnknown(FlowRuntimeError):
     def __init__(self, message: str, *, op: str | None = None) -> None:
         super().__init__(message)
         self.op = op
+
+
+class ToolUnknown(FlowRuntimeError):
+    """A prompt names an installed tool that is not there, does not load, or needs what no flow can give."""
+
+    def __init__(self, message: str, *, tool: str | None = None) -> None:
+        super().__init__(message)
+        self.tool = tool
 
 
 class CodeTimeout(NodeTimeout):

@@ -12,7 +12,7 @@ from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef, Node
 from agentflow.settings import models_of, roles_of
 from agentflow.subflows import all_nodes
-from flow_runtime.asking import current
+from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from llm_client.log import AttemptLog
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
-    from llm_client.spec import RequestContext
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
@@ -85,22 +84,26 @@ class HubModels:
         model: str | ModelRef,
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
         from llm_client.spec import RequestSpec
 
         with _translated(_name(model)):
             name = self._admitted(model)
-            spec = RequestSpec.model_construct(messages=tuple(messages), role=name, params=dict(params))
-            answer = await self._reach(name, lambda: self._engine.complete(spec, context=_context()))
+            spec = RequestSpec.model_construct(
+                messages=tuple(messages), role=name, params=dict(params), tools=tuple(tools)
+            )
+            answer = await self._reach(name, lambda: self._engine.complete(spec, context=request_context()))
         usage = {"input": answer.usage.input, "output": answer.usage.output}
-        return ModelAnswer(text=answer.content, finish_reason=answer.finish_reason, usage=usage)
+        return ModelAnswer(answer.content, answer.finish_reason, usage, answer.tool_calls)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         from llm_client.spec import EmbeddingSpec
 
         with _translated(role):
             spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
-            answer = await self._reach(role, lambda: self._engine.embed(spec, context=_context()))
+            answer = await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
         return [list(vector) for vector in answer.vectors]
 
     async def warm_up(self, roles: Collection[str]) -> None:
@@ -217,28 +220,6 @@ class _Router:
 
 def _is_simulated(call: ResolvedCall) -> bool:
     return call.provider == SIM and call.api_base is None
-
-
-def _context() -> RequestContext:
-    """On whose behalf the running node asks."""
-    from llm_client.spec import RequestContext
-
-    asking = current.get()
-    if asking is None:
-        return RequestContext()
-    run = asking.call.context
-    # Every value was checked when the run began.
-    return RequestContext.model_construct(
-        trace_id=run.trace_id,
-        tenant_id=run.scope_id,
-        user_id=run.principal_id,
-        session_id=run.session_id,
-        job_id=run.job_id,
-        run_id=run.run_id,
-        node=asking.node,
-        parent_id=run.parent,
-        deadline=None if run.deadline is None else run.deadline.timestamp(),
-    )
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
 from flow_runtime.code import CodeMode
-from flow_runtime.dispatch import LocalDispatch
+from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.hub_models import local_models
 from flow_runtime.models import Models
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.runner import FlowRunner
 from flow_runtime.state import StateBackend, StateBackends, StoredState
+from flow_runtime.tool_policy import AdmitAllTools, ToolPolicy
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.loop import Observer
@@ -37,6 +38,7 @@ class LocalSettings:
     allow_hosts: tuple[str, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
+    tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -56,6 +58,8 @@ class LocalFlow:
             resources = OperationResources(clock=settings.clock, ids=settings.ids)
             stack.push_async_callback(resources.aclose)
             state = StateBackends(await self._state_backends(stack))
+            bodies: dict[str, Body] = {}
+            dispatch = LocalDispatch(bodies)
             parts = NodeParts(
                 clock=settings.clock,
                 models=self._models,
@@ -68,13 +72,13 @@ class LocalFlow:
                 operation_resources=resources,
                 code=settings.code,
                 ids=settings.ids,
+                tools=dispatch,
+                tool_policy=settings.tool_policy,
             )
-            bodies = {
-                node: await stack.enter_async_context(body_of(self._plan, node, parts))
-                for node in self._plan.graph.nodes
-            }
+            for node in (*self._plan.graph.nodes, *self._plan.tools):
+                bodies[node] = await stack.enter_async_context(body_of(self._plan, node, parts))
             self._stack = stack.pop_all()
-        return FlowRunner(self._plan, LocalDispatch(bodies), clock=settings.clock, ids=settings.ids, state=state)
+        return FlowRunner(self._plan, dispatch, clock=settings.clock, ids=settings.ids, state=state)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentflow.ir import ModelRef
+
+if TYPE_CHECKING:
+    from llm_client.results import ToolCall
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What a model said. `usage` counts tokens as the provider reported them, empty when it did not."""
+    """What a model said. `usage` counts tokens as the provider reported them, empty when it did not.
+
+    `tool_calls` are what it wants called before it goes on; there are none without tools.
+    """
 
     text: str
     finish_reason: str | None = None
     usage: Mapping[str, int] = field(default_factory=dict[str, int])
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class Models(Protocol):
@@ -26,7 +33,11 @@ class Models(Protocol):
         model: str | ModelRef,
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
-    ) -> ModelAnswer: ...
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> ModelAnswer:
+        """`messages` and `tools` are in OpenAI's form."""
+        ...
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text, by a role for embeddings."""

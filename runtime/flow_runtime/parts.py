@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from random import Random
 
 from flow_runtime.code import CodeMode
+from flow_runtime.dispatch import Dispatcher, LocalDispatch
 from flow_runtime.models import Models
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.outcome_cache import OutcomeCache
 from flow_runtime.state import StateBackends
+from flow_runtime.tool_policy import AdmitAllTools, ToolPolicy
 from runtime_core.clock import Clock
 from runtime_core.ids import IdSource, RandomIds
 
@@ -19,7 +21,8 @@ from runtime_core.ids import IdSource, RandomIds
 class NodeParts:
     """Whoever made the parts closes them. `models` is None where no prompt may run.
 
-    `draw` gives numbers from 0 up to 1; the jitter of the pauses between attempts is made of them.
+    `draw` gives numbers from 0 up to 1; the jitter of the pauses between attempts is made of them. `tools` leads to
+    the nodes that prompts call as tools, and `tool_policy` may refuse each call of a tool.
     """
 
     clock: Clock
@@ -31,3 +34,5 @@ class NodeParts:
     draw: Callable[[], float] = field(default_factory=lambda: Random().random)
     cache: OutcomeCache = field(default_factory=OutcomeCache)
     ids: IdSource = field(default_factory=RandomIds)
+    tools: Dispatcher = field(default_factory=lambda: LocalDispatch({}))
+    tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)

@@ -15,18 +15,26 @@ from agentflow.templates import compile_template
 from flow_runtime.errors import OutputInvalid
 from flow_runtime.images import Images
 from flow_runtime.models import Models
+from flow_runtime.parts import NodeParts
 
 
 class PromptLayer:
     """One node's prompt, compiled once."""
 
-    def __init__(self, node: str, prompt: Prompt, settings: NodeSettings, input_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, node: str, prompt: Prompt, settings: NodeSettings, input_names: tuple[str, ...], parts: NodeParts
+    ) -> None:
         self._prompt = prompt
         self._settings = settings
         self._template = compile_template(prompt.template, (*input_names, "context"))
         self._images = Images(prompt.images, (*input_names, "context"))
         self._schema = compile_schema(prompt.output_schema) if prompt.output_schema is not None else None
         self._params = self._fixed_params(node)
+        self._tools = None
+        if prompt.tools:
+            from flow_runtime.prompt_tools import PromptTools
+
+            self._tools = PromptTools(node, prompt, settings, parts)
 
     async def ask(self, models: Models, model: str | ModelRef, values: Mapping[str, Any]) -> Any:
         """The model's answer: its text, or the parsed and checked JSON where the prompt has an `output_schema`.
@@ -39,6 +47,8 @@ class PromptLayer:
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if self._prompt.system:
             messages.insert(0, {"role": "system", "content": self._prompt.system})
+        if self._tools is not None:
+            return self.parse(await self._tools.ask(models, model, messages, self._params))
         answer = await models.chat(model, messages, self._params)
         return self.parse(answer.text)
 

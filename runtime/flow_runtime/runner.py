@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from agentflow.answer import AnswerCheck
 from agentflow.errors import RequestInvalid
@@ -15,6 +15,7 @@ from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall
+from flow_runtime.dispatch import Dispatcher
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
@@ -24,15 +25,6 @@ from runtime_core.loop import NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
 
 logger = logging.getLogger(__name__)
-
-
-class Dispatcher(Protocol):
-    """Brings a call to the place where its node runs.
-
-    Raises NodeLostError when that process died, DispatchRefusedError when it did not take the call.
-    """
-
-    async def call(self, node: str, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome: ...
 
 
 class FlowRunner:

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentflow.checks.flow_tests import scripted_tool_calls
 from agentflow.ir import ModelRef
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
+from llm_client.results import ToolCall
 from llmhub_runtime.sim.embeddings import embed
 
 _FAILURES = {"timeout": NodeTimeout, "error": ModelFailed}
@@ -18,8 +20,9 @@ _FAILURES = {"timeout": NodeTimeout, "error": ModelFailed}
 class ScriptedModels:
     """Per role an answer for every call, or a list of answers used in turn.
 
-    An answer is text, JSON, or `{error: timeout}` and `{error: error}` for a call that fails. A call without an
-    answer fails, and `problems` says so: a fallback must not hide that a script is too short.
+    An answer is text, JSON, or `{error: timeout}` and `{error: error}` for a call that fails. A prompt with tools may
+    get `{tool_calls: [{name, arguments}]}`; arguments that are text stay as they are. A call without an answer fails,
+    and `problems` says so: a fallback must not hide that a script is too short.
     """
 
     def __init__(self, scripts: Mapping[str, Any]) -> None:
@@ -28,15 +31,21 @@ class ScriptedModels:
         self.problems: list[str] = []
 
     async def chat(
-        self, model: str | ModelRef, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]
+        self,
+        model: str | ModelRef,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
         role = model if isinstance(model, str) else f"{model.provider}/{model.name}"
         self.calls[role] += 1
         answer = self._answer(role, self.calls[role])
         if isinstance(answer, dict) and set(answer) == {"error"} and answer["error"] in _FAILURES:
             raise _FAILURES[answer["error"]](f"the test lets '{role}' fail")
-        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        return ModelAnswer(text=text, finish_reason="stop")
+        if tools and (asked := scripted_tool_calls(answer)) is not None:
+            return ModelAnswer(text="", finish_reason="tool_calls", tool_calls=_calls(asked))
+        return ModelAnswer(text=_text(answer), finish_reason="stop")
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         """The vectors of the simulated model, whatever the role is: likeness needs no script."""
@@ -56,3 +65,14 @@ class ScriptedModels:
     def _problem(self, message: str, role: str) -> ModelFailed:
         self.problems.append(message)
         return ModelFailed(message, model=role)
+
+
+def _calls(asked: Sequence[Mapping[str, Any]]) -> tuple[ToolCall, ...]:
+    return tuple(
+        ToolCall(id=f"call-{index}", name=call["name"], arguments=_text(call.get("arguments", {})))
+        for index, call in enumerate(asked)
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 from agentflow.ir import FailureType, Flow, Node
@@ -47,21 +48,23 @@ class SubflowWork:
         }
         made = {field.name: field.type for field in self._plan.signature.outputs}
         self._makes = {port.name: (made.get(port.name), port.type) for port in node.outputs if node.for_each is None}
+        self._ready: dict[str, Body] = {}
+        self._dispatch = LocalDispatch(self._ready)
+        inner = replace(parts, tools=self._dispatch)
         self._bodies = {
-            name: make_body(name, self._plan.node(name), self._plan.settings[name], parts)
-            for name in self._plan.graph.nodes
+            name: make_body(name, self._plan.node(name), self._plan.settings[name], inner)
+            for name in (*self._plan.graph.nodes, *self._plan.tools)
         }
         self._stack = AsyncExitStack()
         self._runner: FlowRunner | None = None
 
     async def __aenter__(self) -> SubflowWork:
         async with AsyncExitStack() as stack:
-            bodies = {name: await stack.enter_async_context(body) for name, body in self._bodies.items()}
+            for name, body in self._bodies.items():
+                self._ready[name] = await stack.enter_async_context(body)
             self._stack = stack.pop_all()
         parts = self._parts
-        self._runner = FlowRunner(
-            self._plan, LocalDispatch(bodies), clock=parts.clock, ids=parts.ids, state=parts.state
-        )
+        self._runner = FlowRunner(self._plan, self._dispatch, clock=parts.clock, ids=parts.ids, state=parts.state)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

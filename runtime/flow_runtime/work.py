@@ -44,7 +44,7 @@ class NodeWork:
         self._inputs = tuple(port.name for port in node.inputs)
         is_json = not (isinstance(node.transform, Declarative) and node.transform.spec.op in HANDLE_OPERATIONS)
         self._binder = OutputBinder(node_id, node.outputs, checks=node.for_each is None and is_json)
-        self._prompt = PromptLayer(node_id, node.prompt, settings, self._inputs) if node.prompt else None
+        self._prompt = PromptLayer(node_id, node.prompt, settings, self._inputs, parts) if node.prompt else None
         self._operation: BoundOperation | None = None
         self._code: CodeTransform | None = None
         self._states = self._bind_state(node.state) if node.state else None

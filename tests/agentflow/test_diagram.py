@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agentflow import Flow, inspect_flow, loads
 from agentflow.diagram import mermaid
 from support.broken_flows import GOOD
+from support.flows import small_flow
 
 FLOWS = sorted((Path(__file__).parent / "flows").glob("*.yaml"))
 NODE = re.compile(r'  (n\d+\["[^"\n]*"\]|request\(\["_input"\]\)|answer\(\["_output"\]\))')
@@ -66,3 +67,17 @@ def test_no_text_of_a_flow_can_break_out_of_its_label(condition: str, op: str, r
         label = line.partition('"')[2].rpartition('"')[0]
         assert not set("<>&#`\\") & set(ENTITY.sub("", label)), line
         assert line.isprintable()
+
+
+def test_a_line_with_a_circle_leads_to_a_tool():
+    nodes = """
+    ask:
+      inputs: [{name: x, type: string}]
+      outputs: [{name: out, type: string}]
+      prompt: {role: main, template: "{{ x }}", tools: [{name: look-up, maps_to: look}]}
+    look:
+      outputs: [{name: out, type: string}]
+      transform: {mode: declarative, spec: {op: io.format_response, args: {template: hi}}}
+    """
+    drawn = mermaid(small_flow(nodes, ["_input.x -> ask.x", "ask.out -> _output"]))
+    assert '  n0 --o|"look-up"| n1' in drawn.splitlines()

@@ -123,3 +123,40 @@ def test_a_node_that_never_runs_gets_no_deployment():
         ["_input.x -> used.x", "_input.x -> idle.x", "used.out -> _output"],
     )
     assert [stage.deployment for stage in stages(plan(flow))] == ["small.used"]
+
+
+TOOLS = """
+ask:
+  inputs: [{name: x, type: string}]
+  outputs: [{name: out, type: string}]
+  prompt: {role: main, template: "{{ x }}", tools: [{name: near, maps_to: near}, {name: far, maps_to: far}]}
+  runtime: {%s}
+near:
+  outputs: [{name: out, type: string}]
+  prompt: {role: main, template: hi, tools: [{name: deep, maps_to: deep}]}
+  runtime: {placement: inline}
+far:
+  outputs: [{name: out, type: string}]
+  prompt: {role: main, template: hi, tools: [{name: far, maps_to: deep}]}
+deep:
+  outputs: [{name: out, type: string}]
+  transform: {mode: declarative, spec: {op: io.format_response, args: {template: hi}}}
+"""
+
+
+def test_a_tool_has_a_deployment_of_its_own_or_runs_where_it_is_asked_for():
+    flow = plan(small_flow(TOOLS % "", ["_input.x -> ask.x", "ask.out -> _output"]))
+    assert [(stage.deployment, stage.nodes, stage.tools) for stage in stages(flow)] == [
+        ("small.ask", ("ask", "near"), ("far", "deep")),
+        ("small.far", ("far",), ("deep",)),
+        ("small.deep", ("deep",), ()),
+    ]
+    inline = plan(small_flow(TOOLS % "placement: inline", ["_input.x -> ask.x", "ask.out -> _output"]))
+    assert [(stage.deployment, stage.nodes, stage.tools) for stage in stages(inline)] == [
+        (None, ("ask", "near"), ("far", "deep")),
+        ("small.far", ("far",), ("deep",)),
+        ("small.deep", ("deep",), ()),
+    ]
+    assert [(stage.deployment, stage.nodes) for stage in stages(flow, "inline")] == [
+        (None, ("ask", "near", "far", "deep")),
+    ]

@@ -80,8 +80,9 @@ class Built:
         self.predictor, (self.spec, nodes, self.inline_sim) = bound(app(parse_args(given)))
         assert isinstance(self.spec, PredictorSpec)
         self.nodes: dict[str, tuple[Any, NodeSpec, Application | None]] = {}
+        self.tools: dict[str, dict[str, Application]] = {}
         for name, target in nodes.items():
-            deployment, (spec, sim) = bound(target)
+            deployment, (spec, sim, self.tools[name]) = bound(target)
             self.nodes[name] = (deployment, spec, sim)
 
     def deployment(self, name: str) -> Any:
@@ -244,8 +245,8 @@ def test_the_flow_and_its_nodes_reach_the_replicas_as_they_were_planned(path: Pa
     )
     for name, (_, spec, _) in built.nodes.items():
         assert spec.id == name
-        assert type(planned.node(name)).model_validate(dict(spec.node)) == planned.node(name)
-        assert spec.settings == planned.settings[name]
+        assert type(planned.node(name)).model_validate(dict(spec.nodes[name])) == planned.node(name)
+        assert spec.settings == {name: planned.settings[name]}
 
 
 def test_a_default_of_null_is_still_a_default_in_the_predictor():
@@ -350,3 +351,33 @@ def test_building_starts_no_ray():
     before = ray.is_initialized()
     Built()
     assert ray.is_initialized() is before
+
+
+# -- tools -------------------------------------------------------------------------------------------------------------
+
+
+def with_tools(**placements: str) -> dict[str, Any]:
+    """`a` asks a model that may call `near` and `far`."""
+
+    def placed(name: str) -> dict[str, Any]:
+        return {"placement": placements[name]} if name in placements else {}
+
+    tools = [{"name": name, "maps_to": name} for name in ("near", "far")]
+    ask = node(placed("a"), prompt={"role": "main", "template": "{{ x }}", "tools": tools})
+    nodes = {name: {**PLAIN, "inputs": [], "runtime": placed(name)} for name in ("near", "far")}
+    return flow(nodes={"a": ask, **nodes}, edges=flow()["edges"])
+
+
+def test_a_node_is_bound_to_the_deployments_of_its_tools_and_holds_those_that_run_inside_it():
+    built = Built(flow=with_tools(near="inline"))
+    assert (built.spec.inline, set(built.nodes)) == ((), {"a"})
+    deployment, spec, _ = built.nodes["a"]
+    assert (deployment.name, spec.id) == ("desk.a", "a")
+    assert set(spec.nodes) == set(spec.settings) == {"a", "near"}
+    assert {name: bound(target)[0].name for name, target in built.tools["a"].items()} == {"far": "desk.far"}
+
+
+def test_the_predictor_reaches_the_tools_of_the_prompts_that_run_inside_it():
+    built = Built(flow=with_tools(a="inline", near="inline"))
+    assert built.spec.inline == ("a", "near")
+    assert set(built.nodes) == {"far"}

@@ -179,6 +179,33 @@ def test_plan_shows_what_each_node_does_where_it_runs_and_what_it_waits_for(agen
     assert re.search(r"^fingerprint: [0-9a-f]{64}$", ended.out, re.MULTILINE)
 
 
+TOOLS = """\
+version: "1.0"
+metadata: {name: desk}
+context: {requires: [x]}
+nodes:
+  ask:
+    inputs: [{name: x, type: string}]
+    outputs: [{name: out, type: string}]
+    prompt: {role: main, template: "{{ x }}", tools: [{name: now, maps_to: clock}]}
+  clock:
+    outputs: [{name: out, type: string}]
+    transform: {mode: declarative, spec: {op: io.format_response, args: {template: noon}}}
+edges: [{from: _input.x, to: ask.x}, {from: ask.out, to: _output}]
+"""
+
+
+def test_plan_shows_the_nodes_that_only_a_model_asks_for(agentflow: Command, desk: Path):
+    (desk / "tools.yaml").write_text(TOOLS)
+    ended = agentflow("plan", "tools.yaml")
+    table = rows(ended.out)
+    assert table["ask"] == ["0", "ask", "prompt with tools", "desk.ask", "30 s", "1", "_input"]
+    assert table["clock"] == ["tool", "clock", "io.format_response", "desk.clock", "30 s", "1", "ask"]
+    assert re.search(r"per_node: +3 deployments, +1 hops at most, .* one more for each call of a tool", ended.out)
+    inline = rows(agentflow("plan", "tools.yaml", "--placement", "inline").out)
+    assert (inline["ask"][3], inline["clock"][3]) == ("desk", "its caller")
+
+
 def test_plan_with_a_placement_shows_that_one(agentflow: Command):
     table = rows(agentflow("plan", str(CONFIGS / "flows" / "triage.yaml"), "--placement", "inline").out)
     assert {row[3] for name, row in table.items() if name != "node"} == {"triage"}

@@ -96,6 +96,24 @@ async def test_what_differs_is_said_in_a_sentence(models: dict[str, Any], expect
     assert any(line.startswith(problem) for line in problems), problems
 
 
+async def test_tool_calls_are_scripted_like_answers_and_each_round_counts_as_a_call():
+    nodes = """
+    ask:
+      inputs: [{name: x, type: string}]
+      outputs: [{name: answer, type: object}]
+      prompt: {role: main, template: "{{ x }}", output_schema: {type: object}, tools: [{name: clock, maps_to: clock}]}
+    clock:
+      outputs: [{name: time, type: string}]
+      prompt: {role: spare, template: "What time is it?"}
+    """
+    calls = [{"name": "clock"}, {"name": "clock", "arguments": "no JSON"}, {"name": "nobody", "arguments": {"a": 1}}]
+    answers = [{"tool_calls": calls}, {"tool_calls": [{"name": "clock"}]}, {"n": 1}]
+    expect = {"outputs": {"n": 1}, "calls": {"main": 3, "spare": 2}}
+    test = {"name": "t", "input": {"x": "a"}, "models": {"main": answers, "spare": "noon"}, "expect": expect}
+    [result] = await run_tests(small_flow(nodes, ["_input.x -> ask.x", "ask.answer -> _output"], tests=[test]))
+    assert result.problems == ()
+
+
 async def test_tests_do_not_see_each_others_state():
     nodes = """
     count:

@@ -32,7 +32,12 @@ class Compass:
         self.asked: list[tuple[str, list[str]]] = []
 
     async def chat(
-        self, model: str | ModelRef, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]
+        self,
+        model: str | ModelRef,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
         raise NotImplementedError
 

@@ -25,6 +25,7 @@ FACTS = [
     errors.RowNotFound("m", op="features.read"),
     errors.FeatureStoreInvalid("m"),
     errors.OperationUnknown("m", op="acme.x"),
+    errors.ToolUnknown("m", tool="look"),
     errors.CodeTimeout("m", timeout_s=0.5),
     errors.CodeFailed("m", error="KeyError", line=3),
     errors.CodeRefused("m", mode="off"),

@@ -134,6 +134,8 @@ IN_TEXT = [
 """Texts that are refused before anybody asks whether they are flows."""
 
 SHAPES = [
+    broken("bad-value", "nodes.draft.prompt.tools[0].name", (ROLE, ROLE + "      tools:\n        - {name: a b} #!\n")),
+    broken("bad-value", "nodes.draft.prompt.max_tool_rounds", (ROLE, ROLE + "      max_tool_rounds: 33 #!\n")),
     broken("unknown-key", "nodes.draft.prompt.rolle", (ROLE, "      rolle: fast #!\n")),
     broken("unknown-key", "nodes.answer.transform.specc", (SPEC, SPEC + "      specc: {} #!\n")),
     broken(
@@ -376,6 +378,81 @@ REPEATS = [
         (RESULT, "      - {name: reply, type: boolean} #!\n"),
         (TRANSFORM, TRANSFORM + "    loop: {until: reply}\n"),
         ("answer.result, to", "answer.reply, to"),
+    ),
+]
+
+LOOK = """\
+  look:
+    inputs:
+      - {name: id, type: string}
+      - {name: depth, type: number, optional: true}
+    outputs: [{name: found, type: string}]
+    transform: {mode: declarative, spec: {op: io.format_response, args: {template: "found ${id}"}}}
+"""
+ID = "parameters: {type: object, properties: {id: {type: string}}, required: [id]}"
+
+
+def with_tools(*tools: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """A node `look`, and tools of the prompt of `draft`, each in flow style."""
+    lines = "".join(f"        - {tool}\n" for tool in tools)
+    return (NODES, NODES + LOOK), (ROLE, f"{ROLE}      tools:\n{lines}")
+
+
+def look(parameters: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return with_tools("{name: look, maps_to: look, parameters: {" + parameters + "}} #!")
+
+
+def installed_tools(*tools: str) -> tuple[str, str]:
+    return ROLE, f"{ROLE}      tools:\n" + "".join(f"        - {tool}\n" for tool in tools)
+
+
+def with_edge(edge: str) -> tuple[tuple[str, str], ...]:
+    """An edge at the node that is a tool; the edge that it would double is gone."""
+    return (*_GOOD_LOOK, (EDGES, f"{EDGES}  - {edge} #!\n"), *(((QUESTION_EDGE, ""),) if "draft" in edge else ()))
+
+
+_FIRST_TOOL = "nodes.draft.prompt.tools[0]"
+_CACHED_DRAFT = "      - {name: reply, type: object}\n    runtime: {cache: {ttl_seconds: 1}} #!\n    prompt:"
+_GOOD_LOOK = with_tools("{name: look, maps_to: look, " + ID + "}")
+TOOLS = [
+    broken("duplicate-tool", "nodes.draft.prompt.tools[1].name", installed_tools("{name: a}", "{name: a} #!")),
+    broken("unknown-node", f"{_FIRST_TOOL}.maps_to", installed_tools("{name: look, maps_to: lok} #!")),
+    broken("bad-tool", _FIRST_TOOL, *with_tools("{name: look, maps_to: look} #!")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {type: string}}")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {type: number}}, required: [id]")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, properties: {id: {}, it: {}}, required: [id]")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: array")),
+    broken("bad-tool", _FIRST_TOOL, *look("type: object, anyOf: [{required: [id]}]")),
+    broken(
+        "bad-tool", _FIRST_TOOL, installed_tools("{name: a, parameters: {type: object, additionalProperties: {}}} #!")
+    ),
+    broken(
+        "bad-schema",
+        f"{_FIRST_TOOL}.parameters",
+        installed_tools("{name: a, parameters: {type: object, required: 1}} #!"),
+    ),
+    broken(
+        "cycle",
+        "nodes.look.prompt.tools[0].maps_to",
+        (
+            NODES,
+            NODES
+            + LOOK.replace(
+                "    transform",
+                "    prompt: {role: fast, template: a, tools: [{name: a, maps_to: look, "
+                + ID
+                + "}]} #!\n    transform",
+            ),
+        ),
+        _GOOD_LOOK[1],
+    ),
+    broken("tool-node", "edges[0].to", *with_edge("{from: _input.question, to: look.id}")),
+    broken("tool-node", "edges[0].from", *with_edge("{from: look.found, to: draft.question}")),
+    broken(
+        "cached-action",
+        "nodes.draft.runtime.cache",
+        *_GOOD_LOOK,
+        ("      - {name: reply, type: object}\n    prompt:", _CACHED_DRAFT),
     ),
 ]
 
@@ -747,6 +824,12 @@ INTERFACE = [
     broken("bad-script", "tests[0].expect.calls.slow", in_test("expect: {calls: {slow: 1}}")),
     broken("bad-script", "tests[0].models.fast", in_test("models: {fast: []}")),
     broken("bad-script", "tests[0].models.fast", in_test("models: {fast: [a, {error: slow}]}")),
+    broken(
+        "bad-script",
+        "tests[0].models.fast",
+        installed_tools("{name: add}"),
+        in_test("models: {fast: {tool_calls: [{tool: add}]}}"),
+    ),
     broken("unknown-node", "tests[0].expect.failed[1]", in_test("expect: {failed: [draft, drafts]}")),
 ]
 
@@ -772,8 +855,6 @@ LATER = [
     later("nodes.draft.prompt.memory", in_prompt("memory: session")),
     later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
     later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
-    later("nodes.draft.prompt.tools", in_prompt("tools: [{name: look, maps_to: answer}]")),
-    later("nodes.draft.prompt.max_tool_rounds", in_prompt("max_tool_rounds: 2")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),
@@ -786,5 +867,18 @@ LATER = [
 ]
 """Every field of the language that is read but not run yet."""
 
-MEANING = [*WIRING, *GRAPH, *NODE, *REPEATS, *PROMPTS, *TRANSFORMS, *STATE, *CACHES, *SUBFLOWS, *INTERFACE, *LATER]
+MEANING = [
+    *WIRING,
+    *GRAPH,
+    *NODE,
+    *REPEATS,
+    *PROMPTS,
+    *TOOLS,
+    *TRANSFORMS,
+    *STATE,
+    *CACHES,
+    *SUBFLOWS,
+    *INTERFACE,
+    *LATER,
+]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

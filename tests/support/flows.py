@@ -48,7 +48,12 @@ class ScriptedModels:
     calls: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
 
     async def chat(
-        self, model: str | ModelRef, messages: Sequence[Mapping[str, Any]], params: Mapping[str, Any]
+        self,
+        model: str | ModelRef,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
         role = model if isinstance(model, str) else f"{model.provider}/{model.name}"
         earlier = sum(called == role for called, _, _ in self.calls)

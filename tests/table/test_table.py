@@ -54,8 +54,9 @@ def test_validate_finds_no_error(case: Case):
 def test_plan_holds_what_runs(case: Case):
     planned = plan(from_mapping(case.document).flow)
     graph = planned.graph
-    assert set(graph.nodes) == case.flow["nodes"].keys() - case.unneeded
-    assert [stage.nodes for stage in stages(planned, "per_node")] == [(node,) for node in graph.nodes]
+    running = (*graph.nodes, *planned.tools)
+    assert set(running) == case.flow["nodes"].keys() - case.unneeded
+    assert [stage.nodes for stage in stages(planned, "per_node")] == [(node,) for node in running]
     assert [stage.deployment for stage in stages(planned, "inline")] == [None] * bool(graph.nodes)
     assert {node for level in levels(graph) for node in level} == set(graph.nodes)
     for run in case.runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +38,17 @@ def command(flow: Path, placement: str | None, as_mermaid: bool) -> None:
     _show_nodes(planned, placement)
     path = critical_path(planned)
     click.echo(f"critical path: {' -> '.join(path) or 'none'}")
-    left_out = [node for node in loaded.flow.nodes if node not in planned.graph.nodes]
+    left_out = [node for node in loaded.flow.nodes if node not in planned.settings]
     if left_out:
         click.echo(f"not needed by any answer, never run: {', '.join(left_out)}")
     for choice in ("per_node", "inline"):
         hops = sum(placement_of(planned, node, choice) != "inline" for node in planned.graph.nodes)
+        tools = sum(placement_of(planned, node, choice) != "inline" for node in planned.tools)
         deployments = len([stage for stage in stages(planned, choice) if stage.deployment])
         click.echo(
             f"{choice + ':':<9} {deployments + 1:>3} deployments, {hops:>3} hops at most, "
             f"about {hops * HANDLE_CALL_CPU_MS:g} ms of CPU for the hops of a request"
+            + (", one more for each call of a tool" if tools else "")
         )
     click.echo(f"fingerprint: {planned.fingerprint}")
 
@@ -56,26 +59,35 @@ def _show_nodes(planned: Plan, placement: str | None) -> None:
     from rich.table import Table
 
     from agentflow.levels import levels
-    from agentflow.placement import stages
+    from agentflow.placement import placement_of, stages
 
-    table = Table(title=f"{planned.name}: {len(planned.graph.nodes)} nodes", box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=f"{planned.name}: {len(planned.settings)} nodes", box=SIMPLE_HEAD, title_justify="left")
     for column in ("level", "node", "does", "runs in", "timeout", "attempts", "after"):
         table.add_column(column, overflow="fold")
     stage_of = {node: stage for stage in stages(planned, placement) for node in stage.nodes}  # pyright: ignore
     for number, level in enumerate(levels(planned.graph)):
         for node in level:
-            settings = planned.settings[node]
             before = dict.fromkeys(wire.source or "_input" for wire in planned.graph.incoming.get(node, ()))
             table.add_row(
                 str(number),
-                node,
-                describe(planned.node(node)),
+                *_does(planned, node),
                 stage_of[node].deployment or planned.name,
-                f"{settings.timeout_s:g} s",
-                str(settings.attempts),
-                ", ".join(before),
+                *_tries(planned, node, before),
             )
+    for tool in planned.tools:
+        callers = [node for node in planned.settings if tool in planned.settings[node].tools]
+        place = "its caller" if placement_of(planned, tool, placement) == "inline" else stage_of[tool].deployment  # pyright: ignore
+        table.add_row("tool", *_does(planned, tool), place, *_tries(planned, tool, callers))
     Console(width=max(Console().width, WIDTH)).print(table)
+
+
+def _does(planned: Plan, node: str) -> tuple[str, str]:
+    return node, describe(planned.node(node))
+
+
+def _tries(planned: Plan, node: str, after: Iterable[str]) -> tuple[str, str, str]:
+    settings = planned.settings[node]
+    return f"{settings.timeout_s:g} s", str(settings.attempts), ", ".join(after)
 
 
 def describe(node: Node) -> str:
@@ -83,7 +95,7 @@ def describe(node: Node) -> str:
     from agentflow.ir import Code, Declarative, Flow
     from agentflow.plan import acts
 
-    parts = ["prompt"] if node.prompt else []
+    parts = [] if node.prompt is None else ["prompt with tools" if node.prompt.tools else "prompt"]
     if isinstance(node.flow, Flow):
         parts.append(f"flow {node.flow.metadata.name}")
     match node.transform:

@@ -94,7 +94,7 @@ def _app(document: Mapping[str, Any]) -> App:
     ]
     return App(
         name,
-        nodes=len(inputs.plan.graph.nodes),
+        nodes=len(inputs.plan.settings),
         roles=tuple(sorted(roles_of(flow))),
         modules=tuple(dict.fromkeys(modules)),
         demand=demand_of(inputs, args),

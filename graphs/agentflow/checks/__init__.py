@@ -18,6 +18,7 @@ from agentflow.checks.repeats import check_repeats
 from agentflow.checks.scope import Scope, Surroundings
 from agentflow.checks.state import check_state
 from agentflow.checks.subflows import check_subflows
+from agentflow.checks.tools import check_tools
 from agentflow.checks.transforms import check_transforms
 from agentflow.checks.unsupported import check_unsupported
 from agentflow.findings import Finding, first_of
@@ -32,6 +33,7 @@ _CHECKS = (
     check_nodes,
     check_inputs,
     check_prompts,
+    check_tools,
     check_transforms,
     check_features,
     check_repeats,

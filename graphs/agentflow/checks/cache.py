@@ -14,7 +14,11 @@ def check_caches(scope: Scope) -> Findings:
         cache = node.runtime.cache
         if cache is None:
             continue
-        if acts(node):
+        if node.prompt is not None and node.prompt.tools:
+            message = f"the prompt of '{name}' has tools, and an answer from a cache would leave their calls out"
+            hint = "remove the cache; the nodes that run as tools may have one"
+            yield at_node("cached-action", message, hint, node=name, at=("runtime", "cache"))
+        elif acts(node):
             message = f"node '{name}' acts, and an answer from a cache would leave that out"
             hint = "remove the cache; only prompts and operations that read may have one"
             yield at_node("cached-action", message, hint, node=name, at=("runtime", "cache"))

@@ -9,7 +9,8 @@ from agentflow.checks.scope import Findings, Scope, at_node, unknown_field
 from agentflow.findings import Finding
 from agentflow.ir import Flow
 from agentflow.needed import needed_nodes
-from agentflow.plan import acts
+from agentflow.plan import acting_nodes
+from agentflow.tools import reached_tools, tool_nodes
 from agentflow.types import PortType
 from agentflow.wiring import ANSWER, Wire
 
@@ -17,7 +18,7 @@ from agentflow.wiring import ANSWER, Wire
 def check_inputs(scope: Scope) -> Findings:
     """Every input port that is not optional has an edge; a node that a model calls as a tool needs none."""
     fed = set(_fed_ports(scope.flow))
-    tools = _tool_nodes(scope.flow)
+    tools = tool_nodes(scope.flow)
     for name, node in scope.flow.nodes.items():
         for index, port in enumerate(node.inputs):
             if port.optional or (name, port.name) in fed or (name, None) in fed or name in tools:
@@ -89,14 +90,18 @@ def check_use(scope: Scope) -> Findings:
     """Warnings: nodes that are never run, and failures that nobody handles. A broken edge could be what is missed."""
     if len(scope.wires) < len(scope.flow.edges):
         return
-    acting = [name for name, node in scope.flow.nodes.items() if acts(node)]
-    needed = needed_nodes(scope.wires, acting) | _tool_nodes(scope.flow)
+    tools = tool_nodes(scope.flow)
+    needed = needed_nodes(scope.wires, acting_nodes(scope.flow) - tools)
+    needed |= reached_tools(scope.flow, needed).keys()
     handled = {wire.source for wire in scope.wires if wire.from_error}
     for name, node in scope.flow.nodes.items():
         if name not in needed:
             message = f"nothing needs node '{name}', so it never runs: it does not lead to _output or act"
             yield at_node("unneeded-node", message, "wire it up or remove it", node=name, severity="warning")
-        if node.error is not None and name not in handled:
+        if node.error is not None and name in tools:
+            message = f"node '{name}' runs as a tool, so a failure is told to the model and not to its error port"
+            yield at_node("unwired-error", message, "remove it", node=name, at=("error",), severity="warning")
+        elif node.error is not None and name not in handled:
             yield at_node(
                 "unwired-error",
                 f"the error port '{name}.{node.error.name}' leads nowhere, so a failure still ends the run",
@@ -112,11 +117,6 @@ def _fed_ports(flow: Flow) -> Iterable[tuple[str, str | None]]:
     for edge in flow.edges:
         node, _, port = edge.target.partition(".")
         yield node, port or None
-
-
-def _tool_nodes(flow: Flow) -> frozenset[str]:
-    prompts = (node.prompt for node in flow.nodes.values() if node.prompt is not None)
-    return frozenset(tool.maps_to for prompt in prompts for tool in prompt.tools if tool.maps_to is not None)
 
 
 def _port_of(target: str) -> str | None:

@@ -78,3 +78,6 @@ def _schemas(flow: Flow) -> Iterator[tuple[tuple[PathStep, ...], JsonSchema]]:
             yield ("nodes", name, "error", "schema"), node.error.json_schema
         if node.prompt is not None and node.prompt.output_schema is not None:
             yield ("nodes", name, "prompt", "output_schema"), node.prompt.output_schema
+        for index, tool in enumerate(node.prompt.tools if node.prompt else ()):
+            if tool.parameters is not None:
+                yield ("nodes", name, "prompt", "tools", index, "parameters"), tool.parameters

@@ -64,8 +64,6 @@ def _prompt(prompt: Prompt) -> Uses:
     if prompt.memory != "none":
         yield ("prompt", "memory"), f"'memory: {prompt.memory}'"
     used = {
-        "tools": bool(prompt.tools),
-        "max_tool_rounds": prompt.max_tool_rounds is not None,
         "requirements": bool(prompt.requirements),
         "repair_attempts": prompt.repair_attempts is not None,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ from agentflow.errors import FlowError
 from agentflow.ir import OperationSpec
 from agentflow.operations import OPERATIONS
 from flow_runtime.errors import OperationFailed, OperationTimeout, OperationUnknown
+from flow_runtime.installed import NotInstalled, load
 from flow_runtime.models import Models
 from flow_runtime.operations.base import BoundOperation, OperationBinding, OperationCall, OperationFactory
 from flow_runtime.operations.resources import OperationResources
@@ -64,17 +64,10 @@ def bind_operation(
 def _installed(op: str) -> OperationFactory:
     if op in OPERATIONS:  # the language's own names cannot be taken
         raise OperationUnknown(f"operation '{op}' is not available in this version", op=op)
-    found = list(entry_points(group=ENTRY_POINT_GROUP, name=op))
-    if not found:
-        text = f"no installed package provides operation '{op}' (entry point group {ENTRY_POINT_GROUP})"
-        raise OperationUnknown(text, op=op)
-    if len(found) > 1:
-        providers = ", ".join(sorted(entry.value for entry in found))
-        raise OperationUnknown(f"several packages provide operation '{op}': {providers}", op=op)
     try:
-        return found[0].load()
-    except (ImportError, AttributeError) as exc:
-        raise OperationUnknown(f"operation '{op}' does not load from {found[0].value}: {exc}", op=op) from exc
+        return load(ENTRY_POINT_GROUP, op, what="operation")
+    except NotInstalled as exc:
+        raise OperationUnknown(str(exc), op=op) from exc
 
 
 class _Foreign:

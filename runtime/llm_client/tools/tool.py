@@ -64,6 +64,7 @@ class Tool:
         self.idempotent = idempotent
         self.timeout_s = timeout_s
         self._call = call
+        self._given = parameters
         self._max_result_chars = max_result_chars
         self._threads = threading.Semaphore(MOST_THREADS)
         try:
@@ -73,6 +74,21 @@ class Tool:
             self._schema = compile_schema(self._signature.schema)
         except (SignatureUnsuitable, SchemaInvalid) as exc:
             raise ToolError(f"The function {self.name} cannot be a tool: {exc}.", tool=self.name) from exc
+
+    def told_as(
+        self, name: str, *, description: str | None = None, parameters: Mapping[str, Any] | None = None
+    ) -> Tool:
+        """The same function, told to models in other words; what is left out stays. Raises ToolError."""
+        return Tool(
+            self._call,
+            name=name,
+            description=self.description if description is None else description,
+            parameters=self._given if parameters is None else parameters,
+            side_effect=self.side_effect,
+            idempotent=self.idempotent,
+            timeout_s=self.timeout_s,
+            max_result_chars=self._max_result_chars,
+        )
 
     def __repr__(self) -> str:
         return f"Tool({self.name})"

@@ -1,0 +1,130 @@
+"""The tools of one prompt, and the way from its model calls into the one loop between models and tools.
+
+What a model asks for is data: a name that is not in the list and arguments that do not fit are told to the model and
+reach nothing else, and every call that could be made passes the policy first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from agentflow.ir import ModelRef, Prompt, PromptTool
+from agentflow.settings import NodeSettings
+from agentflow.tools import DEFAULT_TOOL_ROUNDS
+from flow_runtime.asking import current, request_context
+from flow_runtime.errors import ModelFailed
+from flow_runtime.models import Models
+from flow_runtime.node_tool import NodeTool
+from flow_runtime.parts import NodeParts
+from flow_runtime.registered_tools import registered_tool
+from flow_runtime.tool_policy import ToolPolicy, ToolRequest
+from llm_client.agent import Agent
+from llm_client.agent.middleware import Next, Timeout, ToolInvocation
+from llm_client.cancellation import CancellationToken
+from llm_client.errors import TooManyTurns
+from llm_client.events import StreamEnded, StreamEvent
+from llm_client.results import CompletionResult
+from llm_client.spec import RequestContext, RequestSpec
+from llm_client.tools import Tool
+
+
+class PromptTools:
+    """Bound once. Raises CodeRefused or ToolUnknown for an installed tool that cannot be had here."""
+
+    def __init__(self, node_id: str, prompt: Prompt, settings: NodeSettings, parts: NodeParts) -> None:
+        self._tools = tuple(_tool(spec, node_id, settings, parts) for spec in prompt.tools)
+        self._rounds = prompt.max_tool_rounds or DEFAULT_TOOL_ROUNDS
+        self._clock = parts.clock
+        targets = {spec.name: spec.maps_to for spec in prompt.tools}
+        self._around = (
+            _Policed(node_id, targets, parts.tool_policy),
+            Timeout(settings.timeout_s, clock=parts.clock),
+        )
+
+    async def ask(
+        self,
+        models: Models,
+        model: str | ModelRef,
+        messages: Sequence[Mapping[str, Any]],
+        params: Mapping[str, Any],
+    ) -> str:
+        """The text of the model's answer, after the tools that it asks for have run.
+
+        Raises ModelFailed for a model that goes on asking for them, and what `Models.chat` raises.
+        """
+        agent = Agent(
+            engine=_ChatEngine(models, model),
+            tools=self._tools,
+            middleware=self._around,
+            max_turns=self._rounds + 1,
+            params=params,
+            clock=self._clock,
+        )
+        try:
+            result = await agent.run(messages, context=request_context())
+        except TooManyTurns as exc:
+            message = (
+                f"the model still asked for tools after {self._rounds} rounds of them; "
+                "raise max_tool_rounds, or say in the system message when to stop"
+            )
+            raise ModelFailed(message, model=_name(model)) from exc
+        return result.content
+
+
+def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodeParts) -> Tool:
+    if spec.maps_to is None:
+        return registered_tool(spec, node_id, parts.code)
+    call = NodeTool(spec.name, spec.maps_to, settings.tools[spec.maps_to], parts.tools)
+    parameters = spec.parameters or {"type": "object"}
+    return Tool(call, name=spec.name, description=spec.description or "", parameters=parameters)
+
+
+def _name(model: str | ModelRef) -> str:
+    return model if isinstance(model, str) else f"{model.provider}/{model.name}"
+
+
+class _Policed:
+    """Asks the policy about every call."""
+
+    def __init__(self, node_id: str, targets: Mapping[str, str | None], policy: ToolPolicy) -> None:
+        self._node = node_id
+        self._targets = targets
+        self._policy = policy
+
+    async def __call__(self, call: ToolInvocation, next: Next) -> str:
+        asking = current.get()
+        assert asking is not None
+        name = call.tool.name
+        request = ToolRequest(self._node, name, self._targets[name], call.arguments, asking.call)
+        await self._policy.admit(request)
+        return await next(call)
+
+
+class _ChatEngine:
+    """A node's models as the engine of an Agent. On whose behalf they are called, they know themselves."""
+
+    def __init__(self, models: Models, model: str | ModelRef) -> None:
+        self._models = models
+        self._model = model
+
+    async def complete(
+        self,
+        spec: RequestSpec,
+        *,
+        context: RequestContext | None = None,
+        cancellation: CancellationToken | None = None,
+    ) -> CompletionResult:
+        answer = await self._models.chat(self._model, spec.messages, spec.params, tools=spec.tools)
+        return CompletionResult(
+            content=answer.text, finish_reason=answer.finish_reason or "", tool_calls=answer.tool_calls
+        )
+
+    async def stream(
+        self,
+        spec: RequestSpec,
+        *,
+        context: RequestContext | None = None,
+        cancellation: CancellationToken | None = None,
+    ) -> AsyncGenerator[StreamEvent]:
+        yield StreamEnded(result=await self.complete(spec, context=context, cancellation=cancellation))

@@ -76,7 +76,10 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """`output` counts only when `error` is None. Nodes that no answer needed are left out of `nodes`."""
+    """`output` counts only when `error` is None. Nodes that no answer needed are left out of `nodes`.
+
+    So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked.
+    """
 
     run_id: str
     trace_id: str

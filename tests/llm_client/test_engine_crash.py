@@ -43,7 +43,7 @@ async def books(file: Path) -> list[LoggedAttempt]:
     """Every row, once what the dead had in flight has been given up."""
     async with SqliteDatabase(file) as database:
         log = CallLog(database, clock=SystemClock())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 await log.expire()
                 rows = (await log.attempts("default", limit=1000)).attempts
@@ -69,7 +69,7 @@ async def test_a_killed_process_leaves_true_books_and_its_key_to_the_next_one(tm
                     base=sim.openai_base, file=file, key=f"k{number}", failpoints=failpoints, stream=stream
                 )
                 if during:
-                    await until(lambda before=before: len(sim.log()) > before)
+                    await until(lambda before=before: len(sim.log()) > before, within_s=60, what=f"{place}: a request")
                     os.kill(child.pid, signal.SIGKILL)
                 assert await child.ended() == (-signal.SIGKILL, None), place
                 assert (len(sim.log()) > before) is asked, place
@@ -84,7 +84,9 @@ async def test_a_killed_process_leaves_true_books_and_its_key_to_the_next_one(tm
             child = await mother.fork(base=sim.openai_base, file=file, key=key)
             assert first is not None
             assert await child.ended() == (0, first.model_copy(update={"cached": True}))
-            await until(lambda: all(entry.outcome != "open" for entry in sim.log()))
+            await until(
+                lambda: all(entry.outcome != "open" for entry in sim.log()), what=f"{place}: every answer's end"
+            )
             rows = await books(file)
             check_books(rows, sim.log())
             settled = [row for row in rows if row.status is AttemptStatus.SETTLED]

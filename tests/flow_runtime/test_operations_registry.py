@@ -98,20 +98,20 @@ def test_every_operation_that_the_language_supports_is_there(tmp_path: Path):
 
 def test_a_flow_imports_the_libraries_of_its_own_operations_only(tmp_path: Path):
     program = textwrap.dedent(f"""
-        import sys
+        import asyncio, sys
         from agentflow.ir import OperationSpec
         from flow_runtime.operations import OperationResources, OperationSettings, bind_operation
         def bind(op, **args):
             settings = OperationSettings(feature_store={f"local:{tmp_path}"!r})
-            bind_operation(OperationSpec(op=op, args=args), names=(), settings=settings,
-                           resources=OperationResources())
+            return bind_operation(OperationSpec(op=op, args=args), names=(), settings=settings,
+                                  resources=OperationResources())
         heavy = lambda: {{"httpx", "httpcore", "duckdb", "hopsworks", "hsfs", "pandas"}} & set(sys.modules)
         bind("transform.filter", input=[], expression="item")
         bind("io.format_response", template={{}})
         assert heavy() == set(), "too early"
         bind("http.get", url="https://example.com/")
         assert heavy() == {{"httpx", "httpcore"}}
-        bind("features.read", feature_group="a", key="b", key_column="c")
+        asyncio.run(bind("features.read", feature_group="a", key="b", key_column="c").prepare())
         assert heavy() == {{"httpx", "httpcore", "duckdb"}}
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentflow import Flow, from_mapping, loads
+import yaml
+
+from agentflow import Flow, from_mapping
 
 HEAD, BRANCHES, TAIL = "head", ("b1", "b2", "b3", "b4", "b5", "b6"), "tail"
 DIAMOND = (HEAD, *BRANCHES, TAIL)
@@ -82,8 +84,8 @@ def wide_yaml(nodes: int) -> str:
 
 
 def wide_flow(nodes: int) -> Flow:
-    """`wide_yaml` as an object."""
-    return loads(wide_yaml(nodes)).flow
+    """`wide_yaml` as an object; more of it than a file may hold."""
+    return Flow.model_validate(yaml.load(wide_yaml(nodes), Loader=yaml.CSafeLoader))
 
 
 def request_body(request: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.schedule import Failure
+from agentflow_serve.wire import call_to_wire, outcome_from_wire
 from flow_runtime.call import NodeCall
 from flow_runtime.local import LocalDispatch
 from runtime_core.errors import DispatchRefusedError, NodeLostError
@@ -30,9 +31,9 @@ class ServeDispatch:
         handle = self._handles.get(node)
         if handle is None:
             return await self._inline.call(node, inputs, call)
-        response = handle.remote(dict(inputs), call)
+        response = handle.remote(call_to_wire(inputs, call))
         try:
-            return await response
+            return outcome_from_wire(await response)
         except asyncio.CancelledError:
             response.cancel()
             raise

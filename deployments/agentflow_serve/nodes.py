@@ -14,10 +14,9 @@ from agentflow.settings import NodeSettings
 from agentflow_serve.args import ProcessSettings
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.process import open_parts
-from flow_runtime.call import NodeCall
+from agentflow_serve.wire import WireCall, WireOutcome, call_from_wire, outcome_to_wire
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.node import NodeBody
-from runtime_core.loop import NodeOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ class NodeReplica:
             bodies[name] = await self._stack.enter_async_context(body)
         self._body = bodies[spec.id]
 
-    async def __call__(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
-        return await self._body.run(inputs, call)
+    async def __call__(self, wire: WireCall) -> WireOutcome:
+        return outcome_to_wire(await self._body.run(*call_from_wire(wire)))
 
     async def __del__(self) -> None:
         await self._stack.aclose()

@@ -5,10 +5,8 @@ The only module of this package that reads a file. YAML and JSON are both read; 
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Unpack
 from agentflow.checks import Surroundings, check
 from agentflow.errors import FlowInvalid
 from agentflow.findings import MORE, Finding, PathStep, Place, errors
+from agentflow.garbage import garbage_collection_paused
 from agentflow.ir import Flow
 from agentflow.json_tree import read_json
 from agentflow.plain_tree import read_plain
@@ -92,7 +91,7 @@ def _loaded(tree: Tree, surroundings: Surroundings, file: Path | None = None) ->
 def _inspected(tree: Tree, surroundings: Surroundings) -> tuple[Flow | None, tuple[Finding, ...]]:
     if tree.findings:
         return None, tree.findings
-    with _garbage_collection_paused():
+    with garbage_collection_paused():
         flow, findings = parse_flow(tree.data)
         if flow is not None:
             findings = check(flow, **surroundings)
@@ -144,7 +143,7 @@ def _read_text(text: str, file: str) -> Tree:
         hint = 'remove it; inside a quoted text, write it as "\\u..."'
         return _refused(file, "control-character", message, hint, before=text[: control.start()])
     text = text.removeprefix("\ufeff")
-    with _garbage_collection_paused():
+    with garbage_collection_paused():
         tree = read_json(text, file=file) if text.lstrip()[:1] in ("{", "[") else None
         return tree or read_yaml(text, file=file)
 
@@ -162,15 +161,3 @@ def _refused(file: str, code: str, message: str, hint: str, *, before: str = "")
     column = len(before) - (before.rfind("\n") + 1)
     place = Place(file, before.count("\n") + 1, column + 1)
     return Tree(file, findings=(Finding(code=code, message=message, hint=hint, place=place),))
-
-
-@contextmanager
-def _garbage_collection_paused() -> Generator[None]:
-    """Loading makes many objects and no garbage: in a large process, collecting costs a tenth on top."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

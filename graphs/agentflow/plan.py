@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agentflow.fingerprint import fingerprint
+from agentflow.garbage import garbage_collection_paused
 from agentflow.graph import Graph, GraphNode, InputPort
 from agentflow.ir import Code, Declarative, Flow, Node
 from agentflow.needed import needed_nodes
@@ -41,6 +42,11 @@ class Plan:
 
 def plan(flow: Flow) -> Plan:
     """Plan a flow that `agentflow.checks` found no error in; cost grows linearly with nodes and edges."""
+    with garbage_collection_paused():
+        return _plan(flow)
+
+
+def _plan(flow: Flow) -> Plan:
     wires, _ = resolve_wires(flow)
     effects = acting_nodes(flow)
     needed = needed_nodes(wires, effects - tool_nodes(flow))

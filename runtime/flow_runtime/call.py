@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from runtime_core.context import ExecutionContext
@@ -20,20 +19,6 @@ class NodeCall:
 
     context: ExecutionContext
     fields: Mapping[str, Any]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Plain values and a number for the time: pydantic's and datetime's own ways through pickle take ten times as
-        # long, and every handle call pays for it.
-        deadline = self.context.deadline
-        plain = {**self.context.__dict__, "deadline": None if deadline is None else deadline.timestamp()}
-        return _from_plain, (plain, self.fields)
-
-
-def _from_plain(context: dict[str, Any], fields: Mapping[str, Any]) -> NodeCall:
-    """What another process of this app sent; it was checked when it was made."""
-    if context["deadline"] is not None:
-        context["deadline"] = datetime.fromtimestamp(context["deadline"], UTC)
-    return NodeCall(context=ExecutionContext.model_construct(**context), fields=fields)
 
 
 Run = Callable[[Mapping[str, Any], NodeCall], Awaitable[NodeOutcome]]

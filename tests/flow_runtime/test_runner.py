@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +16,7 @@ from flow_runtime.errors import StateFailed
 from flow_runtime.runner import FlowRunner
 from flow_runtime.state import StateBackends
 from runtime_core.clock import ManualClock
-from runtime_core.context import BudgetSpec, ExecutionContext, Identity
+from runtime_core.context import Identity
 from runtime_core.errors import DispatchRefusedError, NodeLostError
 from runtime_core.ids import SequentialIds
 from runtime_core.loop import NodeOutcome
@@ -189,17 +188,3 @@ async def test_one_runner_serves_many_requests_at_once_each_as_a_run_of_its_own(
     assert [report.output for report in reports] == [str(number) for number in range(20)]
     assert len({call.context.run_id for _, _, call in nodes.calls}) == 20
     assert len({report.trace_id for report in reports}) == 20
-
-
-def test_a_node_call_crosses_processes_unchanged():
-    context = ExecutionContext(
-        scope_id="tenant-1",
-        session_id="s",
-        deadline=datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC),
-        budgets=BudgetSpec(max_tokens=5),
-        metadata={"k": [1]},
-    )
-    call = NodeCall(context=context, fields={"x": {"k": None}})
-    copy = pickle.loads(pickle.dumps(call))
-    assert copy == call
-    assert copy.context.remaining_s(datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)) == pytest.approx(0.123456)

@@ -1,0 +1,48 @@
+"""What crosses a handle arrives as it was sent."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import UTC, datetime
+
+import pytest
+
+from agentflow.schedule import Failure
+from agentflow_serve.wire import call_from_wire, call_to_wire, outcome_from_wire, outcome_to_wire
+from flow_runtime.call import NodeCall
+from runtime_core.context import BudgetSpec, ExecutionContext, PolicyRef
+from runtime_core.loop import NodeOutcome
+from runtime_core.report import ModelUse
+
+CONTEXTS = [
+    ExecutionContext(),
+    ExecutionContext(
+        scope_id="tenant-1",
+        principal_id="p",
+        session_id="s",
+        job_id="j",
+        parent="run-0",
+        deadline=datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC),
+        budgets=BudgetSpec(max_tokens=5),
+        policy_ref=PolicyRef(name="strict"),
+        metadata={"k": [1]},
+    ),
+]
+
+
+@pytest.mark.parametrize("context", CONTEXTS, ids=["plain", "full"])
+def test_a_call(context: ExecutionContext):
+    inputs, call = {"a": {"k": (1, None)}, "b": None}, NodeCall(context=context, fields={"x": {"k": None}})
+    assert call_from_wire(pickle.loads(pickle.dumps(call_to_wire(inputs, call)))) == (inputs, call)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NodeOutcome(outputs={"out": {"k": None}}),
+        NodeOutcome(outputs={}, attempts=3, use=ModelUse(1, 2, 3, 4, 5, 6)),
+        NodeOutcome(failure=Failure("why", "timeout", 2, 1.5), attempts=2),
+    ],
+)
+def test_an_outcome(outcome: NodeOutcome):
+    assert outcome_from_wire(pickle.loads(pickle.dumps(outcome_to_wire(outcome)))) == outcome

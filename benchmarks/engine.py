@@ -43,8 +43,8 @@ def measure(short: bool) -> Iterator[Figure]:
         def opened(database: Database, **options: Any) -> ExecutionEngine:
             return runner.run(_opened(stack, sim, database, **options))
 
+        bare = _bare(sim)
         try:
-            bare = _bare(sim)
             memory, sqlite = opened(MemoryDatabase()), opened(SqliteDatabase(Path(folder) / "log.db"))
             for name, engine, target in (("memory", memory, 0.85), ("sqlite", sqlite, 0.7)):
 

@@ -23,7 +23,7 @@ def measure(short: bool) -> Iterator[Figure]:
             ray,
             ray.target("ours", "/v1/models/ours:predict", body),
             ray.target("byhand", "/", body),
-            requests=150 if short else 400,
+            requests=150 if short else 250,
             connections=CONNECTIONS,
             pairs=pairs_for(short),
         )

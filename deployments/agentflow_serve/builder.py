@@ -11,7 +11,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from agentflow.feature_use import operation_of
+from agentflow.feature_use import calls_models, operation_of
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
@@ -21,7 +21,7 @@ from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.sim import SimReplica
-from flow_runtime.hub_models import called_roles, calls_models, needs_list_prices
+from flow_runtime.hub_models import called_roles, needs_list_prices
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""

@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.schedule import Failure
 from agentflow_serve.wire import call_to_wire, outcome_from_wire
 from flow_runtime.call import NodeCall
-from flow_runtime.local import LocalDispatch
+from flow_runtime.dispatch import LocalDispatch
 from runtime_core.errors import DispatchRefusedError, NodeLostError
 from runtime_core.loop import NodeOutcome
 

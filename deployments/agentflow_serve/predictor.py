@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Flow
 from agentflow.plan import plan
+from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
@@ -51,7 +52,10 @@ class Predictor:
         self._plan = plan(Flow.model_validate(spec.flow))
         self._stack = AsyncExitStack()
         app_name = serve.get_replica_context().app_name
-        self._ledger = SharedState(app_name)
+        shares = any(
+            node.state and node.state.backend == "memory" for node in all_nodes(self._plan.flow.nodes.values())
+        )
+        self._ledger = SharedState(app_name) if shares else None
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
@@ -90,12 +94,12 @@ class Predictor:
 
     async def check_health(self) -> None:
         """Serve's own probe. It must not wait for the actor, which may be restarting."""
-        if self._beat is None or self._beat.done():
-            self._beat = asyncio.create_task(self._show_life())
+        if self._ledger is not None and (self._beat is None or self._beat.done()):
+            self._beat = asyncio.create_task(self._show_life(self._ledger))
 
-    async def _show_life(self) -> None:
+    async def _show_life(self, ledger: SharedState) -> None:
         with suppress(StateFailed):
-            await self._ledger.heartbeat()
+            await ledger.heartbeat()
 
     async def __del__(self) -> None:
         await self._stack.aclose()

@@ -13,12 +13,12 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from agentflow.feature_use import calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import ProcessSettings
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
-from flow_runtime.hub_models import SIM, HubModels, calls_models, list_prices
 from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -39,7 +39,7 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
         try:
             return await sim.address.remote()
         except (RayError, RayServeException) as exc:
-            raise ModelFailed("the simulated model is not there now; it is restarting, try again", model=SIM) from exc
+            raise ModelFailed("the simulated model is not there now; it is restarting, try again", model="sim") from exc
 
     return locate
 
@@ -80,6 +80,7 @@ async def open_state(stack: AsyncExitStack, settings: ProcessSettings, nodes: Co
 
 
 async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_sim: Locate | None) -> Models:
+    from flow_runtime.hub_models import HubModels, list_prices
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import RuntimeConfig
     from runtime_core.call_log.log import CallLog

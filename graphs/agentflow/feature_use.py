@@ -1,8 +1,8 @@
-"""What a flow asks of a feature store, and of the models that embed the text it searches for."""
+"""What a flow asks of a feature store and of models, those included that embed the text it searches for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
@@ -28,6 +28,11 @@ def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
         if (spec := operation_of(node)) and spec.op in VECTOR_SEARCHES and query_kind(node, spec) != "vector"
     ]
     return frozenset(role for role in roles if isinstance(role, str))
+
+
+def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
+    """Whether a prompt or a vector search among these nodes may call a model."""
+    return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
 
 
 def operation_of(node: Node) -> OperationSpec | None:

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from agentflow.checks import Surroundings, check
 from agentflow.errors import FlowInvalid
 from agentflow.findings import MORE, Finding, PathStep, Place, errors
 from agentflow.garbage import garbage_collection_paused
@@ -23,6 +22,9 @@ from agentflow.shapes import parse_flow
 from agentflow.subflow_files import with_subflows
 from agentflow.tree import MAX_BYTES, Tree
 from agentflow.yaml_tree import read_yaml
+
+if TYPE_CHECKING:
+    from agentflow.checks import Surroundings
 
 NO_FILE = "<flow>"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff]")
@@ -89,6 +91,8 @@ def _loaded(tree: Tree, surroundings: Surroundings, file: Path | None = None) ->
 
 
 def _inspected(tree: Tree, surroundings: Surroundings) -> tuple[Flow | None, tuple[Finding, ...]]:
+    from agentflow.checks import check  # half of this package, which a process that is given a checked flow spares
+
     if tree.findings:
         return None, tree.findings
     with garbage_collection_paused():

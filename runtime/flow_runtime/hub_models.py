@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from agentflow.feature_use import embedders_of
-from agentflow.ir import Flow, ModelRef, Node
+from agentflow.ir import Flow, ModelRef
 from agentflow.settings import models_of, roles_of
-from agentflow.subflows import all_nodes
 from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer
@@ -283,11 +282,6 @@ def _locator(sim: SimProcess) -> Locate:
 def called_roles(flow: Flow, embedder: str | None = None) -> frozenset[str]:
     """The roles that a flow's prompts and vector searches may call."""
     return roles_of(flow) | embedders_of(flow.nodes.values(), embedder)
-
-
-def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
-    """Whether a prompt or a vector search among these nodes may call a model."""
-    return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
 
 
 def needs_sim(flow: Flow, config: RuntimeConfig, embedder: str | None = None) -> bool:

@@ -16,7 +16,6 @@ from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from flow_runtime.asking import asking
 from flow_runtime.attempts import Attempted, attempt, once
-from flow_runtime.cached import Cached
 from flow_runtime.call import NodeCall, Run
 from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
@@ -55,6 +54,8 @@ class NodeBody:
         if self._node.loop is not None:
             run = Rounds(self._node, run).run
         if self._node.runtime.cache is not None:
+            from flow_runtime.cached import Cached  # and with it jinja2, which most replicas spare
+
             run = Cached(self.id, self._node, self._settings, self._parts, run).run
         if self._node.for_each is not None:
             run = EachElement(self.id, self._node, run).run

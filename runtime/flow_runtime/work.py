@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentflow.ir import Code, Declarative, ModelRef, Node, State
+from agentflow.ir import Code, Declarative, ModelRef, Node, Prompt, State
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.settings import NodeSettings
 from flow_runtime.bindings import OutputBinder
@@ -17,8 +17,10 @@ from flow_runtime.context import FlowContext
 from flow_runtime.errors import ModelFailed
 from flow_runtime.operations import BoundOperation, OperationCall, Preparing, bind_operation
 from flow_runtime.parts import NodeParts
-from flow_runtime.prompt import PromptLayer
 from flow_runtime.state import NodeStates, NoState
+
+if TYPE_CHECKING:
+    from flow_runtime.prompt import PromptLayer
 
 
 class _Static(Enum):
@@ -44,7 +46,7 @@ class NodeWork:
         self._inputs = tuple(port.name for port in node.inputs)
         is_json = not (isinstance(node.transform, Declarative) and node.transform.spec.op in HANDLE_OPERATIONS)
         self._binder = OutputBinder(node_id, node.outputs, checks=node.for_each is None and is_json)
-        self._prompt = PromptLayer(node_id, node.prompt, settings, self._inputs, parts) if node.prompt else None
+        self._prompt = self._bind_prompt(node.prompt, settings) if node.prompt else None
         self._operation: BoundOperation | None = None
         self._code: CodeTransform | None = None
         self._states = self._bind_state(node.state) if node.state else None
@@ -64,6 +66,11 @@ class NodeWork:
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
             case None:
                 pass
+
+    def _bind_prompt(self, prompt: Prompt, settings: NodeSettings) -> PromptLayer:
+        from flow_runtime.prompt import PromptLayer  # and with it jinja2, which nodes without a prompt spare
+
+        return PromptLayer(self.id, prompt, settings, self._inputs, self._parts)
 
     def _bind_state(self, state: State) -> NodeStates:
         return NodeStates(

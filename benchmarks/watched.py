@@ -9,8 +9,8 @@ from ray import serve
 from ray.serve import Application
 
 from agentflow import from_mapping, plan
-from agentflow_serve.args import ProcessSettings
 from agentflow_serve.nodes import NodeReplica, NodeSpec
+from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.wire import call_to_wire
 from benchmarks import by_hand, flows
 from flow_runtime.call import NodeCall

@@ -1,4 +1,4 @@
-"""What a serve config says to the app builder under `args`, and what each replica is told of it."""
+"""What a serve config says to the app builder under `args`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -52,18 +52,3 @@ def parse_args(data: Mapping[str, Any]) -> AppArgs:
         known = ", ".join(AppArgs.model_fields)
         problems = "; ".join(f"args.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
         raise AppInvalid(f"the serve config's args are wrong: {problems} (args has: {known})") from exc
-
-
-class ProcessSettings(BaseModel):
-    """What a process needs to run nodes: the arguments with every file read, so that pods need none."""
-
-    model_config = ConfigDict(frozen=True)
-
-    llmhub: dict[str, Any] | None
-    roles: tuple[str, ...]
-    store: str
-    code: CodeMode
-    allow_hosts: tuple[str, ...]
-    feature_store: str | None = None
-    embedder: str | None = None
-    list_prices: bool = False

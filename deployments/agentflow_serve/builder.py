@@ -15,11 +15,12 @@ from agentflow.feature_use import calls_models, operation_of
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
-from agentflow_serve.args import AppArgs, ProcessSettings
+from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
+from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.sim import SimReplica
 from flow_runtime.hub_models import called_roles, needs_list_prices
 

@@ -14,12 +14,12 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Flow
 from agentflow.plan import plan
 from agentflow.subflows import all_nodes
-from agentflow_serve.args import ProcessSettings
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.process import open_parts, open_state
+from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.session_ledger import SharedState
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed

@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.feature_use import calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
-from agentflow_serve.args import ProcessSettings
+from agentflow_serve.process_settings import ProcessSettings
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
 from flow_runtime.models import Models

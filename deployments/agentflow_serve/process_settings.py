@@ -1,0 +1,22 @@
+"""What each replica is told of the serve config; apart from `args`, which replicas do not need."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from flow_runtime.code import CodeMode
+
+
+class ProcessSettings(BaseModel):
+    """What a process needs to run nodes: the arguments with every file read, so that pods need none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    llmhub: dict[str, Any] | None
+    roles: tuple[str, ...]
+    store: str
+    code: CodeMode
+    allow_hosts: tuple[str, ...]
+    feature_store: str | None = None
+    embedder: str | None = None
+    list_prices: bool = False

@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flow_runtime.local import LocalFlow, LocalSettings, run
 
 __all__ = ["LocalFlow", "LocalSettings", "run"]
 
-
-def __getattr__(name: str) -> Any:
-    # The sandbox's worker is a module of this package and must start in a few hundredths of a second.
-    if name in __all__:
-        from flow_runtime import local
-
-        return getattr(local, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The sandbox's worker is a module of this package and must start in a few hundredths of a second.
+__getattr__ = lazy_exports(__name__, {"local": __all__})

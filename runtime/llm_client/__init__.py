@@ -8,8 +8,9 @@ Importing this package imports none of its modules; a name loads the one that it
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from llm_client.agent import Agent, AgentEnded, AgentResult, ToolFinished, ToolStarted
@@ -81,7 +82,6 @@ _HOMES = {
     "spec": ("EmbeddingSpec", "RequestContext", "RequestSpec"),
     "tools": ("Tool", "tool"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "NO_RETRY",
@@ -141,12 +141,7 @@ __all__ = [
     "tool",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__ = lazy_exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

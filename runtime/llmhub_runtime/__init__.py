@@ -6,8 +6,9 @@ the first call.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .config_loader import load_runtime_config, parse_runtime_config
@@ -84,7 +85,6 @@ _HOMES = {
     ),
     "resolver": ("resolve_role",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CallContext",
@@ -120,12 +120,7 @@ __all__ = [
     "resolve_role",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__ = lazy_exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,8 @@ def test_importing_the_package_and_the_engine_imports_no_sdk() -> None:
 def test_what_is_promised_is_there() -> None:
     assert [name for name in llm_client.__all__ if not hasattr(llm_client, name)] == []
     assert len(set(llm_client.__all__)) == len(llm_client.__all__)
-    assert set(llm_client.__all__) == set(llm_client._HOME_OF)  # pyright: ignore[reportPrivateUsage]
+    homes = llm_client._HOMES  # pyright: ignore[reportPrivateUsage]
+    assert set(llm_client.__all__) == {name for names in homes.values() for name in names}
 
 
 def test_every_way_to_a_provider_is_the_hub() -> None:

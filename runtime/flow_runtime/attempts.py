@@ -13,13 +13,12 @@ from agentflow.ir import FailureType
 from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
 from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
+from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
 
 logger = logging.getLogger(__name__)
 
-MAX_DOUBLINGS = 60
-"""More would only overflow: by then a pause of a millisecond has become longer than any limit."""
 MAX_RETRY_AFTER_S = 60.0
 """What a run without a deadline waits at most because a provider asked for it; then the failure goes out with it."""
 
@@ -71,7 +70,7 @@ def pause_s(settings: NodeSettings, failed: int, draw: Callable[[], float]) -> f
     """
     pause = settings.backoff_s
     if settings.backoff == "exponential":
-        pause *= 2.0 ** min(failed - 1, MAX_DOUBLINGS)
+        pause = exponential_s(pause, failed)
     if settings.max_backoff_s is not None:
         pause = min(pause, settings.max_backoff_s)
     return pause * draw() if settings.jitter else pause

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llm_client.providers.protocol import Provider
-
-_MAX_DOUBLINGS = 60
+from runtime_core.backoff import exponential_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class RetryPolicy:
         """Seconds to wait after the `failed`th failure of a role."""
         if retry_after is not None:
             return retry_after
-        pause = min(self.backoff_s * 2.0 ** min(failed - 1, _MAX_DOUBLINGS), self.max_backoff_s)
+        pause = min(exponential_s(self.backoff_s, failed), self.max_backoff_s)
         return pause * draw() if self.jitter else pause
 
 

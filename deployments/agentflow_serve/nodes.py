@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.dispatch import ServeDispatch
-from agentflow_serve.process import open_parts
+from agentflow_serve.process import RunStore, open_parts
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.wire import WireCall, WireOutcome, call_from_wire, outcome_to_wire
 from flow_runtime.dispatch import Body, LocalDispatch
@@ -40,7 +40,8 @@ class NodeReplica:
         self._stack = AsyncExitStack()
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(tools, LocalDispatch(bodies))
-        parts = await open_parts(self._stack, spec.process, nodes.values(), sim=sim, tools=dispatch)
+        store = RunStore(self._stack, spec.process.store)
+        parts = await open_parts(self._stack, spec.process, nodes.values(), store=store, sim=sim, tools=dispatch)
         for name, node in nodes.items():
             body = NodeBody(name, node, spec.settings[name], parts)
             bodies[name] = await self._stack.enter_async_context(body)

@@ -13,12 +13,11 @@ from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Flow
 from agentflow.plan import plan
-from agentflow.subflows import all_nodes
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import open_parts, open_state
+from agentflow_serve.process import RunStore, open_parts, open_state, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.session_ledger import SharedState
 from flow_runtime.dispatch import Body, LocalDispatch
@@ -52,16 +51,15 @@ class Predictor:
         self._plan = plan(Flow.model_validate(spec.flow))
         self._stack = AsyncExitStack()
         app_name = serve.get_replica_context().app_name
-        shares = any(
-            node.state and node.state.backend == "memory" for node in all_nodes(self._plan.flow.nodes.values())
-        )
+        store = RunStore(self._stack, spec.process.store)
+        shares = "memory" in state_backends(self._plan.flow.nodes.values())
         self._ledger = SharedState(app_name) if shares else None
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
-        parts = await open_parts(self._stack, spec.process, inline, sim=sim, tools=dispatch)
+        parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
         for node in spec.inline:
             bodies[node] = await self._stack.enter_async_context(body_of(self._plan, node, parts))
         in_run = [node for node in self._plan.flow.nodes.values() if node.state and node.state.scope == "request"]
@@ -70,7 +68,7 @@ class Predictor:
             dispatch,
             clock=SystemClock(),
             ids=RandomIds(),
-            state=await open_state(self._stack, spec.process, in_run),
+            state=await open_state(store, in_run),
         )
 
     async def __serve_build_asgi_app__(self) -> Any:

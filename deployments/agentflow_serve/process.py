@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
-from llmhub_runtime.models import SERVED_FLOW
+from llmhub_runtime.models import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
+from runtime_core.stores.database import Database
 from runtime_core.stores.url import open_database
 
 Locate = Callable[[], Awaitable[str]]
@@ -39,9 +40,23 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
         try:
             return await sim.address.remote()
         except (RayError, RayServeException) as exc:
-            raise ModelFailed("the simulated model is not there now; it is restarting, try again", model="sim") from exc
+            raise ModelFailed("the simulated model is not there now; it is restarting, try again", model=SIM) from exc
 
     return locate
+
+
+class RunStore:
+    """The run store of this process, opened by whoever needs it first and closed with `stack`."""
+
+    def __init__(self, stack: AsyncExitStack, url: str) -> None:
+        self._stack = stack
+        self._url = url
+        self._database: Database | None = None
+
+    async def database(self) -> Database:
+        if self._database is None:
+            self._database = await self._stack.enter_async_context(open_database(self._url, node_id=_machine()))
+        return self._database
 
 
 async def open_parts(
@@ -49,6 +64,7 @@ async def open_parts(
     settings: ProcessSettings,
     nodes: Collection[Node],
     *,
+    store: RunStore,
     sim: DeploymentHandle | None,
     tools: Dispatcher,
 ) -> NodeParts:
@@ -59,11 +75,11 @@ async def open_parts(
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
-        models = await _open_models(stack, settings, sim_locator(sim))
+        models = await _open_models(stack, settings, store, sim_locator(sim))
     return NodeParts(
         clock=clock,
         models=models,
-        state=await open_state(stack, settings, nodes),
+        state=await open_state(store, nodes),
         operation_settings=OperationSettings(
             allow_hosts=settings.allow_hosts, feature_store=settings.feature_store, embedder=settings.embedder
         ),
@@ -73,13 +89,19 @@ async def open_parts(
     )
 
 
-async def open_state(stack: AsyncExitStack, settings: ProcessSettings, nodes: Collection[Node]) -> StateBackends:
+async def open_state(store: RunStore, nodes: Iterable[Node]) -> StateBackends:
     """The state backends that these nodes keep something in."""
-    names = sorted({node.state.backend for node in all_nodes(nodes) if node.state})
-    return StateBackends({name: await _open_backend(stack, settings, name) for name in names})
+    return StateBackends({name: await _open_backend(store, name) for name in sorted(state_backends(nodes))})
 
 
-async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_sim: Locate | None) -> Models:
+def state_backends(nodes: Iterable[Node]) -> frozenset[str]:
+    """The names of those backends."""
+    return frozenset(node.state.backend for node in all_nodes(nodes) if node.state)
+
+
+async def _open_models(
+    stack: AsyncExitStack, settings: ProcessSettings, store: RunStore, locate_sim: Locate | None
+) -> Models:
     from flow_runtime.hub_models import HubModels, list_prices
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import RuntimeConfig
@@ -87,12 +109,11 @@ async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_
 
     hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub), behind_engine=True)
     stack.push_async_callback(hub.aclose)
-    database = await stack.enter_async_context(open_database(settings.store, node_id=_machine()))
     models = HubModels(
         hub,
         allow_hosts=settings.allow_hosts,
         locate_sim=locate_sim,
-        log=CallLog(database, clock=SystemClock()),
+        log=CallLog(await store.database(), clock=SystemClock()),
         prices=await list_prices() if settings.list_prices else None,
     )
     await stack.enter_async_context(models)
@@ -100,13 +121,12 @@ async def _open_models(stack: AsyncExitStack, settings: ProcessSettings, locate_
     return models
 
 
-async def _open_backend(stack: AsyncExitStack, settings: ProcessSettings, backend: str) -> StateBackend:
+async def _open_backend(store: RunStore, backend: str) -> StateBackend:
     if backend == "memory":
         from agentflow_serve.session_ledger import SharedState
 
         return SharedState(serve.get_replica_context().app_name)
-    database = await stack.enter_async_context(open_database(settings.store, node_id=_machine()))
-    return await StoredState.open(database, SystemClock())
+    return await StoredState.open(await store.database(), SystemClock())
 
 
 def _machine() -> str:

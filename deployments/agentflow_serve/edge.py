@@ -127,7 +127,7 @@ class Edge:
                 await reply.error(_too_late("The deadline of the request passed before the flow had an answer."))
         finally:
             reply.close()
-            await self._stop(*watch.stop(), app, trace_id=reply.trace_id)
+            await self._stop(*watch.tasks, app, trace_id=reply.trace_id)
 
     async def _first_of(self, app: asyncio.Task[None], watch: _Watch, reply: Reply, *, ends_at: float) -> None:
         loop = asyncio.get_running_loop()
@@ -188,8 +188,9 @@ class _Watch:
         self._task = asyncio.create_task(self._watch())
         self._task.add_done_callback(then)
 
-    def stop(self) -> tuple[asyncio.Task[None], ...]:
-        """What is left to cancel."""
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """What there is to cancel."""
         return () if self._task is None else (self._task,)
 
     async def _watch(self) -> None:

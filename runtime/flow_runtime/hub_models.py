@@ -13,7 +13,7 @@ from agentflow.ir import Flow, ModelRef
 from agentflow.settings import models_of, roles_of
 from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
-from flow_runtime.models import ModelAnswer
+from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.models import SIM
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
     from llmhub_runtime.hub import LLMHub
-    from llmhub_runtime.models import ResolvedCall, RuntimeConfig
+    from llmhub_runtime.models import ResolvedCall, RoleConfig, RoleDefaultsConfig, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
     from runtime_core.clock import Clock
 
@@ -88,7 +88,7 @@ class HubModels:
     ) -> ModelAnswer:
         from llm_client.spec import RequestSpec
 
-        with _translated(_name(model)):
+        with _translated(name_of(model)):
             name = self._admitted(model)
             spec = RequestSpec.model_construct(
                 messages=tuple(messages), role=name, params=dict(params), tools=tuple(tools)
@@ -236,10 +236,6 @@ def _translated(model: str) -> Iterator[None]:
         raise ModelFailed(str(exc), model=model) from exc
 
 
-def _name(model: str | ModelRef) -> str:
-    return model if isinstance(model, str) else f"{model.provider}/{model.name}"
-
-
 async def list_prices() -> PriceBook:
     """The providers' list prices. Reading them takes a while."""
     from llm_client.prices import PublicPrices
@@ -296,13 +292,7 @@ def providers_of(flow: Flow, config: RuntimeConfig, embedder: str | None = None)
     Raises UnknownRoleError for a role that the configuration does not have.
     """
     providers = {model.provider for model in models_of(flow) if model.endpoint is None}
-    for role in sorted(called_roles(flow, embedder)):
-        binding = config.roles.get(role) or config.defaults
-        if binding is None:
-            known = ", ".join(config.roles) or "none"
-            message = f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}"
-            raise UnknownRoleError(message, role=role, known=tuple(config.roles))
-        providers.add(binding.provider)
+    providers |= {binding.provider for binding in _bindings(flow, config, embedder)}
     return frozenset(config.serving(provider) for provider in providers)
 
 
@@ -311,7 +301,18 @@ def needs_list_prices(flow: Flow, config: RuntimeConfig, embedder: str | None = 
 
     Raises UnknownRoleError for a role that the configuration does not have.
     """
-    if any(config.serving(model.provider) != SIM for model in models_of(flow)):
-        return True
-    bindings = [config.roles.get(role) or config.defaults for role in called_roles(flow, embedder)]
-    return any(each and each.price is None and config.serving(each.provider) != SIM for each in bindings)
+    unpriced = [binding.provider for binding in _bindings(flow, config, embedder) if binding.price is None]
+    return any(config.serving(name) != SIM for name in (*unpriced, *(model.provider for model in models_of(flow))))
+
+
+def _bindings(flow: Flow, config: RuntimeConfig, embedder: str | None) -> list[RoleConfig | RoleDefaultsConfig]:
+    """What each role that the flow calls is."""
+    found: list[RoleConfig | RoleDefaultsConfig] = []
+    for role in sorted(called_roles(flow, embedder)):
+        binding = config.roles.get(role) or config.defaults
+        if binding is None:
+            known = ", ".join(config.roles) or "none"
+            message = f"the llmhub.yaml has no role '{role}' and no defaults; its roles: {known}"
+            raise UnknownRoleError(message, role=role, known=tuple(config.roles))
+        found.append(binding)
+    return found

@@ -42,3 +42,8 @@ class Models(Protocol):
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text, by a role for embeddings."""
         ...
+
+
+def name_of(model: str | ModelRef) -> str:
+    """What a model is called in messages and scripts: its role, or `provider/name`."""
+    return model if isinstance(model, str) else f"{model.provider}/{model.name}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, NoReturn
 
-from agentflow.expression_source import shortened
 from agentflow.ir import ModelRef, Prompt
+from agentflow.scalars import finite
 from agentflow.schemas import compile_schema
 from agentflow.settings import NodeSettings
 from agentflow.templates import compile_template
@@ -62,7 +61,7 @@ class PromptLayer:
         if self._schema is None:
             return text
         try:
-            value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+            value = json.loads(text, parse_constant=_no_constant, parse_float=finite)
         except (ValueError, RecursionError) as exc:
             raise OutputInvalid(f"the model's answer is not JSON: {exc}") from exc
         if problem := self._schema.check(value):
@@ -83,8 +82,3 @@ class PromptLayer:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if isfinite(number) else _no_constant(shortened(text))

@@ -14,7 +14,7 @@ from agentflow.settings import NodeSettings
 from agentflow.tools import DEFAULT_TOOL_ROUNDS
 from flow_runtime.asking import current, request_context
 from flow_runtime.errors import ModelFailed
-from flow_runtime.models import Models
+from flow_runtime.models import Models, name_of
 from flow_runtime.node_tool import NodeTool
 from flow_runtime.parts import NodeParts
 from flow_runtime.registered_tools import registered_tool
@@ -68,7 +68,7 @@ class PromptTools:
                 f"the model still asked for tools after {self._rounds} rounds of them; "
                 "raise max_tool_rounds, or say in the system message when to stop"
             )
-            raise ModelFailed(message, model=_name(model)) from exc
+            raise ModelFailed(message, model=name_of(model)) from exc
         return result.content
 
 
@@ -78,10 +78,6 @@ def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodePar
     call = NodeTool(spec.name, spec.maps_to, settings.tools[spec.maps_to], parts.tools)
     parameters = spec.parameters or {"type": "object"}
     return Tool(call, name=spec.name, description=spec.description or "", parameters=parameters)
-
-
-def _name(model: str | ModelRef) -> str:
-    return model if isinstance(model, str) else f"{model.provider}/{model.name}"
 
 
 class _Policed:

@@ -10,7 +10,7 @@ from typing import Any
 from agentflow.checks.flow_tests import scripted_tool_calls
 from agentflow.ir import ModelRef
 from flow_runtime.errors import ModelFailed, NodeTimeout
-from flow_runtime.models import ModelAnswer
+from flow_runtime.models import ModelAnswer, name_of
 from llm_client.results import ToolCall
 from llmhub_runtime.sim.embeddings import embed
 
@@ -38,7 +38,7 @@ class ScriptedModels:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
-        role = model if isinstance(model, str) else f"{model.provider}/{model.name}"
+        role = name_of(model)
         self.calls[role] += 1
         answer = self._answer(role, self.calls[role])
         if isinstance(answer, dict) and set(answer) == {"error"} and answer["error"] in _FAILURES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llm_client.providers.hub import RoleProvider
@@ -24,7 +23,3 @@ class HubRouter:
             self._hub.resolve(role)
             found = self._providers[role] = RoleProvider(self._hub, role)
         return found
-
-    async def warm_up(self, roles: Iterable[str] | None = None) -> None:
-        """Makes the clients of these roles, or of all, on the running loop."""
-        await self._hub.awarm_up(self._hub.role_names() if roles is None else roles)

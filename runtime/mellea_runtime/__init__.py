@@ -1,0 +1,1 @@
+"""Mellea sessions over the one engine."""

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
     "graphs": ["agentflow"],
-    "runtime": ["runtime_core", "llmhub_runtime", "llm_client", "flow_runtime"],
+    "runtime": ["runtime_core", "llmhub_runtime", "llm_client", "mellea_runtime", "agent_runtime", "flow_runtime"],
     "deployments": ["agentflow_serve"],
 }
 ORDER = [package for group in PACKAGES.values() for package in group]

@@ -16,7 +16,7 @@ from llm_client.breaker import Breakers
 from llm_client.detached import Detached
 from llm_client.errors import CallFailed, CallRateLimited, CallStoreError, CallTimedOut, CallUnavailable
 from llm_client.failures import NOTHING, Delivered, judge
-from llm_client.guard import Guard, Lease
+from llm_client.guard import Guard, Lease, NoLease
 from llm_client.hashing import request_hash
 from llm_client.hooks import Hooks
 from llm_client.leases import LeaseKeeper
@@ -246,7 +246,26 @@ class OpenAttempt:
         if self._admitted:
             now = parts.clock.monotonic()
             changed = parts.breakers.report((target.provider, target.model), now, succeeded=alive)
-        return await parts.detached.run(self._write(ending, changed))
+        return await self._written(ending, changed)
+
+    async def _written(self, ending: Ending, circuit: str | None) -> StoreError | None:
+        """`_write` where no cancellation reaches it, but without a task of its own where one write is all there is.
+
+        That write is the database's once it was accepted, and repeating it with the same ids changes nothing. Each
+        turn of the loop between an answer and the next request leaves a connection idle, and the HTTP client looks
+        at all the idle ones.
+        """
+        parts = self._parts
+        if self._reserving and not parts.hooks and isinstance(self._lease, NoLease):
+            try:
+                await self._store_once(ending)
+                return None
+            except asyncio.CancelledError:
+                parts.detached.start(self._write(ending, circuit))
+                raise
+            except StoreError:
+                log.debug("The end of attempt %s is written once more.", self.attempt_id)
+        return await parts.detached.run(self._write(ending, circuit))
 
     async def _write(self, ending: Ending, circuit: str | None) -> StoreError | None:
         problem = None
@@ -270,19 +289,22 @@ class OpenAttempt:
         return problem
 
     async def _store(self, ending: Ending) -> None:
-        claim, call_log = self._asked.claim, self._parts.log
         for pause in (*_STORE_PAUSES_S, None):
             try:
-                if claim is not None and ending.answer is not None:
-                    completion = await call_log.end_with_claim(self.attempt, ending, claim)
-                    self.key_state = completion.key
-                else:
-                    await call_log.end(self.attempt, ending)
+                await self._store_once(ending)
                 return
             except StoreUnavailableError:
                 if pause is None:
                     raise
                 await self._parts.clock.sleep(pause)
+
+    async def _store_once(self, ending: Ending) -> None:
+        claim, call_log = self._asked.claim, self._parts.log
+        if claim is not None and ending.answer is not None:
+            completion = await call_log.end_with_claim(self.attempt, ending, claim)
+            self.key_state = completion.key
+        else:
+            await call_log.end(self.attempt, ending)
 
     async def _wait_for_place(self, target: Target) -> None:
         estimate = estimated_input(self.request) if target.tokens_per_minute else 0

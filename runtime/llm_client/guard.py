@@ -36,7 +36,9 @@ class Guard(Protocol):
         ...
 
 
-class _Admitted:
+class NoLease:
+    """Nothing was held back, so nothing ends."""
+
     admission = Admission()
 
     async def end(self, ending: Ending) -> None:
@@ -47,4 +49,4 @@ class AdmitAll:
     """The default guard."""
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
-        return _Admitted()
+        return NoLease()

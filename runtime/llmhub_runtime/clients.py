@@ -32,7 +32,9 @@ async def load_any_llm() -> type[AnyLLM]:
     """`any_llm.AnyLLM`. The first import takes over a second, so it does not happen on the event loop."""
     if "any_llm" not in sys.modules:
         await asyncio.to_thread(importlib.import_module, "any_llm")
-    return importlib.import_module("any_llm").AnyLLM
+    from any_llm import AnyLLM
+
+    return AnyLLM
 
 
 class _LoopClients:

@@ -134,7 +134,7 @@ async def test_the_guard_may_cap_the_answer_and_send_the_call_elsewhere() -> Non
 
 async def test_a_full_log_stops_a_call_before_it_is_sent() -> None:
     guard = Watchman()
-    async with rig(guard=guard, database=MemoryDatabase(max_bytes=112 * 1024)) as made:
+    async with rig(guard=guard, database=MemoryDatabase(max_bytes=256 * 1024)) as made:
         with pytest.raises(CallStoreError):
             for number in range(1000):
                 await made.engine.complete(RequestSpec.of(f"{number} {'x' * 2000}", role="chat"))

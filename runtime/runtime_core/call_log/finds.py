@@ -1,4 +1,4 @@
-"""What the log is asked: attempts by run, call and status, kept answers, and the newest answer to a request."""
+"""What the log is asked: attempts by run and status, kept answers, and the newest answer to a request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class Filter:
     """Which attempts; None does not filter."""
 
     run_id: str | None = None
-    call_id: str | None = None
     status: AttemptStatus | None = None
 
 
@@ -49,7 +48,6 @@ def attempts(scope_id: str, which: Filter, *, after: Cursor | None, limit: int) 
     params: list[SqlValue] = [scope_id]
     for clause, value in (
         (" AND run_id = ?", which.run_id),
-        (" AND call_id = ?", which.call_id),
         (" AND status = ?", which.status and which.status.value),
     ):
         if value is not None:

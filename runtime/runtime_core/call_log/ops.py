@@ -14,13 +14,13 @@ _RESERVE = (
     "INSERT INTO calls ("
     + ATTEMPT_COLUMNS
     + ", status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'reserved')"
-    " ON CONFLICT (scope_id, attempt_id) DO NOTHING RETURNING number"
+    " ON CONFLICT (scope_id, attempt_id) DO NOTHING"
 )
 _END = (
     "UPDATE calls SET status = ?, ended_at = ?, input_tokens = ?, output_tokens = ?, cached_tokens = ?,"
     " reasoning_tokens = ?, usage_estimated = ?, cost_micro = ?, error = ?, answer_hash = ?"
     " WHERE scope_id = ? AND attempt_id = ?"
-    " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "')) RETURNING number"
+    " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "'))"
 )
 _KEEP = (
     "INSERT INTO answers (scope_id, answer_hash, size, kept_at, content) VALUES (?, ?, ?, ?, ?)"
@@ -44,7 +44,8 @@ def reserve(attempt: Attempt) -> Op[None]:
 
     Raises StoreConflictError if the row of that id is another attempt's.
     """
-    if (yield Sql(_RESERVE, values_of(attempt))):
+    [(written,)] = yield Sql(_RESERVE, values_of(attempt), counts=True)
+    if written:
         return
     there = yield from find(attempt.key)
     # A lease that was renewed since makes no other attempt of it.
@@ -64,8 +65,8 @@ def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
     if usage is not None:
         counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
     facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, answer_hash)
-    rows = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id))
-    if not rows:
+    [(written,)] = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id), counts=True)
+    if not written:
         there = yield from find(attempt.key)
         if there is None:
             raise StoreConflictError(f"Attempt {attempt.attempt_id!a} was never reserved, so it cannot end.")

@@ -65,14 +65,9 @@ def logged(row: tuple[Any, ...]) -> LoggedAttempt:
 def just_ended(attempt: Attempt, ending: Ending, answer_hash: str | None) -> LoggedAttempt:
     """The record of a row that `ending` has just been written to."""
     if ending.answer is not None:
-        ending = Ending(
-            status=ending.status,
-            ended_at=ending.ended_at,
-            usage=ending.usage,
-            cost_micro=ending.cost_micro,
-            error=ending.error,
-        )
-    return LoggedAttempt(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
+        ending = ending.model_copy(update={"answer": None})
+    # Made of what is checked already.
+    return LoggedAttempt.model_construct(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
 
 
 def to_keep(answer: str) -> tuple[str, int]:
@@ -100,7 +95,6 @@ MIGRATIONS = (
             " reasoning_tokens {int}, usage_estimated {int}, cost_micro {int}, error {text}, answer_hash {text},"
             " PRIMARY KEY (scope_id, attempt_id))",
             "CREATE INDEX calls_time ON calls (scope_id, reserved_at)",
-            "CREATE INDEX calls_call ON calls (scope_id, call_id, reserved_at)",
             "CREATE INDEX calls_run ON calls (scope_id, run_id, reserved_at) WHERE run_id IS NOT NULL",
             "CREATE INDEX calls_open ON calls (lease_until) WHERE status = 'reserved'",
             "CREATE INDEX calls_ended ON calls (ended_at) WHERE ended_at IS NOT NULL",

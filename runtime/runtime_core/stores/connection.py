@@ -34,8 +34,12 @@ class Connection:
 
     @classmethod
     def in_memory(cls, max_bytes: int) -> Connection:
-        """A private, empty database that grows to `max_bytes` at most."""
+        """A private, empty database that grows to `max_bytes` at most.
+
+        A commit takes longer the more pages there are, so they are large.
+        """
         raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
+        raw.execute("PRAGMA page_size = 8192")
         raw.execute("PRAGMA foreign_keys = ON")
         [page_size] = raw.execute("PRAGMA page_size").fetchone()
         raw.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_size)}")
@@ -47,7 +51,8 @@ class Connection:
 
     def execute(self, statement: Sql) -> Rows:
         try:
-            return self._raw.execute(statement.text, statement.params).fetchall()
+            cursor = self._raw.execute(statement.text, statement.params)
+            return [(cursor.rowcount,)] if statement.counts else cursor.fetchall()
         except DRIVER_ERRORS as error:
             if self._read_only and primary_code(error) == sqlite3.SQLITE_READONLY:
                 raise self._no_write_while_reading() from error
@@ -95,7 +100,7 @@ class Connection:
         self.execute(_BEGIN)
         try:
             result = drive(op_factory(), self.execute)
-            self.execute(_COMMIT)
+            self.commit()
         except BaseException:
             self.rollback()
             raise

@@ -17,6 +17,7 @@ from runtime_core.stores.sql import OpFactory
 T = TypeVar("T")
 
 MAX_BYTES = 2**30
+_YIELD_EVERY = 16
 
 
 class MemoryDatabase:
@@ -25,6 +26,7 @@ class MemoryDatabase:
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._connection: Connection | None = Connection.in_memory(max_bytes)
         self.commits = 0
+        self._calls = 0
 
     @property
     def dialect(self) -> Dialect:
@@ -36,13 +38,13 @@ class MemoryDatabase:
             self.commits += 1
             return result
         finally:
-            await _let_others_run()
+            await self._let_others_run()
 
     async def read(self, op_factory: OpFactory[T]) -> T:
         try:
             return self._open_connection().look_and_undo(op_factory)
         finally:
-            await _let_others_run()
+            await self._let_others_run()
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -62,7 +64,8 @@ class MemoryDatabase:
             raise StoreUnavailableError("The store in memory is closed.", location="memory:")
         return self._connection
 
-
-async def _let_others_run() -> None:
-    """Without this a loop that polls the store would never let another task run."""
-    await asyncio.sleep(0)
+    async def _let_others_run(self) -> None:
+        """Without this a loop that polls the store would never let another task run."""
+        self._calls += 1
+        if self._calls % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)

@@ -27,10 +27,14 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """One statement and its parameters, in order."""
+    """One statement and its parameters, in order.
+
+    With `counts` its one row is the number of rows that it changed, which costs less than `RETURNING`.
+    """
 
     text: str
     params: tuple[SqlValue, ...] = ()
+    counts: bool = False
 
 
 Op: TypeAlias = Generator[Sql, Rows, T]

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.dispatch import ServeDispatch
-from agentflow_serve.process import RunStore, open_parts
+from agentflow_serve.process import RunStore, open_parts, spare_what_stays
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.wire import WireCall, WireOutcome, call_from_wire, outcome_to_wire
 from flow_runtime.dispatch import Body, LocalDispatch
@@ -46,6 +46,7 @@ class NodeReplica:
             body = NodeBody(name, node, spec.settings[name], parts)
             bodies[name] = await self._stack.enter_async_context(body)
         self._body = bodies[spec.id]
+        spare_what_stays()
 
     async def __call__(self, wire: WireCall) -> WireOutcome:
         return outcome_to_wire(await self._body.run(*call_from_wire(wire)))

@@ -17,7 +17,7 @@ from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import RunStore, open_parts, open_state, state_backends
+from agentflow_serve.process import RunStore, open_parts, open_state, spare_what_stays, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.session_ledger import SharedState
 from flow_runtime.dispatch import Body, LocalDispatch
@@ -74,13 +74,15 @@ class Predictor:
     async def __serve_build_asgi_app__(self) -> Any:
         from agentflow_serve.kserve_app import build_predictor_app
 
-        return build_predictor_app(
+        app = build_predictor_app(
             name=self._plan.name,
             signature=self._plan.signature,
             runner=self,
             limits=self._spec.limits,
             health=self._health.check,
         )
+        spare_what_stays()
+        return app
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         return await self._runner.run(

@@ -16,7 +16,7 @@ from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
-from llmhub_runtime.models import SIM
+from llmhub_runtime.names import SIM
 
 if TYPE_CHECKING:
     from types import TracebackType

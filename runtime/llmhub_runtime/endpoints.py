@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import ConfigError, EnvVarMissingError, ProviderAuthError, UnknownProviderError
-from .models import SIM, ProviderConfig, ResolvedCall, RuntimeConfig
+from .models import ProviderConfig, ResolvedCall, RuntimeConfig
+from .names import SIM
 
 if TYPE_CHECKING:
     from any_llm import AnyLLM

@@ -28,7 +28,8 @@ from .config_loader import first_problem, load_runtime_config, with_api_base
 from .endpoints import check_keys, endpoint_of
 from .errors import ConfigError, HubClosedError, UnmeteredCallError
 from .hooks import AfterHook, BeforeHook, Hooks, ObservedCall
-from .models import SERVED_FLOW, LLMMode, ResolvedCall, RuntimeConfig
+from .models import LLMMode, ResolvedCall, RuntimeConfig
+from .names import SERVED_FLOW
 from .resolver import check_mode, merge_params, resolve_role
 from .streams import StreamTally, TimeBudget, Translate, read_stream
 from .wire import (

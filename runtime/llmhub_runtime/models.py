@@ -19,10 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-SIM = "sim"
-SERVED_FLOW = "AGENTFLOW_SERVED_FLOW"
-"""The environment variable that names the app in the processes of a served flow."""
-"""The simulated model that ships with this package."""
+from .names import SIM
 
 RESERVED_PARAMS = frozenset(
     {"model", "messages", "input", "inputs", "stream", "provider", "api_key", "api_base", "client_args"}

@@ -11,8 +11,8 @@ from llm_client.providers.answers import StreamReader, read_completion, read_emb
 from llm_client.providers.protocol import Delta, Price, Target
 from llm_client.results import CompletionResult, EmbeddingResult
 from llm_client.spec import EmbeddingSpec, RequestSpec
-from llmhub_runtime.endpoints import SIM
 from llmhub_runtime.errors import ProviderCallError
+from llmhub_runtime.names import SIM
 
 if TYPE_CHECKING:
     from llmhub_runtime.hub import LLMHub

@@ -1,6 +1,6 @@
 """kill -9 around a call: the log and the model's own log agree row by row, and each key gets one answer.
 
-`HYPOTHESIS_PROFILE=long` makes it 50 rounds for each place.
+AGENTFLOW_KILL_ROUNDS is the number of kills at each place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from support.engine import check_books
 from support.engine_process import zygote
 from support.waiting import until
 
-ROUNDS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 3
+ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "3"))
 
 PLACES = {
     # where the process is killed: whether the model has then been asked

@@ -18,16 +18,16 @@ from runtime_core.errors import (
 )
 from runtime_core.stores import Database, Migration, Op, Sql, migrate, open_database
 from runtime_core.stores.faults import FaultyDatabase
-from support.stores import JOURNAL, add, entry_ids, persist, prepare_journal, record, total
+from support.stores import JOURNAL, add, entry_ids, fresh_store_url, persist, prepare_journal, record, total
 
 
 class Refused(Exception):
     """An error of the operation itself, from outside the tree of stores."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
+    url = await fresh_store_url(request.param, request, tmp_path)
     async with open_database(url, node_id="node-1") as opened:
         await prepare_journal(opened)
         yield opened

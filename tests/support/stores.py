@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores import Database, Migration, Op, Sql, migrate
 
@@ -98,3 +100,10 @@ async def store_process(*args: str, failpoints: str = "") -> AsyncIterator[async
             process.kill()
         # Reads the pipe to its end, so that its transport closes with the process.
         await process.communicate()
+
+
+async def fresh_store_url(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The address of a new, empty store: `memory`, `sqlite` in the folder, or `postgres` on the shared server."""
+    if kind == "postgres":
+        return await request.getfixturevalue("postgres_server").fresh_url()
+    return "memory:" if kind == "memory" else f"sqlite:///{folder}/store.db"

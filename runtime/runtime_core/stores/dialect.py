@@ -33,7 +33,7 @@ POSTGRES = Dialect(
         {
             "int": "BIGINT",
             "real": "DOUBLE PRECISION",
-            "text": "TEXT",
+            "text": 'TEXT COLLATE "C"',  # the order of SQLite; one that no update of the system changes
             "json": "JSON",  # not JSONB, which sorts keys, rounds numbers and refuses half a surrogate pair
             "bytes": "BYTEA",
             "time": "TIMESTAMPTZ",

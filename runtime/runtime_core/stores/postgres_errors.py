@@ -1,7 +1,7 @@
 """What went wrong with PostgreSQL, in the words of the StoreError tree.
 
-Texts come from SQLSTATE codes and the server's one-line message: its DETAIL, and what asyncpg says of a
-parameter, may hold stored values.
+Texts come from SQLSTATE codes and the server's one-line message: its DETAIL, and what is said of a parameter,
+hold stored values. For those errors the driver's own is no cause either, or a traceback would show it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class Interrupted(Exception):
 
 def interruption(error: BaseException, *, location: str, reading: bool = False) -> Interrupted:
     """How a driver's error interrupts an operation."""
-    return Interrupted(trouble_of(error), translate(error, location=location, reading=reading))
+    translated = translate(error, location=location, reading=reading)
+    if not isinstance(translated, StoreValueError | StoreConflictError):
+        translated.__cause__ = error
+    return Interrupted(trouble_of(error), translated)
 
 
 def trouble_of(error: BaseException) -> Trouble:
@@ -78,7 +81,7 @@ def translate(error: BaseException, *, location: str, reading: bool = False) -> 
     if isinstance(error, asyncpg.ClientConfigurationError):
         return StoreError(f"The address or the settings of {location} are not understood.", location=location)
     if isinstance(error, ValueError):
-        return StoreValueError("A parameter cannot be stored: it does not fit its column's type.", location=location)
+        return StoreValueError(f"A parameter cannot be stored ({type(error).__name__}).", location=location)
     if isinstance(error, TimeoutError):
         return StoreUnavailableError(
             f"{location} does not answer in time; see whether it is overloaded or the network is cut.",
@@ -100,7 +103,7 @@ def _of_state(error: asyncpg.PostgresError, location: str, reading: bool) -> Sto
     if state.startswith("23"):
         return StoreConflictError(f"{location} refused a row: {message}.", location=location)
     if state.startswith("22"):
-        return StoreValueError(f"A parameter cannot be stored: {message}.", location=location)
+        return StoreValueError(f"A parameter cannot be stored ({type(error).__name__}).", location=location)
     if state in ("53100", "53400"):
         return StoreFullError(
             f"{location} cannot grow: free space on its disk. Nothing was written.", location=location

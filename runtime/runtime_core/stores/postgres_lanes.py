@@ -118,9 +118,9 @@ class Lanes:
         return connection
 
     async def _give_back(self, connection: DriverConnection, session: Session) -> None:
-        if session.broken is not None:
-            connection.terminate()
         with suppress(*DRIVER_ERRORS):  # whatever it is, the pool gets rid of the connection
+            if session.broken is not None:
+                connection.terminate()
             await self._pool.release(connection, timeout=self._options.command_timeout_s)
 
     def _next_batch(self) -> list[_Job]:

@@ -85,7 +85,6 @@ class Session:
 
     def _interrupted(self, error: BaseException) -> Interrupted:
         interrupted = interruption(error, location=self._location, reading=self._reading)
-        interrupted.error.__cause__ = error
         if interrupted.trouble is Trouble.GONE:
             self.broken = interrupted.error
         return interrupted

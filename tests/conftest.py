@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from support import postgres, redis
 
+pytest.register_assert_rewrite("agent_runtime.testing")
+
 settings.register_profile(
     "ci", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import socket
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -212,13 +213,30 @@ class TestServer:
             assert "s3cret" not in f"{error} {error!r}"
             error = error.__cause__
 
-    async def test_a_database_that_is_not_there_is_an_error_at_once(self, url: str) -> None:
-        database = PostgresDatabase(url.replace("/postgres?", "/nowhere?"))
-        started = time.monotonic()
-        with pytest.raises(StoreError, match='"nowhere" does not exist'):
+    async def test_a_database_or_a_user_that_is_refused_is_an_error_at_once(self, url: str) -> None:
+        await _ask(url, "CREATE ROLE nologin NOLOGIN")
+        for address, says in (
+            (url.replace("/postgres?", "/nowhere?"), '"nowhere" does not exist'),
+            (url.replace("postgres@", "nologin:s3cret@"), "not permitted to log in"),
+        ):
+            database = PostgresDatabase(address)
+            started = time.monotonic()
+            with pytest.raises(StoreError, match=says) as caught:
+                await database.read(total)
+            assert time.monotonic() - started < 2
+            assert not isinstance(caught.value, StoreUnavailableError)
+            assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+            await database.close()
+
+    async def test_a_server_without_a_free_connection_is_waited_for_and_then_named(self, url: str) -> None:
+        await _ask(url, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+        database = PostgresDatabase(url.replace("postgres@", "crowded@"), options=HASTY)
+        with pytest.raises(StoreUnavailableError, match="no free connection"):
             await database.read(total)
-        assert time.monotonic() - started < 2
-        await database.close()
+        await _ask(url, "ALTER ROLE crowded SUPERUSER CONNECTION LIMIT -1")
+        async with database:
+            await prepare_journal(database)
+            assert await database.read(total) == 0
 
     async def test_a_lock_held_by_somebody_else_is_waited_for_and_then_named(
         self, database: PostgresDatabase, url: str
@@ -230,6 +248,20 @@ class TestServer:
                 assert not caught.value.outcome_unknown
                 assert await hasty.read(total) == 0
             assert await hasty.run(lambda: record("e1")) == 1
+
+    async def test_a_server_that_takes_no_writes_is_named(self, database: PostgresDatabase, url: str) -> None:
+        async with PostgresDatabase(f"{url}&default_transaction_read_only=on", options=HASTY) as standby:
+            assert await standby.read(total) == 0
+            with pytest.raises(StoreUnavailableError, match="name the primary"):
+                await standby.run(lambda: record("e1"))
+
+
+async def _ask(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 class TestNetwork:

@@ -148,6 +148,18 @@ class DatabaseContract:
             await database.run(insert)
         assert await database.run(lambda: record("still working")) == 1
 
+    @pytest.mark.parametrize("params", [(), ("s", "e"), ("s", "e", 1, 1)], ids=len)
+    async def test_parameters_that_do_not_fit_the_statement_are_an_error_at_once(
+        self, database: Database, params: tuple[str | int, ...]
+    ) -> None:
+        def insert() -> Op[None]:
+            yield Sql("INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, ?)", params)
+
+        async with asyncio.timeout(2):
+            with pytest.raises(StoreError) as caught:
+                await database.run(insert)
+        assert not isinstance(caught.value, StoreUnavailableError)
+
     async def test_a_read_that_tries_to_write_fails_and_changes_nothing(self, database: Database) -> None:
         with pytest.raises(StoreError, match="read operation"):
             await database.read(lambda: record("e1"))

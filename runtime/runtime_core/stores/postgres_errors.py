@@ -71,6 +71,8 @@ def trouble_of(error: BaseException) -> Trouble:
         return Trouble.FAILED
     if isinstance(error, ValueError):  # a parameter, or a setting of the connection
         return Trouble.FAILED
+    if isinstance(error, asyncpg.InterfaceError) and not _is_about_the_connection(error):
+        return Trouble.FAILED
     return Trouble.GONE
 
 
@@ -87,6 +89,8 @@ def translate(error: BaseException, *, location: str, reading: bool = False) -> 
             f"{location} does not answer in time; see whether it is overloaded or the network is cut.",
             location=location,
         )
+    if trouble_of(error) is Trouble.FAILED:
+        return StoreError(f"A statement failed in {location}: {error}.", location=location)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return StoreUnavailableError(
         f"{location} cannot be reached ({reason}); see whether it runs there.", location=location
@@ -130,6 +134,11 @@ def _of_state(error: asyncpg.PostgresError, location: str, reading: bool) -> Sto
     if trouble_of(error) is Trouble.GONE or state.startswith(("53", "58")):
         return StoreUnavailableError(f"{location} cannot be used now: {message}.", location=location)
     return StoreError(f"A statement failed in {location}: {message}.", location=location)
+
+
+def _is_about_the_connection(error: asyncpg.InterfaceError) -> bool:
+    """asyncpg has one class for a closed connection or pool and for a call that makes no sense."""
+    return any(word in str(error) for word in ("closed", "closing", "released"))
 
 
 def _first_line(error: asyncpg.PostgresError) -> str:

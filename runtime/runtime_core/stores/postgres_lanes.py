@@ -99,7 +99,6 @@ class Lanes:
             finally:
                 await self._give_back(connection, session)
             if session.broken is not None:
-                self._trouble = session.broken
                 await asyncio.sleep(_RETRY_S)
 
     async def _acquire(self) -> DriverConnection | None:
@@ -138,6 +137,8 @@ class Lanes:
             for job, own in zip(batch, copies(session.broken, len(batch)), strict=True):
                 _settle(job.answer, Failed(own))
             raise
+        if session.broken is not None:
+            self._trouble = session.broken
         for job, outcome in zip(batch, outcomes, strict=True):
             if outcome is not None:
                 _settle(job.answer, outcome)

@@ -18,6 +18,7 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_words: bytes | None = None
+        self._then_block = False
         self.port = 0
 
     async def start(self) -> None:
@@ -36,16 +37,17 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    def cut_after(self, words: bytes) -> None:
+    def cut_after(self, words: bytes, *, then_block: bool = False) -> None:
         """Once: when the client has said `words`, the server hears them and its answer is lost with the connection."""
         self._last_words = words
+        self._then_block = then_block
 
     async def stop(self) -> None:
         self._server.close()
-        self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.unblock()
+        while self._tasks:
+            self.cut()
+            await asyncio.sleep(0.001)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -89,6 +91,8 @@ class Proxy:
             await self._open.wait()
             client.write(data)
             await client.drain()
+        if over.is_set() and self._then_block:
+            self.block()
         raise EOFError
 
 

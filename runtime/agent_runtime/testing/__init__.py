@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING
 from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from agent_runtime.testing.actions import ActionStoreContract
     from agent_runtime.testing.database import DatabaseContract
     from agent_runtime.testing.faults import faulty
+    from agent_runtime.testing.jobs import JobStoreContract
 
 _HOMES = {
+    "actions": ("ActionStoreContract",),
     "database": ("DatabaseContract",),
     "faults": ("faulty",),
+    "jobs": ("JobStoreContract",),
 }
 
 __all__ = [
+    "ActionStoreContract",
     "DatabaseContract",
+    "JobStoreContract",
     "faulty",
 ]
 

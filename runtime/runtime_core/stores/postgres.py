@@ -72,16 +72,14 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         self._closed = True
-        async with self._opening:
-            lanes, self._lanes = self._lanes, None
-            pool, self._pool = self._pool, None
-        for each in lanes or ():
-            await each.stop()
-        if pool is not None:
-            await close_pool(pool, timeout_s=self._options.connect_timeout_s)
+        await self._let_go()
 
     async def __aenter__(self) -> Self:
-        await self.read(_ping)
+        try:
+            await self.read(_ping)
+        except BaseException:
+            await self._let_go()
+            raise
         return self
 
     async def __aexit__(
@@ -100,6 +98,15 @@ class PostgresDatabase:
                     self._lanes_to(pool, Reads(), self._options.read_connections),
                 )
             return self._lanes
+
+    async def _let_go(self) -> None:
+        async with self._opening:
+            lanes, self._lanes = self._lanes, None
+            pool, self._pool = self._pool, None
+        for each in lanes or ():
+            await each.stop()
+        if pool is not None:
+            await close_pool(pool, timeout_s=self._options.connect_timeout_s)
 
     async def _own_pool(self, url: str) -> DriverPool:
         connections = self._options.write_connections + self._options.read_connections

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
+# Servers have few connections, and a served flow has many processes.
+IDLE_S = 60.0
+
 
 class DriverType(Protocol):
     @property
@@ -48,6 +51,7 @@ async def open_pool(url: str, *, connections: int, connect_timeout_s: float) -> 
         url,
         min_size=0,
         max_size=connections,
+        max_inactive_connection_lifetime=IDLE_S,
         timeout=connect_timeout_s,
         reset=_nothing_to_reset,
         server_settings={"application_name": "agentflow"},

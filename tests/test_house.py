@@ -21,7 +21,7 @@ FORBIDDEN = {
     "runtime": {"kserve", "ray"},
 }
 HEAVY = ("any_llm", "ray", "kserve", "mellea", "uvicorn", "httpx", "httpx2", "fastapi", "numpy", "genai_prices")
-HEAVY += ("duckdb", "hopsworks", "hsfs")
+HEAVY += ("duckdb", "hopsworks", "hsfs", "asyncpg", "redis")
 
 
 def modules(package: str) -> list[Path]:

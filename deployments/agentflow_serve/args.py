@@ -16,7 +16,9 @@ class AppArgs(BaseModel):
 
     `flow` and `llmhub` are paths, relative to the directory in which `serve run` was started, or the documents
     themselves. `llmhub` may be left out for a flow without prompts. `store` is the URL of the run store, for
-    nodes whose state says `backend: store`. `placement` overrules the flow's. `code: modules` runs only
+    nodes whose state says `backend: store`: `sqlite:///file` on one machine, `postgresql://user@host:5432/database`
+    for several; the password then comes from PGPASSWORD or PGPASSFILE where the replicas start.
+    `placement` overrules the flow's. `code: modules` runs only
     installed code (`module: pkg.mod:name`), `code: off` none at all. `allow_hosts` lists hosts, or
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or

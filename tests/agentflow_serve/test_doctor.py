@@ -28,6 +28,7 @@ from agentflow_serve.doctor.mounts import filesystem_of
 from agentflow_serve.doctor.service import check_port, check_service
 from agentflow_serve.doctor.surroundings import check_surroundings, joins_a_cluster
 from support.command_line import agentflow
+from support.postgres import PostgresServer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SECRET = "s3cret-value"
@@ -159,6 +160,9 @@ def serving(app: App, **options: Any) -> dict[str, Check]:
         (replace(KEEPS, is_sqlite=False), "fail", "no SQLite file"),
         (Store("x", problem="The store address is wrong."), "fail", "is wrong"),
         (Store("memory:"), "warn", "ends with its process"),
+        (Store("x", server="postgresql://db/flows", refusal="It cannot be reached."), "fail", "cannot be reached"),
+        (Store("x", server="postgresql://db/flows", shows_password=True), "warn", "its password stands"),
+        (Store("x", server="postgresql://db/flows"), "ok", "answers"),
     ],
 )
 def test_a_store_that_would_lose_or_refuse_data_is_found(store: Store, status: str, says: str):
@@ -342,6 +346,19 @@ def test_a_store_is_looked_at_and_not_touched(desk: Path):
     [app] = read_config_facts(desk / "serve.yaml").apps
     assert app.store is not None and not app.store.folder_exists
     assert sorted(desk.iterdir()) == before
+
+
+def test_a_store_on_a_server_is_asked_for_an_answer(desk: Path, postgres_server: PostgresServer):
+    url = postgres_server.url()
+    for store, refusal in ((url, None), (url.replace("/postgres?", "/nowhere?"), "does not exist")):
+        edit(desk / "serve.yaml", store=store)
+        [app] = read_config_facts(desk / "serve.yaml").apps
+        assert app.store is not None and app.store.server is not None
+        assert (app.store.refusal is None) if refusal is None else (refusal in str(app.store.refusal))
+        assert not app.store.shows_password
+    edit(desk / "serve.yaml", store=url.replace("postgres@", "postgres:s3cret@"))
+    result = agentflow("doctor", "--config", "serve.yaml")
+    assert "PGPASSWORD" in result.out and "s3cret" not in result.out + result.err
 
 
 def test_a_flow_or_a_model_that_cannot_be_used_fails_and_says_why(desk: Path):

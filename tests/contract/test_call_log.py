@@ -27,6 +27,7 @@ from support.call_log import (
     prepared,
     settled,
 )
+from support.stores import fresh_store_url
 
 RESERVED = AttemptStatus.RESERVED
 
@@ -36,9 +37,11 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "faulty"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "faulty memory", "faulty postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_log_database(request.param, tmp_path) as opened:
+    *faulty, kind = request.param.split()
+    url = await fresh_store_url(kind, request, tmp_path)
+    async with open_log_database(url, fault_rate=0.33 if faulty else 0.0) as opened:
         yield opened
 
 
@@ -125,8 +128,11 @@ async def test_a_lapsed_lease_is_unknown_until_its_owner_says_more(
     assert len((await log.attempts("tenant-1")).attempts) == 1
 
 
-async def test_expiry_is_bounded_and_takes_the_oldest_first(clock: ManualClock, tmp_path: Path) -> None:
-    async with open_log_database("memory", tmp_path) as database:
+@pytest.mark.parametrize("kind", ["memory", "postgres"])
+async def test_expiry_is_bounded_and_takes_the_oldest_first(
+    clock: ManualClock, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    async with open_log_database(await fresh_store_url(kind, request, tmp_path)) as database:
         log = await prepared(database, clock)
         for number in range(5):
             await log.reserve(attempt_of(log, f"a{number}", lease_until=log.now() + 10 - number))

@@ -16,6 +16,7 @@ from runtime_core.stores.keyed import Bucket
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
 from support.flows import run_flow, small_flow
+from support.postgres import PostgresServer
 
 CHAT = """
 read:
@@ -116,6 +117,16 @@ async def test_concurrent_updates_of_one_bucket_lose_nothing(backend: str, setti
 async def test_the_store_outlives_the_process_that_wrote_it(settings: LocalSettings):
     assert (await run_flow(chat(backend="store"), said("one"), settings=settings)).output == ["one"]
     assert (await run_flow(chat(backend="store"), said("two"), settings=settings)).output == ["one", "two"]
+
+
+async def test_machines_share_state_through_postgresql(postgres_server: PostgresServer):
+    settings = LocalSettings(store=await postgres_server.fresh_url())
+    flow = chat(backend="store")
+    async with LocalFlow(flow, settings=settings) as here, LocalFlow(flow, settings=settings) as there:
+        await asyncio.gather(*((here, there)[number % 2].run(said(str(number))) for number in range(20)))
+        await there.run(said("secret"), identity=Identity(scope_id="other"))
+        report = await here.run(said("last"))
+    assert sorted(report.output) == sorted([*map(str, range(20)), "last"])
 
 
 @pytest.mark.parametrize("session", [None, {"a": 1}, ["s1"]])

@@ -25,8 +25,10 @@ from llm_client.errors import CallCancelled
 from llmhub_runtime.sim import SimServer
 from runtime_core.call_log.keys import Claim
 from runtime_core.errors import StoreValueError
+from runtime_core.stores.postgres import PostgresDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.engine import Rig, check_books, rig
+from support.postgres import PostgresServer
 from support.waiting import until
 
 ASK = RequestSpec.of("Hello there", role="chat")
@@ -71,6 +73,24 @@ async def test_a_stored_answer_outlives_the_engine_and_is_replayed_to_streams(tm
             assert "".join(event.text for event in deltas if event.kind == "text") == first.content
             assert made.events == ["idempotency.hit", "idempotency.hit"]
             assert len(made.sent()) == 1
+
+
+async def test_machines_share_keys_through_postgresql(postgres_server: PostgresServer) -> None:
+    url = await postgres_server.fresh_url()
+    async with (
+        SimServer() as sim,
+        rig(sim=sim, database=PostgresDatabase(url)) as here,
+        rig(sim=sim, database=PostgresDatabase(url)) as there,
+    ):
+        calls = (
+            each.engine.complete(asking(f"number {number}"), idempotency_key=f"k{number}")
+            for number in range(20)
+            for each in (here, there, there, here)
+        )
+        results = await asyncio.gather(*calls)
+        assert len(here.sent()) == 20
+        assert len({result.attempt_id for result in results}) == 20
+        check_books(await here.rows(), here.sent())
 
 
 async def test_a_key_belongs_to_its_scope_and_its_request() -> None:

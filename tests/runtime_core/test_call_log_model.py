@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
@@ -48,7 +47,7 @@ def hash_of(answer: str) -> str:
 
 
 class CallLogMachine(RuleBasedStateMachine):
-    kind = "memory"
+    fault_rate = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class CallLogMachine(RuleBasedStateMachine):
         self.rows: dict[Place, LoggedAttempt] = {}
         self.kept: dict[Place, float] = {}  # answers by scope and text, and when they were last given
         self.keys: dict[Place, tuple[Claim, float, Done | None]] = {}
-        self.database = open_log_database(self.kind, Path(), fault_rate=0.01)
+        self.database = open_log_database("memory:", fault_rate=self.fault_rate)
         self.log = RepeatingLog(self.wait(prepared(self.database, self.clock)))
 
     def wait(self, call: Coroutine[Any, Any, T]) -> T:
@@ -260,7 +259,7 @@ class CallLogMachine(RuleBasedStateMachine):
 
 
 class FaultyCallLogMachine(CallLogMachine):
-    kind = "faulty"
+    fault_rate = 0.01
 
 
 _settings = settings(

@@ -19,7 +19,7 @@ KEY_2 = "7c36b0a9dedde119c75165957c6c9c187e65df1ee5db87c4c58ad503ad88cbe3"
 
 
 async def test_rows_are_stored_in_this_form(tmp_path: Path) -> None:
-    async with open_log_database("sqlite", tmp_path) as database:
+    async with open_log_database(f"sqlite:///{tmp_path}/calls.db") as database:
         log = await prepared(database, ManualClock())
         attempt = attempt_of(
             log,

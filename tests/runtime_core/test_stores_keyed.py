@@ -13,16 +13,15 @@ import pytest
 from runtime_core.errors import IdentityError, StoreConflictError, StoreFullError, StoreValueError
 from runtime_core.stores import Bucket, Database, Entry, KeyedStore, Op, OpFactory, Sql, open_database
 from runtime_core.stores.faults import FaultyDatabase
-from support.stores import persist
+from support.stores import fresh_store_url, persist
 
 NOW = 1_800_000_000.0
 CHAT = Bucket("tenant-1", "state", "conversation_1")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
-    async with open_database(url) as opened:
+    async with open_database(await fresh_store_url(request.param, request, tmp_path)) as opened:
         yield opened
 
 

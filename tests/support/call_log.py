@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -34,12 +33,10 @@ class RepeatingLog:
         return lambda *args, **named: persist(lambda: method(*args, **named))
 
 
-def open_log_database(kind: str, folder: Path, *, fault_rate: float = 0.33) -> Database:
-    """`memory`, `sqlite`, or `faulty`, which loses calls and answers."""
-    if kind == "sqlite":
-        return open_database(f"sqlite:///{folder}/calls.db", node_id="node-1")
-    memory = open_database("memory:")
-    return FaultyDatabase(memory, Random(7), rate=fault_rate) if kind == "faulty" else memory
+def open_log_database(url: str, *, fault_rate: float = 0.0) -> Database:
+    """With a `fault_rate` it loses that share of calls and answers."""
+    database = open_database(url, node_id="node-1")
+    return FaultyDatabase(database, Random(7), rate=fault_rate) if fault_rate else database
 
 
 async def prepared(database: Database, clock: Clock) -> CallLog:

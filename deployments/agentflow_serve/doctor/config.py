@@ -18,6 +18,7 @@ from agentflow.placement import Replicas, predictor_replicas, stages
 from agentflow.settings import roles_of
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs, parse_args
+from agentflow_serve.doctor.database import read_server
 from agentflow_serve.doctor.facts import App, Config, Demand, Lookup, Provider, Store
 from agentflow_serve.doctor.machine import read_port
 from agentflow_serve.doctor.mounts import filesystem_of
@@ -125,6 +126,8 @@ def _store(url: str) -> Store:
         return Store(url)
     try:
         open_database(url)
+        if not url.startswith("sqlite:"):
+            return read_server(url)
         path = sqlite_path(url).absolute()
     except StoreUrlError as exc:
         return Store(url, problem=str(exc))

@@ -91,7 +91,10 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`problem` is what the address itself has wrong; the rest is about the SQLite file that it names."""
+    """`problem` is what the address itself has wrong; the rest is about the SQLite file that it names.
+
+    Or about the `server` that it names, and its `refusal` to answer us.
+    """
 
     url: str
     problem: str | None = None
@@ -100,6 +103,9 @@ class Store:
     writable: bool = True
     is_sqlite: bool = True
     filesystem: str | None = None
+    server: str | None = None
+    refusal: str | None = None
+    shows_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ def _host(name: str, provider: Provider, host: str, lookup: Lookup | None, envir
 def _store(name: str, store: Store) -> Check:
     if store.problem is not None:
         return fail(name, store.problem, "correct `store:` under args")
+    if store.server is not None:
+        return _server(name, store.server, store)
     if store.path is None:
         return warn(name, f"the store {store.url} ends with its process", "use sqlite:///FILE to keep it")
     if not store.folder_exists:
@@ -91,3 +93,15 @@ def _store(name: str, store: Store) -> Check:
             "put it on a disk of this machine",
         )
     return ok(name, f"the store {store.path} can be written")
+
+
+def _server(name: str, server: str, store: Store) -> Check:
+    if store.refusal is not None:
+        return fail(name, store.refusal, "start the server, or correct `store:` under args")
+    if store.shows_password:
+        return warn(
+            name,
+            f"the store {server} answers, but its password stands in the config, which Ray shows",
+            "leave it out and set PGPASSWORD where the replicas start; on Kubernetes from a Secret",
+        )
+    return ok(name, f"the store {server} answers")

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Database(Protocol):
-    """Runs operations; `tests/contract/test_database.py` is its contract.
+    """Runs operations; `agent_runtime.testing.DatabaseContract` is its contract.
 
     An object belongs to the event loop that first used it. Every method raises an error of the StoreError
     tree, or whatever the operation itself raised.

@@ -7,11 +7,12 @@ A database that is newer than this code is refused, because an old process would
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime_core.errors import StoreSchemaError
 from runtime_core.stores.database import Database
+from runtime_core.stores.dialect import Dialect
 from runtime_core.stores.sql import Op, Sql
 
 _COMPONENT = re.compile(r"[a-z_][a-z0-9_]{0,30}")
@@ -31,10 +32,13 @@ async def migrate(database: Database, component: str, migrations: Sequence[Migra
         raise ValueError(f"component {component!r} does not match {_COMPONENT.pattern}")
     if [step.version for step in migrations] != list(range(1, len(migrations) + 1)):
         raise ValueError(f"the migrations of {component} must be numbered 1, 2, 3, ... without a gap")
-    await database.run(lambda: _migrate(component, migrations, database.dialect.types))
+    await database.run(lambda: _migrate(component, migrations, database.dialect))
 
 
-def _migrate(component: str, migrations: Sequence[Migration], types: Mapping[str, str]) -> Op[None]:
+def _migrate(component: str, migrations: Sequence[Migration], dialect: Dialect) -> Op[None]:
+    types = dialect.types
+    for statement in dialect.alone:
+        yield Sql(statement)
     yield Sql(_VERSIONS.format_map(types))
     rows = yield Sql("SELECT version FROM schema_versions WHERE component = ?", (component,))
     found: int = rows[0][0] if rows else 0

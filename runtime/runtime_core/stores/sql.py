@@ -10,12 +10,13 @@
 
 The SQL is portable text: `?` parameters (and no `?` in literals), `ON CONFLICT` to handle a key that is
 taken, `RETURNING` to learn what was changed, no functions of one dialect. Values are text, 64-bit integers,
-floats, bytes and None; truth values are integers, JSON is text. No identifier from a request ever enters it.
+floats, bytes and None; truth values are integers, JSON is text, text has no NUL. No identifier from a request
+ever enters it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -50,6 +51,18 @@ def drive(operation: Op[T], execute: Callable[[Sql], Rows]) -> T:
         statement = next(operation)
         while True:
             statement = operation.send(execute(statement))
+    except StopIteration as finished:
+        return finished.value
+    finally:
+        operation.close()
+
+
+async def drive_async(operation: Op[T], execute: Callable[[Sql], Awaitable[Rows]]) -> T:
+    """`drive` where statements are awaited."""
+    try:
+        statement = next(operation)
+        while True:
+            statement = operation.send(await execute(statement))
     except StopIteration as finished:
         return finished.value
     finally:

@@ -9,24 +9,35 @@ from runtime_core.stores.database import Database
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
 
-_FORMS = "memory:, sqlite:///relative.db, sqlite:////absolute.db"
+_FORMS = "memory:, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host:5432/database"
 
 
 def open_database(url: str, *, node_id: str | None = None) -> Database:
     """The database at `url`; it opens at its first use, or with `async with`.
 
     `node_id` names this machine: an SQLite file remembers its first one and refuses any other. Raises
-    StoreUrlError for an address that is none of memory:, sqlite:///relative.db and sqlite:////absolute.db.
+    StoreUrlError for an address that is none of memory:, sqlite:///relative.db, sqlite:////absolute.db and
+    postgresql://user:password@host:5432/database, and for that one where the extra `postgres` is missing.
     """
     if url == "memory:":
         return MemoryDatabase()
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return SqliteDatabase(sqlite_path(url), node_id=node_id)
-    # Never show the rest of an address: it may hold a password.
     if scheme in ("postgresql", "postgres"):
-        raise StoreUrlError(f"Stores on PostgreSQL are not supported yet; use one of {_FORMS}.")
+        return _postgres(url)
+    # Never show the rest of an address: it may hold a password.
     raise StoreUrlError(f"The store address begins with {scheme[:20]!r}; it must be one of {_FORMS}.")
+
+
+def _postgres(url: str) -> Database:
+    try:
+        from runtime_core.stores.postgres import PostgresDatabase
+    except ModuleNotFoundError as error:
+        raise StoreUrlError(
+            "A store on PostgreSQL needs asyncpg, which is not installed: pip install 'agentflow-serve[postgres]'."
+        ) from error
+    return PostgresDatabase(url)
 
 
 def sqlite_path(url: str) -> Path:

@@ -8,17 +8,20 @@ from typing import Any
 
 from runtime_core.context import ExecutionContext
 from runtime_core.loop import NodeOutcome
+from runtime_core.sessions.records import SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCall:
     """`fields` are the prepared request with `trace_id` and `event_time`: what nodes see as `context`.
 
-    They are data from a caller. Who the caller is stands in `context` alone.
+    They are data from a caller. Who the caller is stands in `context` alone. `history` are the turns that precede the
+    node's prompt by its `memory`: those of the session's earlier runs, then those of the node's ancestors in this run.
     """
 
     context: ExecutionContext
     fields: Mapping[str, Any]
+    history: tuple[SessionRecord, ...] = ()
 
 
 Run = Callable[[Mapping[str, Any], NodeCall], Awaitable[NodeOutcome]]

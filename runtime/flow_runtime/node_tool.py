@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentflow.fit import misfit
@@ -18,7 +19,10 @@ MAX_REASON = 2_000
 
 
 class NodeTool:
-    """Runs a node on a model's arguments, for the node run that asked the model and as a part of it."""
+    """Runs a node on a model's arguments, for the node run that asked the model and as a part of it.
+
+    It takes no part in the conversation: it sees nothing of it, and what its own prompt said is not kept.
+    """
 
     def __init__(self, tool: str, node: str, ports: tuple[Port, ...], dispatcher: Dispatcher) -> None:
         self._tool = tool
@@ -36,7 +40,7 @@ class NodeTool:
         asking = current.get()
         assert asking is not None
         try:
-            outcome = await self._dispatcher.call(self._node, inputs, asking.call)
+            outcome = await self._dispatcher.call(self._node, inputs, replace(asking.call, history=()))
         except (NodeLostError, DispatchRefusedError) as exc:
             raise ToolFailed(f"The tool {self._tool} did not run: {exc}.", tool=self._tool) from exc
         asking.add(outcome.use)

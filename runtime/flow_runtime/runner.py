@@ -15,7 +15,9 @@ from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall
+from flow_runtime.conversation import Conversation, Memories
 from flow_runtime.dispatch import Dispatcher
+from flow_runtime.session_runs import run_in_session
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
@@ -23,6 +25,7 @@ from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
+from runtime_core.sessions.protocol import SessionStore
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +34,22 @@ class FlowRunner:
     """Runs requests through a planned flow; safe for any number at once."""
 
     def __init__(
-        self, plan: Plan, dispatcher: Dispatcher, *, clock: Clock, ids: IdSource, state: StateBackends
+        self,
+        plan: Plan,
+        dispatcher: Dispatcher,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        state: StateBackends,
+        sessions: SessionStore | None = None,
     ) -> None:
         self.plan = plan
         self._dispatcher = dispatcher
         self._clock = clock
         self._ids = ids
         self._state = state
+        self._sessions = sessions
+        self._memories = Memories(plan)
         self._check = RequestCheck(plan.signature)
         self._answer = AnswerCheck(plan.flow)
         self._has_request_state = any(
@@ -56,6 +68,8 @@ class FlowRunner:
     ) -> RunReport:
         """Run one request and report. A request that does not fit the flow is reported as `bad_input`.
 
+        A flow that remembers sessions reads the request's before the run, and the run's turns are in it when this
+        returns; those of a failed run are not kept, so that the request can be sent again.
         A `trace_id` in the request is the run's, before the one given here. `parent` is the call that this run is
         the work of: identity, session, trace and event time are then its own.
         """
@@ -83,24 +97,47 @@ class FlowRunner:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
         call = NodeCall(context=context, fields=fields)
 
-        async def dispatch(command: StartNode) -> NodeOutcome:
-            return await self._dispatcher.call(command.node, command.inputs, call)
+        async def in_conversation(conversation: Conversation) -> RunReport:
+            try:
+                return await self._run(request, call, conversation, deadline_s=deadline_s, observe=observe)
+            finally:
+                if self._has_request_state:
+                    await self._forget(context)
 
-        try:
-            report = await run_graph(
-                self.plan.graph,
-                RunStarted(request=_whole(request, fields), fields=fields),
-                dispatch,
-                clock=self._clock,
-                run_id=run_id,
-                trace_id=context.trace_id,
-                deadline_s=deadline_s,
-                observe=observe,
-            )
-            return self._checked(report)
-        finally:
-            if self._has_request_state:
-                await self._forget(context)
+        if parent is not None:
+            return await in_conversation(Conversation.inside(self._memories, parent, run_id=run_id))
+        if not self._memories.session:
+            return await in_conversation(Conversation(self._memories))
+        return await run_in_session(self._sessions, self._memories, context, in_conversation)
+
+    async def _run(
+        self,
+        request: Mapping[str, Any],
+        call: NodeCall,
+        conversation: Conversation,
+        *,
+        deadline_s: float | None,
+        observe: Observer | None,
+    ) -> RunReport:
+        async def dispatch(command: StartNode) -> NodeOutcome:
+            history = conversation.history(command.node)
+            told = replace(call, history=history) if history else call
+            outcome = await self._dispatcher.call(command.node, command.inputs, told)
+            if outcome.records and outcome.failure is None:
+                conversation.add(command.node, outcome.records)
+            return outcome
+
+        report = await run_graph(
+            self.plan.graph,
+            RunStarted(request=_whole(request, call.fields), fields=call.fields),
+            dispatch,
+            clock=self._clock,
+            run_id=call.context.run_id,
+            trace_id=call.context.trace_id,
+            deadline_s=deadline_s,
+            observe=observe,
+        )
+        return self._checked(replace(report, records=conversation.said()))
 
     def _checked(self, report: RunReport) -> RunReport:
         if report.error is not None or (problem := self._answer.problem(report.output)) is None:

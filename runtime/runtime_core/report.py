@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from runtime_core.sessions.records import SessionRecord
+
 NodeStatus = Literal["succeeded", "failed", "skipped", "cancelled"]
 
 ErrorCode = Literal[
@@ -17,6 +19,7 @@ ErrorCode = Literal[
     "condition_failed",  # an edge's condition raised
     "no_output",  # every edge into _output was dead
     "bad_output",  # the answer does not fit the flow's declared outputs
+    "session_full",  # the session has no room for what was said; begin a new one
     "rate_limited",  # a model's provider refused for now; try again
     "overloaded",  # a queue is full; try again
     "unavailable",  # a part that the run needs does not answer; try again
@@ -78,7 +81,8 @@ class NodeReport:
 class RunReport:
     """`output` counts only when `error` is None. Nodes that no answer needed are left out of `nodes`.
 
-    So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked.
+    So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked. `records` are the
+    turns that the run's nodes added to the conversation, in topological order.
     """
 
     run_id: str
@@ -87,3 +91,4 @@ class RunReport:
     error: RunError | None = None
     nodes: Mapping[str, NodeReport] = field(default_factory=dict[str, NodeReport])
     use: ModelUse = NO_USE
+    records: tuple[SessionRecord, ...] = ()

@@ -59,6 +59,8 @@ def merge(key: SessionKey, sources: Sequence[SessionKey], write: Write) -> Op[in
     Raises StoreFullError as `append` does; nothing is merged then.
     """
     there = yield from head(key, write.now)
+    if there is None:
+        yield from delete(key)  # what is left of one that has expired
     version = 0 if there is None else there.version
     for source in sources:
         if (yield from head(source, write.now)) is None:

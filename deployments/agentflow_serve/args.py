@@ -1,9 +1,9 @@
 """What a serve config says to the app builder under `args`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
@@ -21,7 +21,8 @@ class AppArgs(BaseModel):
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
-    `sim_script` is a script for the simulated model.
+    `session_ttl_s` is how long a session that a flow remembers (`memory: session`) is kept in the store after its
+    last run, null for ever. `sim_script` is a script for the simulated model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +35,7 @@ class AppArgs(BaseModel):
     allow_hosts: tuple[HostEntry, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
+    session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
 

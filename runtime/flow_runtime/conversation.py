@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import TopologicalSorter
 from itertools import chain
 from typing import Literal
@@ -17,7 +17,7 @@ from runtime_core.sessions.records import SessionRecord
 Memory = Literal["none", "run", "session"]
 
 
-def keeps_sessions(nodes: Collection[Node]) -> bool:
+def keeps_sessions(nodes: Iterable[Node]) -> bool:
     """Whether a prompt of these nodes, or of their subflows, remembers earlier runs."""
     return any(_memory(node) == "session" for node in nodes)
 

@@ -26,9 +26,11 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "faulty-memory", "faulty-sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "faulty memory", "faulty sqlite"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_session_database(request.param, tmp_path) as opened:
+    *faulty, kind = request.param.split()
+    url = "memory:" if kind == "memory" else f"sqlite:///{tmp_path}/sessions.db"
+    async with open_session_database(url, fault_rate=0.33 if faulty else 0.0) as opened:
         yield opened
 
 

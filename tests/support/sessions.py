@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -28,11 +27,10 @@ class RepeatingSessions:
         return lambda *args, **named: persist(lambda: method(*args, **named))
 
 
-def open_session_database(kind: str, folder: Path) -> Database:
-    """`memory` or `sqlite`, or one of them as `faulty-...`, which loses calls and answers."""
-    name = kind.removeprefix("faulty-")
-    database = open_database("memory:" if name == "memory" else f"sqlite:///{folder}/sessions.db", node_id="node-1")
-    return database if name == kind else FaultyDatabase(database, Random(7), rate=0.33)
+def open_session_database(url: str, *, fault_rate: float = 0.0) -> Database:
+    """With a fault rate, one that loses that share of calls and answers."""
+    database = open_database(url, node_id="node-1")
+    return FaultyDatabase(database, Random(7), rate=fault_rate) if fault_rate else database
 
 
 async def prepared_sessions(

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, TaskCancelledError
 
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_sessions import LedgerSessions, Place, SessionMethod, SessionTerms
@@ -107,7 +107,7 @@ class LedgerCalls:
             if isinstance(exc.cause, AgentflowError):
                 raise exc.cause from None
             raise LedgerAway("the shared actor of this flow failed; its log says why") from exc
-        except (RayActorError, GetTimeoutError, TimeoutError) as exc:
+        except (RayActorError, TaskCancelledError, GetTimeoutError, TimeoutError) as exc:
             self._actor = None
             raise LedgerAway("the shared actor of this flow does not answer; it is restarting, try again") from exc
 

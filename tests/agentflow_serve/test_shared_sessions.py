@@ -38,9 +38,9 @@ class Actor:
         self.calls += 1
         if self.away:
             raise LedgerAway("away")
-        answer = await getattr(self.ledger, name)(place, *args)
         if self.gate is not None:
             await self.gate.wait()
+        answer = await getattr(self.ledger, name)(place, *args)
         if self.lost:
             raise LedgerAway("lost")
         return answer
@@ -88,7 +88,6 @@ async def test_an_append_whose_answer_got_lost_is_kept_once(store: StoredSession
 
 async def test_an_append_goes_on_when_its_caller_is_cancelled(store: StoredSessions, actor: Actor):
     actor.gate = asyncio.Event()
-    actor.away = False
     sessions = shared(actor, store, [0.0])
     caller = asyncio.create_task(sessions.append(**HERE, records=[said("a")], base=0))
     await until(lambda: actor.calls)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Literal, NamedTuple
 
 from agentflow_serve.run_store import RunStore
-from agentflow_serve.wire import WireRecord, records_from_wire, records_to_wire
+from agentflow_serve.session_wire import WireRecords, records_from_wire, records_to_wire
 from llm_client.detached import Detached
 from runtime_core.clock import SystemClock
 from runtime_core.sessions.cache import CachedSessions
@@ -18,7 +18,7 @@ from runtime_core.sessions.catalog import SessionInfo
 from runtime_core.sessions.store import StoredSessions
 
 SessionMethod = Literal["read", "append", "info", "delete"]
-WireRead = tuple[int, tuple[WireRecord, ...]]
+WireRead = tuple[int, WireRecords]
 
 
 class SessionTerms(NamedTuple):
@@ -57,7 +57,7 @@ class LedgerSessions:
         found = await (await self._cached()).read(**place._asdict(), since=since)
         return found.version, records_to_wire(found.records)
 
-    async def append(self, place: Place, records: tuple[WireRecord, ...], base: int) -> int:
+    async def append(self, place: Place, records: WireRecords, base: int) -> int:
         return await self._commits.run(self._append(place, records, base))
 
     async def info(self, place: Place) -> SessionInfo | None:
@@ -71,7 +71,7 @@ class LedgerSessions:
         await self._commits.drain()
         await self._stack.aclose()
 
-    async def _append(self, place: Place, records: tuple[WireRecord, ...], base: int) -> int:
+    async def _append(self, place: Place, records: WireRecords, base: int) -> int:
         return await (await self._opened()).append(**place._asdict(), records=records_from_wire(records), base=base)
 
     async def _cached(self) -> CachedSessions:

@@ -15,7 +15,7 @@ from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_sessions
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import CALL_TIMEOUT_S, LedgerCalls
-from agentflow_serve.wire import records_from_wire, records_to_wire
+from agentflow_serve.session_wire import records_from_wire, records_to_wire
 from llm_client.detached import Detached
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.sessions.catalog import SessionInfo

@@ -15,13 +15,13 @@ from runtime_core.sessions.records import SessionRecord
 class NodeCall:
     """`fields` are the prepared request with `trace_id` and `event_time`: what nodes see as `context`.
 
-    They are data from a caller. Who the caller is stands in `context` alone. `history` are the turns that precede the
-    node's prompt by its `memory`: those of the session's earlier runs, then those of the node's ancestors in this run.
+    They are data from a caller. Who the caller is stands in `context` alone. `memory` holds the records that precede
+    the node's prompt; where it is None, nobody remembers and the node need not tell its turns.
     """
 
     context: ExecutionContext
     fields: Mapping[str, Any]
-    history: tuple[SessionRecord, ...] = ()
+    memory: tuple[SessionRecord, ...] | None = None
 
 
 Run = Callable[[Mapping[str, Any], NodeCall], Awaitable[NodeOutcome]]

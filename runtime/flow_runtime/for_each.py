@@ -52,7 +52,6 @@ class EachElement:
     def _joined(self, done: Sequence[tuple[int, NodeOutcome]]) -> NodeOutcome:
         attempts = sum(outcome.attempts for _, outcome in done)
         outputs: dict[str, list[Any]] = {port: [] for port in self._ports}
-        records = tuple(record for _, outcome in done for record in outcome.records)
         for index, outcome in done:
             failure = outcome.failure
             if failure is not None and self._spec.on_item_error == "fail":
@@ -63,6 +62,7 @@ class EachElement:
             for port, values in outputs.items():
                 values.append((outcome.outputs or {}).get(port) if failure is None else failure.payload(self._id))
         try:
+            records = tuple(record for _, outcome in done for record in outcome.records)
             return NodeOutcome(outputs=self._binder.check(outputs), attempts=attempts, records=records)
         except OutputInvalid as exc:
             failure = Failure(reason=str(exc), kind="validation_fail", attempts=attempts)

@@ -11,7 +11,6 @@ from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
 from flow_runtime.code import CodeMode
-from flow_runtime.conversation import keeps_sessions
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.hub_models import local_models
 from flow_runtime.models import Models
@@ -24,7 +23,6 @@ from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.loop import Observer
 from runtime_core.report import RunReport
-from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.url import open_database
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`store` is opened only for a flow that keeps state or sessions in it; the others are as in the serve config."""
+    """`store` is opened only for a flow that keeps state in it; the others are as in the serve config."""
 
     store: str = "sqlite:///agentflow.sqlite"
     code: CodeMode = "inline"
@@ -60,7 +58,6 @@ class LocalFlow:
             resources = OperationResources(clock=settings.clock, ids=settings.ids)
             stack.push_async_callback(resources.aclose)
             state = StateBackends(await self._state_backends(stack))
-            sessions = await self._sessions(stack)
             bodies: dict[str, Body] = {}
             dispatch = LocalDispatch(bodies)
             parts = NodeParts(
@@ -81,18 +78,10 @@ class LocalFlow:
             for node in (*self._plan.graph.nodes, *self._plan.tools):
                 bodies[node] = await stack.enter_async_context(body_of(self._plan, node, parts))
             self._stack = stack.pop_all()
-        return FlowRunner(self._plan, dispatch, clock=settings.clock, ids=settings.ids, state=state, sessions=sessions)
+        return FlowRunner(self._plan, dispatch, clock=settings.clock, ids=settings.ids, state=state)
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
-
-    async def _sessions(self, stack: AsyncExitStack) -> StoredSessions | None:
-        if not keeps_sessions(self._plan.flow.nodes.values()):
-            return None
-        database = await stack.enter_async_context(open_database(self._settings.store))
-        sessions = StoredSessions(database, clock=self._settings.clock)
-        await sessions.prepare()
-        return sessions
 
     async def _state_backends(self, stack: AsyncExitStack) -> dict[str, StateBackend]:
         urls = {"memory": "memory:", "store": self._settings.store}

@@ -21,15 +21,10 @@ from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
 from flow_runtime.rounds import Rounds
 from flow_runtime.subflow import SubflowWork
-from flow_runtime.turns import collecting
 from flow_runtime.work import STATIC, NodeWork, PromptSource
 from runtime_core.loop import NodeOutcome
-from runtime_core.sessions.records import SessionRecord
 
 __all__ = ["NodeBody", "NodeParts"]
-
-Produced = tuple[dict[str, Any], tuple[SessionRecord, ...]]
-"""The outputs by port, and the turns that the attempt added to the conversation."""
 
 DEADLINE_GRACE_S = 1.0
 """The run loop ends a run at its deadline and says so; a node stops by itself a little later, in case nobody did."""
@@ -80,19 +75,13 @@ class NodeBody:
         return replace(outcome, use=asked.use) if asked.use.calls else outcome
 
     async def _turn(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
-        """All attempts at one set of inputs; `concurrency` bounds how many turns a process is in.
-
-        What a failed attempt added to the conversation was never said.
-        """
+        """All attempts at one set of inputs; `concurrency` bounds how many turns a process is in."""
         if self._slots is None:
             done = await self._attempts(inputs, call)
         else:
             async with self._slots:
                 done = await self._attempts(inputs, call)
-        if done.failure is not None:
-            return NodeOutcome(failure=done.failure, attempts=done.attempts)
-        outputs, records = done.value
-        return NodeOutcome(outputs=outputs, attempts=done.attempts, records=records)
+        return NodeOutcome(outputs=done.value, failure=done.failure, attempts=done.attempts)
 
     async def _attempts(self, inputs: Mapping[str, Any], call: NodeCall) -> Attempted:
         clock, draw = self._parts.clock, self._parts.draw
@@ -101,12 +90,8 @@ class NodeBody:
             left = call.context.remaining_s(clock.now())
             return None if left is None else left + DEADLINE_GRACE_S
 
-        def body(source: PromptSource) -> Callable[[float], Awaitable[Produced]]:
-            async def produce(timeout_s: float) -> Produced:
-                with collecting() as said:
-                    return await self._work.produce(source, inputs, call, timeout_s), tuple(said)
-
-            return produce
+        def body(source: PromptSource) -> Callable[[float], Awaitable[dict[str, Any]]]:
+            return lambda timeout_s: self._work.produce(source, inputs, call, timeout_s)
 
         primary = self._settings.model
         done = await attempt(body(primary), self._settings, clock=clock, draw=draw, remaining_s=remaining_s)

@@ -19,10 +19,7 @@ MAX_REASON = 2_000
 
 
 class NodeTool:
-    """Runs a node on a model's arguments, for the node run that asked the model and as a part of it.
-
-    It takes no part in the conversation: it sees nothing of it, and what its own prompt said is not kept.
-    """
+    """Runs a node on a model's arguments, for the node run that asked the model and as a part of it."""
 
     def __init__(self, tool: str, node: str, ports: tuple[Port, ...], dispatcher: Dispatcher) -> None:
         self._tool = tool
@@ -40,7 +37,7 @@ class NodeTool:
         asking = current.get()
         assert asking is not None
         try:
-            outcome = await self._dispatcher.call(self._node, inputs, replace(asking.call, history=()))
+            outcome = await self._dispatcher.call(self._node, inputs, replace(asking.call, memory=None))
         except (NodeLostError, DispatchRefusedError) as exc:
             raise ToolFailed(f"The tool {self._tool} did not run: {exc}.", tool=self._tool) from exc
         asking.add(outcome.use)

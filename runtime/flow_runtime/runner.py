@@ -10,28 +10,32 @@ from typing import Any
 
 from agentflow.answer import AnswerCheck
 from agentflow.errors import RequestInvalid
+from agentflow.memory import memory_plan
 from agentflow.plan import Plan
 from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall
-from flow_runtime.conversation import Conversation, Memories
 from flow_runtime.dispatch import Dispatcher
-from flow_runtime.session_runs import run_in_session
+from flow_runtime.errors import SessionFailed
+from flow_runtime.memory import RunMemory, remembered
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
-from runtime_core.loop import NodeOutcome, Observer, run_graph
+from runtime_core.loop import Dispatch, NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
-from runtime_core.sessions.protocol import SessionStore
+from runtime_core.sessions.protocol import SessionRead, SessionStore
 
 logger = logging.getLogger(__name__)
 
 
 class FlowRunner:
-    """Runs requests through a planned flow; safe for any number at once."""
+    """Runs requests through a planned flow; safe for any number at once.
+
+    `sessions` keeps what nodes with `memory: session` remember; without it every run begins a new conversation.
+    """
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class FlowRunner:
         self._ids = ids
         self._state = state
         self._sessions = sessions
-        self._memories = Memories(plan)
+        self._memory = memory_plan(plan.flow, plan.graph)
         self._check = RequestCheck(plan.signature)
         self._answer = AnswerCheck(plan.flow)
         self._has_request_state = any(
@@ -68,8 +72,6 @@ class FlowRunner:
     ) -> RunReport:
         """Run one request and report. A request that does not fit the flow is reported as `bad_input`.
 
-        A flow that remembers sessions reads the request's before the run, and the run's turns are in it when this
-        returns; those of a failed run are not kept, so that the request can be sent again.
         A `trace_id` in the request is the run's, before the one given here. `parent` is the call that this run is
         the work of: identity, session, trace and event time are then its own.
         """
@@ -97,47 +99,54 @@ class FlowRunner:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
         call = NodeCall(context=context, fields=fields)
 
-        async def in_conversation(conversation: Conversation) -> RunReport:
-            try:
-                return await self._run(request, call, conversation, deadline_s=deadline_s, observe=observe)
-            finally:
-                if self._has_request_state:
-                    await self._forget(context)
+        try:
+            memory = await self._remembered(context, parent)
+            report = await run_graph(
+                self.plan.graph,
+                RunStarted(request=_whole(request, fields), fields=fields),
+                self._dispatch(call, memory),
+                clock=self._clock,
+                run_id=run_id,
+                trace_id=context.trace_id,
+                deadline_s=deadline_s,
+                observe=observe,
+            )
+            return await self._committed(self._checked(report), memory, context, parent)
+        except SessionFailed as exc:
+            error = RunError(code="unavailable", message=str(exc))
+            return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
+        finally:
+            if self._has_request_state:
+                await self._forget(context)
 
+    async def _remembered(self, context: ExecutionContext, parent: NodeCall | None) -> RunMemory | None:
+        """What the nodes remember; a subflow remembers what its node does. None where nobody remembers."""
+        if not self._memory.sees:
+            return None
         if parent is not None:
-            return await in_conversation(Conversation.inside(self._memories, parent, run_id=run_id))
-        if not self._memories.session:
-            return await in_conversation(Conversation(self._memories))
-        return await run_in_session(self._sessions, self._memories, context, in_conversation)
+            return RunMemory(self._memory, SessionRead(0, parent.memory or ()), None)
+        return await remembered(self._memory, self._sessions, scope_id=context.scope_id, session_id=context.session_id)
 
-    async def _run(
-        self,
-        request: Mapping[str, Any],
-        call: NodeCall,
-        conversation: Conversation,
-        *,
-        deadline_s: float | None,
-        observe: Observer | None,
-    ) -> RunReport:
+    def _dispatch(self, call: NodeCall, memory: RunMemory | None) -> Dispatch:
         async def dispatch(command: StartNode) -> NodeOutcome:
-            history = conversation.history(command.node)
-            told = replace(call, history=history) if history else call
-            outcome = await self._dispatcher.call(command.node, command.inputs, told)
-            if outcome.records and outcome.failure is None:
-                conversation.add(command.node, outcome.records)
+            if memory is None:
+                return await self._dispatcher.call(command.node, command.inputs, call)
+            remembering = replace(call, memory=memory.seen_by(command.node))
+            outcome = await self._dispatcher.call(command.node, command.inputs, remembering)
+            memory.add(command.node, outcome.records)
             return outcome
 
-        report = await run_graph(
-            self.plan.graph,
-            RunStarted(request=_whole(request, call.fields), fields=call.fields),
-            dispatch,
-            clock=self._clock,
-            run_id=call.context.run_id,
-            trace_id=call.context.trace_id,
-            deadline_s=deadline_s,
-            observe=observe,
-        )
-        return self._checked(replace(report, records=conversation.said()))
+        return dispatch
+
+    async def _committed(
+        self, report: RunReport, memory: RunMemory | None, context: ExecutionContext, parent: NodeCall | None
+    ) -> RunReport:
+        """Keeps the turns of a run that has an answer, before the answer leaves."""
+        if memory is None or report.error is not None:
+            return report
+        if parent is None:
+            await memory.commit(self._sessions, context.scope_id)
+        return replace(report, records=memory.kept())
 
     def _checked(self, report: RunReport) -> RunReport:
         if report.error is not None or (problem := self._answer.problem(report.output)) is None:

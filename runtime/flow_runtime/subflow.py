@@ -18,7 +18,6 @@ from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import SubflowFailed
 from flow_runtime.parts import NodeParts
 from flow_runtime.runner import FlowRunner
-from flow_runtime.turns import remember
 from flow_runtime.work import PromptSource
 from runtime_core.report import RunReport
 
@@ -84,7 +83,6 @@ class SubflowWork:
         report = await self._runner.run(request, parent=call, deadline_s=max(timeout_s - MARGIN_S, 0))
         if (outer := current.get()) is not None:
             outer.add(report.use)
-        remember(record.model_copy(update={"run_id": call.context.run_id}) for record in report.records)
         if report.error is not None:
             message = f"in the flow '{self._name}': {report.error.message}"
             retry_after = report.error.retry_after

@@ -44,8 +44,8 @@ CANCEL_GRACE_S = 2.0
 class NodeOutcome:
     """What a node made of one dispatch: its outputs by port, or the failure left after all attempts.
 
-    `use` is what its model calls took, those of failed attempts included; `records` are the turns that the attempt
-    which succeeded added to the conversation, in their order.
+    `use` is what its model calls took, those of failed attempts included. `records` are the turns of its prompt,
+    where a node of the run remembers.
     """
 
     outputs: Mapping[str, Any] | None = None

@@ -19,7 +19,6 @@ ErrorCode = Literal[
     "condition_failed",  # an edge's condition raised
     "no_output",  # every edge into _output was dead
     "bad_output",  # the answer does not fit the flow's declared outputs
-    "session_full",  # the session has no room for what was said; begin a new one
     "rate_limited",  # a model's provider refused for now; try again
     "overloaded",  # a queue is full; try again
     "unavailable",  # a part that the run needs does not answer; try again
@@ -82,7 +81,7 @@ class RunReport:
     """`output` counts only when `error` is None. Nodes that no answer needed are left out of `nodes`.
 
     So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked. `records` are the
-    turns that the run's nodes added to the conversation, in topological order.
+    turns that the run leaves to its session.
     """
 
     run_id: str

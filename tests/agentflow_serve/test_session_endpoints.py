@@ -16,7 +16,7 @@ from runtime_core.clock import ManualClock
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores import open_database
 from support.predictor_server import Runner, serving
-from support.sessions import FULL, prepared_sessions, said
+from support.stored_sessions import FULL, prepared_sessions, said
 
 
 @asynccontextmanager

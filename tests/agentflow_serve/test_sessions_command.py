@@ -11,7 +11,7 @@ import pytest
 from runtime_core.clock import ManualClock
 from runtime_core.stores import open_database
 from support.command_line import Ended, agentflow
-from support.sessions import FULL, prepared_sessions, said
+from support.stored_sessions import FULL, prepared_sessions, said
 
 
 @pytest.fixture

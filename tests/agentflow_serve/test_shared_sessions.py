@@ -17,7 +17,7 @@ from runtime_core.errors import StoreFullError, StoreUnavailableError
 from runtime_core.sessions.ops import SessionLimits
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores import open_database
-from support.sessions import prepared_sessions, said
+from support.stored_sessions import prepared_sessions, said
 from support.waiting import until
 
 HERE: dict[str, Any] = {"scope_id": "default", "session_id": "s"}

@@ -13,7 +13,6 @@ from flow_runtime.call import NodeCall
 from runtime_core.context import BudgetSpec, ExecutionContext, PolicyRef
 from runtime_core.loop import NodeOutcome
 from runtime_core.report import ModelUse
-from runtime_core.sessions.records import RecordUsage, SessionRecord
 
 CONTEXTS = [
     ExecutionContext(),
@@ -30,25 +29,10 @@ CONTEXTS = [
     ),
 ]
 
-RECORDS = (
-    SessionRecord(record_id="r1", run_id="run-0", role="user", text="hi"),
-    SessionRecord(
-        record_id="r2",
-        run_id="run-0",
-        role="tool",
-        text="",
-        tool_calls=({"id": "c1", "function": {"arguments": "{}"}},),
-        tool_call_id="c1",
-        usage=RecordUsage(input_tokens=3, output_tokens=4),
-        node="a",
-    ),
-)
-
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=["plain", "full"])
 def test_a_call(context: ExecutionContext):
-    inputs = {"a": {"k": (1, None)}, "b": None}
-    call = NodeCall(context=context, fields={"x": {"k": None}}, history=RECORDS)
+    inputs, call = {"a": {"k": (1, None)}, "b": None}, NodeCall(context=context, fields={"x": {"k": None}})
     assert call_from_wire(pickle.loads(pickle.dumps(call_to_wire(inputs, call)))) == (inputs, call)
 
 
@@ -57,7 +41,6 @@ def test_a_call(context: ExecutionContext):
     [
         NodeOutcome(outputs={"out": {"k": None}}),
         NodeOutcome(outputs={}, attempts=3, use=ModelUse(1, 2, 3, 4, 5, 6)),
-        NodeOutcome(outputs={}, records=RECORDS),
         NodeOutcome(failure=Failure("why", "timeout", 2, 1.5), attempts=2),
     ],
 )

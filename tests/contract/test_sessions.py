@@ -15,7 +15,7 @@ from runtime_core.sessions.cache import CachedSessions
 from runtime_core.sessions.ops import SessionLimits
 from runtime_core.sessions.records import SessionRecord
 from runtime_core.stores import Database
-from support.sessions import FULL, RepeatingSessions, open_session_database, prepared_sessions, said
+from support.stored_sessions import FULL, RepeatingSessions, open_session_database, prepared_sessions, said
 
 HERE: dict[str, Any] = {"scope_id": "tenant-1", "session_id": "s"}
 THERE: dict[str, Any] = {"scope_id": "tenant-2", "session_id": "s"}

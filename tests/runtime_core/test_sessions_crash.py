@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime_core.clock import SystemClock
 from runtime_core.stores.sqlite import SqliteDatabase
-from support.sessions import prepared_sessions
+from support.stored_sessions import prepared_sessions
 from support.sessions_process import ROOMY, turns_of
 
 ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "3"))

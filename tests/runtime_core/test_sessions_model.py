@@ -17,7 +17,7 @@ from runtime_core.errors import StoreConflictError, StoreFullError
 from runtime_core.sessions.cache import CachedSessions
 from runtime_core.sessions.ops import SessionLimits
 from runtime_core.sessions.records import SessionRecord
-from support.sessions import RepeatingSessions, open_session_database, prepared_sessions, said
+from support.stored_sessions import RepeatingSessions, open_session_database, prepared_sessions, said
 
 OPERATIONS = int(os.environ.get("AGENTFLOW_SESSION_OPERATIONS", "10000"))
 TENANTS = ("tenant-1", "tenant-2")

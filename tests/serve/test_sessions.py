@@ -24,7 +24,7 @@ from runtime_core.clock import SystemClock
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores import open_database
 from support.ledger import armed_ledger
-from support.sessions import prepared_sessions, said
+from support.stored_sessions import prepared_sessions, said
 
 pytestmark = pytest.mark.serve
 

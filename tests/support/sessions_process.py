@@ -19,7 +19,7 @@ from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.failpoints import VARIABLE, arm_from_environment
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.call_log import say
-from support.sessions import prepared_sessions, said
+from support.stored_sessions import prepared_sessions, said
 
 ROOMY = SessionLimits(max_records=10**6, max_bytes=2**30)
 

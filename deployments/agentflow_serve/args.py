@@ -16,13 +16,13 @@ class AppArgs(BaseModel):
 
     `flow` and `llmhub` are paths, relative to the directory in which `serve run` was started, or the documents
     themselves. `llmhub` may be left out for a flow without prompts. `store` is the URL of the run store, for
-    nodes whose state says `backend: store`. `placement` overrules the flow's. `code: modules` runs only
+    nodes whose state says `backend: store` and for sessions, which are kept until `session_ttl_s` seconds after their
+    last run, or with null for ever. `placement` overrules the flow's. `code: modules` runs only
     installed code (`module: pkg.mod:name`), `code: off` none at all. `allow_hosts` lists hosts, or
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
-    `session_ttl_s` is how long a session that a flow remembers (`memory: session`) is kept in the store after its
-    last run, null for ever. `sim_script` is a script for the simulated model.
+    `sim_script` is a script for the simulated model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,12 +30,12 @@ class AppArgs(BaseModel):
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
     store: str = "sqlite:///agentflow.sqlite"
+    session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
-    session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
 

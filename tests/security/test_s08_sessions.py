@@ -1,4 +1,4 @@
-"""Sessions against dictionaries: random operations of two tenants that use the same session ids on purpose.
+"""RELIABILITY S8: random operations of two tenants that use the same session ids on purpose, against dictionaries.
 
 AGENTFLOW_SESSION_OPERATIONS is how many; they are the same ones in every run.
 """
@@ -14,6 +14,7 @@ import pytest
 
 from runtime_core.clock import ManualClock
 from runtime_core.errors import StoreConflictError, StoreFullError
+from runtime_core.sessions import branches, catalog, ops
 from runtime_core.sessions.cache import CachedSessions
 from runtime_core.sessions.ops import SessionLimits
 from runtime_core.sessions.records import SessionRecord
@@ -164,3 +165,14 @@ async def test_two_tenants_with_the_same_ids_never_see_each_others_records(fault
         for _ in range(operations):
             await tenants.step()
     assert len(tenants.done) == 7
+
+
+def test_no_statement_about_sessions_can_be_asked_without_a_scope():
+    statements = [
+        value
+        for module in (ops, branches, catalog)
+        for value in vars(module).values()
+        if isinstance(value, str) and value.startswith(("SELECT ", "INSERT ", "DELETE ", "UPDATE "))
+    ]
+    assert len(statements) > 10
+    assert [statement for statement in statements if "scope_id" not in statement] == []

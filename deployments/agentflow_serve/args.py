@@ -16,8 +16,7 @@ class AppArgs(BaseModel):
 
     `flow` and `llmhub` are paths, relative to the directory in which `serve run` was started, or the documents
     themselves. `llmhub` may be left out for a flow without prompts. `store` is the URL of the run store, for
-    nodes whose state says `backend: store` and for sessions, which are kept until `session_ttl_s` seconds after their
-    last run, or with null for ever. `placement` overrules the flow's. `code: modules` runs only
+    nodes whose state says `backend: store`. `placement` overrules the flow's. `code: modules` runs only
     installed code (`module: pkg.mod:name`), `code: off` none at all. `allow_hosts` lists hosts, or
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
@@ -31,6 +30,7 @@ class AppArgs(BaseModel):
     llmhub: str | dict[str, Any] | None = None
     store: str = "sqlite:///agentflow.sqlite"
     session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
+    """How long the store keeps a session after its last run, in seconds; null for ever."""
     placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()

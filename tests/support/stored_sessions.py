@@ -50,6 +50,7 @@ def said(text: str, *, run_id: str = "run-1", **facts: Any) -> SessionRecord:
 
 FULL = said(
     "a line\nand \x00 and \u00e9\U0001f40d",
+    record_id="full",
     role="assistant",
     tool_calls=({"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": [1]}'}},),
     tool_call_id="c0",

@@ -1,9 +1,9 @@
 """What a serve config says to the app builder under `args`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
@@ -31,6 +31,8 @@ class AppArgs(BaseModel):
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
     store: str = "sqlite:///agentflow.sqlite"
+    session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
+    """How long the store keeps a session after its last run, in seconds; null for ever."""
     placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()

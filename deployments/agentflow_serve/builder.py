@@ -49,6 +49,7 @@ def app(args: AppArgs) -> Application:
         feature_store=inputs.feature_store,
         embedder=args.embedder,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
+        session_ttl_s=args.session_ttl_s,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)

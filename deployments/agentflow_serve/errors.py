@@ -3,6 +3,7 @@
     ServingError
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
+    ├── LedgerAway            the app's shared actor does not answer; who can do without it does
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -50,6 +51,10 @@ class AppInvalid(ServingError):
 
 class ProjectNotWritten(ServingError):
     """The folder of a new project is taken or cannot be made; nothing was written."""
+
+
+class LedgerAway(ServingError):
+    """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
 
 
 class PredictorError(ServingError):

@@ -29,6 +29,7 @@ from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.hot_path import ExceptionHandler, HotPath
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.readiness import Readiness
+from agentflow_serve.session_endpoints import SessionDoor, register_session_endpoints
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +54,15 @@ def build_predictor_app(
     runner: FlowRunner,
     limits: EdgeLimits,
     health: Callable[[], Awaitable[None]] | None = None,
+    sessions: SessionDoor | None = None,
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
     new_response_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> Edge:
     """The ASGI application that serves one flow as the model `name`, on one event loop.
 
-    `health` raises while the flow cannot take requests; the readiness routes then answer 503.
+    `health` raises while the flow cannot take requests; the readiness routes then answer 503. `sessions` are those
+    that the flow remembers, with routes of their own.
     """
     model = FlowModel(
         name,
@@ -69,10 +72,10 @@ def build_predictor_app(
         readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
-    return Edge(_endpoints(model), limits=limits, clock=clock, new_trace_id=new_trace_id)
+    return Edge(_endpoints(model, sessions), limits=limits, clock=clock, new_trace_id=new_trace_id)
 
 
-def _endpoints(model: FlowModel) -> HotPath:
+def _endpoints(model: FlowModel, sessions: SessionDoor | None) -> HotPath:
     registry = ModelRepository()
     registry.update(model)
     data_plane = FlowDataPlane(model_registry=registry)
@@ -83,6 +86,8 @@ def _endpoints(model: FlowModel) -> HotPath:
     app.add_api_route("/", data_plane.live, methods=["GET"])
     register_v1_endpoints(app, data_plane, repository)
     register_v2_endpoints(app, data_plane, repository)
+    if sessions is not None:
+        register_session_endpoints(app, sessions)
     handlers: dict[type[Exception], ExceptionHandler] = {
         error: _protocol_error(status) for error, status in PROTOCOL_STATUS.items()
     }

@@ -12,8 +12,9 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.dispatch import ServeDispatch
-from agentflow_serve.process import RunStore, open_parts, spare_what_stays
+from agentflow_serve.process import open_parts, spare_what_stays
 from agentflow_serve.process_settings import ProcessSettings
+from agentflow_serve.run_store import RunStore
 from agentflow_serve.wire import WireCall, WireOutcome, call_from_wire, outcome_to_wire
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.node import NodeBody

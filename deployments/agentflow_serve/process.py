@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from ray import serve
 from ray.exceptions import RayError
@@ -18,6 +16,7 @@ from agentflow.feature_use import calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.process_settings import ProcessSettings
+from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
 from flow_runtime.models import Models
@@ -26,8 +25,6 @@ from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from llmhub_runtime.names import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
-from runtime_core.stores.database import Database
-from runtime_core.stores.url import open_database
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -53,20 +50,6 @@ def sim_locator(sim: DeploymentHandle | None) -> Callable[[], Awaitable[str]] | 
             raise ModelFailed("the simulated model is not there now; it is restarting, try again", model=SIM) from exc
 
     return locate
-
-
-class RunStore:
-    """The run store of this process, opened by whoever needs it first and closed with `stack`."""
-
-    def __init__(self, stack: AsyncExitStack, url: str) -> None:
-        self._stack = stack
-        self._url = url
-        self._database: Database | None = None
-
-    async def database(self) -> Database:
-        if self._database is None:
-            self._database = await self._stack.enter_async_context(open_database(self._url, node_id=_machine()))
-        return self._database
 
 
 async def open_parts(
@@ -137,11 +120,3 @@ async def _open_backend(store: RunStore, backend: str) -> StateBackend:
 
         return SharedState(serve.get_replica_context().app_name)
     return await StoredState.open(await store.database(), SystemClock())
-
-
-def _machine() -> str:
-    """A name of this machine that a restart does not change; a pod's host name would change."""
-    try:
-        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
-    except OSError:
-        return socket.gethostname()

@@ -20,3 +20,4 @@ class ProcessSettings(BaseModel):
     feature_store: str | None = None
     embedder: str | None = None
     list_prices: bool = False
+    session_ttl_s: float | None = None

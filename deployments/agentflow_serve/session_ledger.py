@@ -1,8 +1,8 @@
-"""The shared actor of a served flow: `memory` state that all replicas see.
+"""The shared actor of a served flow: `memory` state that all replicas see, and the way to sessions.
 
-It holds nothing that must survive: when it restarts, `memory` buckets are empty. The actor is named after the
-app and outlives single replicas; it ends by itself when no predictor has shown itself for a while, because
-nothing else would end it on a cluster that stays.
+It holds nothing that must survive: when it restarts, `memory` buckets are empty, and sessions are read from the run
+store again. The actor is named after the app and outlives single replicas; it ends by itself when no predictor has
+shown itself for a while, because nothing else would end it on a cluster that stays.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, TaskCancelledError
 
+from agentflow_serve.errors import LedgerAway
+from agentflow_serve.ledger_sessions import LedgerSessions, Place, SessionMethod, SessionTerms
 from flow_runtime.errors import StateFailed
 from flow_runtime.state import StoredState
 from runtime_core.clock import SystemClock
@@ -37,6 +39,7 @@ class SessionLedger:
         self._seen = time.monotonic()
         self._watch: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[StoredState] | None = None
+        self._sessions: dict[SessionTerms, LedgerSessions] = {}
 
     async def heartbeat(self) -> None:
         """A predictor is alive."""
@@ -55,6 +58,12 @@ class SessionLedger:
 
     async def forget(self, scope_id: str, space: str) -> None:
         await (await self._state()).forget(scope_id, space)
+
+    async def session(self, terms: SessionTerms, method: SessionMethod, place: Place, *args: Any) -> Any:
+        """A method of LedgerSessions, on the run store that the caller's app has."""
+        if terms not in self._sessions:
+            self._sessions[terms] = LedgerSessions(*terms)
+        return await getattr(self._sessions[terms], method)(place, *args)
 
     async def _state(self) -> StoredState:
         if self._opening is None:
@@ -79,12 +88,35 @@ def session_ledger(app_name: str) -> Any:
     ).remote(IDLE_EXIT_S)
 
 
-class SharedState:
-    """The StateBackend of a replica: every call goes to the app's actor."""
+class LedgerCalls:
+    """Calls to the app's actor, which is found, or started, at the first one and again after one that failed."""
 
     def __init__(self, app_name: str) -> None:
         self._app_name = app_name
         self._actor: Any = None
+
+    async def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        """What the actor's method gives or raises on purpose. Raises LedgerAway where it does neither in time."""
+        if self._actor is None:
+            self._actor = session_ledger(self._app_name)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await getattr(self._actor, method).remote(*args)
+        except RayTaskError as exc:
+            # Its text is the actor's whole traceback; what the actor raised on purpose is its cause.
+            if isinstance(exc.cause, AgentflowError):
+                raise exc.cause from None
+            raise LedgerAway("the shared actor of this flow failed; its log says why") from exc
+        except (RayActorError, TaskCancelledError, GetTimeoutError, TimeoutError) as exc:
+            self._actor = None
+            raise LedgerAway("the shared actor of this flow does not answer; it is restarting, try again") from exc
+
+
+class SharedState:
+    """The StateBackend of a replica: every call goes to the app's actor."""
+
+    def __init__(self, app_name: str) -> None:
+        self._calls = LedgerCalls(app_name)
 
     async def get(self, bucket: Bucket, key: str) -> Entry | None:
         return await self._call("get", bucket, key)
@@ -104,16 +136,7 @@ class SharedState:
         await self._call("heartbeat")
 
     async def _call(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
-        if self._actor is None:
-            self._actor = session_ledger(self._app_name)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await getattr(self._actor, method).remote(*args)
-        except RayTaskError as exc:
-            # Its text is the actor's whole traceback; what the actor raised on purpose is its cause.
-            if isinstance(exc.cause, AgentflowError):
-                raise exc.cause from None
-            raise StateFailed("the shared state of this flow failed; the log of the actor says why") from exc
-        except (RayActorError, GetTimeoutError, TimeoutError) as exc:
-            self._actor = None
-            raise StateFailed("the shared state of this flow does not answer; it is restarting, try again") from exc
+            return await self._calls.call(method, *args, timeout_s=timeout_s)
+        except LedgerAway as exc:
+            raise StateFailed(str(exc)) from exc

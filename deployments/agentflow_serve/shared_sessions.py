@@ -1,0 +1,106 @@
+"""Sessions as a predictor reaches them: through the app's actor, or past it where it does not answer.
+
+Both ways end in the same transactions of the same store, and a record that arrives on both is kept once; so nothing
+has to be known about a call that was given up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from agentflow_serve.errors import LedgerAway
+from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_sessions
+from agentflow_serve.run_store import RunStore
+from agentflow_serve.session_ledger import CALL_TIMEOUT_S, LedgerCalls
+from agentflow_serve.session_wire import records_from_wire, records_to_wire
+from llm_client.detached import Detached
+from runtime_core.errors import StoreUnavailableError
+from runtime_core.sessions.catalog import SessionInfo
+from runtime_core.sessions.protocol import SessionRead
+from runtime_core.sessions.records import SessionRecord
+from runtime_core.sessions.store import StoredSessions
+
+ANSWER_WITHIN_S = 2.0
+"""A restart takes two to four seconds; with a store of one's own there is no reason to wait for it."""
+AWAY_S = 5.0
+"""How long an actor that did not answer is passed by."""
+MEMORY = "memory:"
+
+
+class SharedSessions:
+    """A SessionStore, and a look at single sessions. `past` is the store itself, None where only the actor has it."""
+
+    def __init__(
+        self,
+        calls: LedgerCalls,
+        terms: SessionTerms,
+        past: StoredSessions | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._calls = calls
+        self._terms = terms
+        self._past = past
+        self._timeout_s = CALL_TIMEOUT_S if past is None else ANSWER_WITHIN_S
+        self._clock = clock
+        self._away_until = clock()
+        self._commits = Detached()
+
+    @classmethod
+    async def open(cls, stack: AsyncExitStack, app_name: str, terms: SessionTerms, store: RunStore) -> SharedSessions:
+        """Those of an app; commits that nobody waits for any more have ended when `stack` is closed."""
+        past = None if terms.store == MEMORY else await open_sessions(store, terms.ttl_s)
+        sessions = cls(LedgerCalls(app_name), terms, past)
+        stack.push_async_callback(sessions.drain)
+        return sessions
+
+    async def read(self, *, scope_id: str, session_id: str, since: int = 0) -> SessionRead:
+        try:
+            version, records = await self._ask("read", Place(scope_id, session_id), since)
+        except LedgerAway as exc:
+            return await self._without(exc).read(scope_id=scope_id, session_id=session_id, since=since)
+        return SessionRead(version, records_from_wire(records))
+
+    async def append(self, *, scope_id: str, session_id: str, records: Sequence[SessionRecord], base: int) -> int:
+        """As the store's; it goes on when the caller is cancelled."""
+        return await self._commits.run(self._append(Place(scope_id, session_id), records, base))
+
+    async def info(self, *, scope_id: str, session_id: str) -> SessionInfo | None:
+        try:
+            return await self._ask("info", Place(scope_id, session_id))
+        except LedgerAway as exc:
+            return await self._without(exc).info(scope_id=scope_id, session_id=session_id)
+
+    async def delete(self, *, scope_id: str, session_id: str) -> bool:
+        try:
+            return await self._ask("delete", Place(scope_id, session_id))
+        except LedgerAway as exc:
+            return await self._without(exc).delete(scope_id=scope_id, session_id=session_id)
+
+    async def drain(self) -> None:
+        """Return when every append that was begun has ended."""
+        await self._commits.drain()
+
+    async def _append(self, place: Place, records: Sequence[SessionRecord], base: int) -> int:
+        try:
+            return await self._ask("append", place, records_to_wire(records), base)
+        except LedgerAway as exc:
+            return await self._without(exc).append(**place._asdict(), records=records, base=base)
+
+    async def _ask(self, method: SessionMethod, place: Place, *args: Any) -> Any:
+        if self._past is not None and self._clock() < self._away_until:
+            raise LedgerAway("the shared actor of this flow did not answer a moment ago")
+        try:
+            return await self._calls.call("session", self._terms, method, place, *args, timeout_s=self._timeout_s)
+        except LedgerAway:
+            self._away_until = self._clock() + AWAY_S
+            raise
+
+    def _without(self, away: LedgerAway) -> StoredSessions:
+        if self._past is None:
+            message = "The sessions of this flow are in its shared actor's memory, and that does not answer; try again."
+            raise StoreUnavailableError(message, outcome_unknown=True) from away
+        return self._past

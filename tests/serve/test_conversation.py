@@ -1,0 +1,101 @@
+"""A conversation over HTTP, with every process that takes part in it killed between its turns."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from agentflow.load import inspect_flow
+
+from .conftest import CONFIGS, Deploy, Served
+
+pytestmark = pytest.mark.serve
+
+FLOW = """
+version: "1.0"
+metadata: {name: conversation}
+context: {requires: [text, session_id]}
+nodes:
+  chat:
+    inputs: [{name: text, type: string}]
+    outputs: [{name: answer, type: string}]
+    prompt: {template: "{{ text }}", role: llm.writer, memory: session}
+edges:
+  - {from: _input.text, to: chat.text}
+  - {from: chat.answer, to: _output.answer}
+"""
+ANSWERS = {"I am Ada": "Hello Ada", "What is 1 + 1?": "It is 2", "Who am I?": "You are Ada"}
+SCRIPT: dict[str, Any] = {
+    "rules": [{"match": {"contains": asked}, "reply": {"answer": answer}} for asked, answer in ANSWERS.items()]
+}
+
+
+@pytest.fixture(scope="module")
+def served(deploy: Deploy, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    flow = tmp_path_factory.mktemp("flow") / "conversation.yaml"
+    flow.write_text(FLOW)
+    if findings := [finding.code for finding in inspect_flow(flow)[1]]:
+        pytest.skip(f"the flow cannot run yet: {findings}")
+    return deploy("conversation", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), sim_script=SCRIPT)
+
+
+def say(served: Served, text: str, session_id: str) -> str:
+    response = served.predict({"text": text, "session_id": session_id})
+    assert response.status_code == 200, response.text
+    return response.json()["predictions"][0]["answer"]
+
+
+def processes() -> dict[int, str]:
+    """The app's replicas but for the simulated model, and its shared actor, by process id."""
+    found: dict[int, str] = {}
+    for child in psutil.Process().children(recursive=True):
+        try:
+            title = (child.cmdline() or [""])[0]
+        except psutil.Error:
+            continue
+        if title.startswith(("ray::ServeReplica:conversation:", "ray::SessionLedger")) and ".sim" not in title:
+            found[child.pid] = title
+    return found
+
+
+def kill_all(served: Served) -> None:
+    """Kill the processes, and return when others have taken their places."""
+    victims = processes()
+    assert len(victims) == 3, victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    give_up = time.monotonic() + 120
+    while len(processes().keys() - victims) < 3:
+        assert time.monotonic() < give_up, f"killed {victims}, and now there are {processes()}"
+        time.sleep(0.2)
+    served.wait_until_ready()
+
+
+def test_three_turns_are_one_conversation_although_the_replicas_are_killed_between_them(served: Served):
+    for number, (text, answer) in enumerate(ANSWERS.items()):
+        if number:
+            kill_all(served)
+        assert say(served, text, "ada") == answer
+
+    asked = [entry["request"]["messages"] for entry in served.sim_log()]
+    said = [each for turn in ANSWERS.items() for each in turn]
+    assert [[message["content"] for message in messages] for messages in asked] == [said[:1], said[:3], said[:5]]
+
+    shown = served.get("/v1/sessions/ada").json()
+    assert [record["text"] for record in shown["records"]] == said
+    assert {record["node"] for record in shown["records"]} == {"chat"}
+
+
+def test_a_deleted_session_and_another_one_begin_anew(served: Served):
+    for session_id in ("bob", "cleo", "bob"):
+        say(served, "I am Ada", session_id)
+        assert len(served.get(f"/v1/sessions/{session_id}").json()["records"]) == 2
+        assert httpx.delete(f"{served.base}/v1/sessions/{session_id}", timeout=30).status_code == 204
+    assert served.get("/v1/sessions/bob").status_code == 404
+    assert [len(entry["request"]["messages"]) for entry in served.sim_log()[-3:]] == [1, 1, 1]

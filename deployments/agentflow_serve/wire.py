@@ -6,7 +6,7 @@ pickling of a small call takes as long as the node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
@@ -16,23 +16,30 @@ from flow_runtime.call import NodeCall
 from runtime_core.context import ExecutionContext
 from runtime_core.loop import NodeOutcome
 from runtime_core.report import NO_USE, ModelUse
+from runtime_core.sessions.records import SessionRecord
 
-WireCall = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
-WireOutcome = tuple[dict[str, Any] | None, tuple[Any, ...] | None, int, tuple[int, ...] | None]
+WireRecords = list[dict[str, Any]]
+WireCall = tuple[dict[str, Any], dict[str, Any], dict[str, Any], WireRecords | None]
+WireOutcome = tuple[dict[str, Any] | None, tuple[Any, ...] | None, int, tuple[int, ...] | None, WireRecords | None]
 
 
 def call_to_wire(inputs: Mapping[str, Any], call: NodeCall) -> WireCall:
     deadline = call.context.deadline
     context = {**call.context.__dict__, "deadline": None if deadline is None else deadline.timestamp()}
-    return dict(inputs), context, dict(call.fields)
+    memory = None if call.memory is None else _records_to_wire(call.memory)
+    return dict(inputs), context, dict(call.fields), memory
 
 
 def call_from_wire(wire: WireCall) -> tuple[dict[str, Any], NodeCall]:
     """The inputs and the call. The context was checked when the run began."""
-    inputs, context, fields = wire
+    inputs, context, fields, memory = wire
     if context["deadline"] is not None:
         context["deadline"] = datetime.fromtimestamp(context["deadline"], UTC)
-    return inputs, NodeCall(context=ExecutionContext.model_construct(**context), fields=fields)
+    return inputs, NodeCall(
+        context=ExecutionContext.model_construct(**context),
+        fields=fields,
+        memory=None if memory is None else _records_from_wire(memory),
+    )
 
 
 def outcome_to_wire(outcome: NodeOutcome) -> WireOutcome:
@@ -41,14 +48,24 @@ def outcome_to_wire(outcome: NodeOutcome) -> WireOutcome:
         None if outcome.failure is None else astuple(outcome.failure),
         outcome.attempts,
         None if outcome.use == NO_USE else astuple(outcome.use),
+        _records_to_wire(outcome.records) if outcome.records else None,
     )
 
 
 def outcome_from_wire(wire: WireOutcome) -> NodeOutcome:
-    outputs, failure, attempts, use = wire
+    outputs, failure, attempts, use, records = wire
     return NodeOutcome(
         outputs=outputs,
         failure=None if failure is None else Failure(*failure),
         attempts=attempts,
         use=NO_USE if use is None else ModelUse(*use),
+        records=_records_from_wire(records) if records else (),
     )
+
+
+def _records_to_wire(records: Iterable[SessionRecord]) -> WireRecords:
+    return [record.model_dump() for record in records]
+
+
+def _records_from_wire(wire: WireRecords) -> tuple[SessionRecord, ...]:
+    return tuple(SessionRecord.model_validate(record) for record in wire)

@@ -41,6 +41,8 @@ class Cached:
             self._template = compile_state_key(key, names, settings.context_names, what="cache key")
 
     async def run(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
+        if call.memory is not None:  # an outcome from the cache has no turns for those who remember them
+            return await self._run_one(inputs, call)
         try:
             name = self._name(inputs, call)
         except PlaceholderFailed as exc:

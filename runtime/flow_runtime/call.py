@@ -8,17 +8,20 @@ from typing import Any
 
 from runtime_core.context import ExecutionContext
 from runtime_core.loop import NodeOutcome
+from runtime_core.sessions.records import SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
 class NodeCall:
     """`fields` are the prepared request with `trace_id` and `event_time`: what nodes see as `context`.
 
-    They are data from a caller. Who the caller is stands in `context` alone.
+    They are data from a caller. Who the caller is stands in `context` alone. `memory` holds the records that precede
+    the node's prompt; where it is None, nobody remembers and the node need not tell its turns.
     """
 
     context: ExecutionContext
     fields: Mapping[str, Any]
+    memory: tuple[SessionRecord, ...] | None = None
 
 
 Run = Callable[[Mapping[str, Any], NodeCall], Awaitable[NodeOutcome]]

@@ -9,6 +9,7 @@ FlowRuntimeError
 ├── ModelFailed                 a model gave no usable answer
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
+├── SessionFailed               what the session remembers could not be read or kept
 ├── OperationFailed             an operation could not do its work
 │   ├── EgressRefused           a request would have gone where this server does not let flows go
 │   └── RowNotFound             the feature store has no such row or model; failure type `not_found`
@@ -81,6 +82,14 @@ class StateFailed(FlowRuntimeError):
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+class SessionFailed(FlowRuntimeError):
+    """The store of sessions failed. `session_id` is the session of the run."""
+
+    def __init__(self, message: str, *, session_id: str | None = None) -> None:
+        super().__init__(message)
+        self.session_id = session_id
 
 
 class OperationFailed(FlowRuntimeError):

@@ -62,7 +62,8 @@ class EachElement:
             for port, values in outputs.items():
                 values.append((outcome.outputs or {}).get(port) if failure is None else failure.payload(self._id))
         try:
-            return NodeOutcome(outputs=self._binder.check(outputs), attempts=attempts)
+            records = tuple(record for _, outcome in done for record in outcome.records)
+            return NodeOutcome(outputs=self._binder.check(outputs), attempts=attempts, records=records)
         except OutputInvalid as exc:
             failure = Failure(reason=str(exc), kind="validation_fail", attempts=attempts)
             return NodeOutcome(failure=failure, attempts=attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentflow.fit import misfit
@@ -36,7 +37,7 @@ class NodeTool:
         asking = current.get()
         assert asking is not None
         try:
-            outcome = await self._dispatcher.call(self._node, inputs, asking.call)
+            outcome = await self._dispatcher.call(self._node, inputs, replace(asking.call, memory=None))
         except (NodeLostError, DispatchRefusedError) as exc:
             raise ToolFailed(f"The tool {self._tool} did not run: {exc}.", tool=self._tool) from exc
         asking.add(outcome.use)

@@ -13,6 +13,7 @@ from agentflow.schedule import Failure
 from agentflow.types import cast
 from flow_runtime.call import NodeCall, Run
 from runtime_core.loop import NodeOutcome
+from runtime_core.sessions.records import SessionRecord
 
 
 class Rounds:
@@ -33,9 +34,11 @@ class Rounds:
 
     async def run(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
         attempts = 0
+        records: tuple[SessionRecord, ...] = ()
         for number in range(1, self._spec.max_rounds + 1):
             outcome = await self._run_round(inputs, call)
             attempts += outcome.attempts
+            records += outcome.records
             if (failure := outcome.failure) is not None:
                 if number > 1:
                     failure = replace(failure, reason=f"in round {number}: {failure.reason}", attempts=attempts)
@@ -43,7 +46,7 @@ class Rounds:
             outputs = outcome.outputs or {}
             try:
                 if self._until.evaluate({"context": call.fields, **outputs}):
-                    return replace(outcome, attempts=attempts)
+                    return replace(outcome, attempts=attempts, records=records)
                 inputs = {**inputs, **{name: cast(outputs[name], out, into) for name, out, into in self._fed}}
             except (ExpressionFailed, CastError) as exc:
                 return _failed(f"in round {number}: {exc}", attempts)

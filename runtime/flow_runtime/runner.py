@@ -10,34 +10,50 @@ from typing import Any
 
 from agentflow.answer import AnswerCheck
 from agentflow.errors import RequestInvalid
+from agentflow.memory import memory_plan
 from agentflow.plan import Plan
 from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import Dispatcher
+from flow_runtime.errors import SessionFailed
+from flow_runtime.memory import RunMemory, remembered
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
-from runtime_core.loop import NodeOutcome, Observer, run_graph
+from runtime_core.loop import Dispatch, NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
+from runtime_core.sessions.protocol import SessionRead, SessionStore
 
 logger = logging.getLogger(__name__)
 
 
 class FlowRunner:
-    """Runs requests through a planned flow; safe for any number at once."""
+    """Runs requests through a planned flow; safe for any number at once.
+
+    `sessions` keeps what nodes with `memory: session` remember; without it every run begins a new conversation.
+    """
 
     def __init__(
-        self, plan: Plan, dispatcher: Dispatcher, *, clock: Clock, ids: IdSource, state: StateBackends
+        self,
+        plan: Plan,
+        dispatcher: Dispatcher,
+        *,
+        clock: Clock,
+        ids: IdSource,
+        state: StateBackends,
+        sessions: SessionStore | None = None,
     ) -> None:
         self.plan = plan
         self._dispatcher = dispatcher
         self._clock = clock
         self._ids = ids
         self._state = state
+        self._sessions = sessions
+        self._memory = memory_plan(plan.flow, plan.graph)
         self._check = RequestCheck(plan.signature)
         self._answer = AnswerCheck(plan.flow)
         self._has_request_state = any(
@@ -83,24 +99,54 @@ class FlowRunner:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
         call = NodeCall(context=context, fields=fields)
 
-        async def dispatch(command: StartNode) -> NodeOutcome:
-            return await self._dispatcher.call(command.node, command.inputs, call)
-
         try:
+            memory = await self._remembered(context, parent)
             report = await run_graph(
                 self.plan.graph,
                 RunStarted(request=_whole(request, fields), fields=fields),
-                dispatch,
+                self._dispatch(call, memory),
                 clock=self._clock,
                 run_id=run_id,
                 trace_id=context.trace_id,
                 deadline_s=deadline_s,
                 observe=observe,
             )
-            return self._checked(report)
+            return await self._committed(self._checked(report), memory, context, parent)
+        except SessionFailed as exc:
+            error = RunError(code="unavailable", message=str(exc))
+            return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
         finally:
             if self._has_request_state:
                 await self._forget(context)
+
+    async def _remembered(self, context: ExecutionContext, parent: NodeCall | None) -> RunMemory | None:
+        """What the nodes remember; a subflow remembers what its node does. None where nobody remembers."""
+        if not self._memory.sees:
+            return None
+        if parent is not None:
+            return RunMemory(self._memory, SessionRead(0, parent.memory or ()), None)
+        return await remembered(self._memory, self._sessions, scope_id=context.scope_id, session_id=context.session_id)
+
+    def _dispatch(self, call: NodeCall, memory: RunMemory | None) -> Dispatch:
+        async def dispatch(command: StartNode) -> NodeOutcome:
+            if memory is None:
+                return await self._dispatcher.call(command.node, command.inputs, call)
+            remembering = replace(call, memory=memory.seen_by(command.node))
+            outcome = await self._dispatcher.call(command.node, command.inputs, remembering)
+            memory.add(command.node, outcome.records)
+            return outcome
+
+        return dispatch
+
+    async def _committed(
+        self, report: RunReport, memory: RunMemory | None, context: ExecutionContext, parent: NodeCall | None
+    ) -> RunReport:
+        """Keeps the turns of a run that has an answer, before the answer leaves."""
+        if memory is None or report.error is not None:
+            return report
+        if parent is None:
+            await memory.commit(self._sessions, context.scope_id)
+        return replace(report, records=memory.kept())
 
     def _checked(self, report: RunReport) -> RunReport:
         if report.error is not None or (problem := self._answer.problem(report.output)) is None:

@@ -38,9 +38,10 @@ class RoleBackend(PortedBackend):
     """Every call of a session goes to `role` of the engine; a requirement is judged by `judge`, else by `role`.
 
     `engine` stays its owner's to close, and is called on its own event loop, `home`, whatever loop a call comes from.
-    `asker` tells on whose behalf each call is made. `model` is what mellea picks its templates by. `keep_prompts`
-    keeps with every answer what was asked for it (`MelleaSession.last_prompt`), and memory then grows with the square
-    of the turns. `model_options` may name another role for a call: `{ROLE: "llm.large"}`.
+    `asker` tells on whose behalf each call is made. `model` is what mellea picks its templates by; a `formatter` may
+    be shared by backends. `keep_prompts` keeps with every answer what was asked for it (`MelleaSession.last_prompt`),
+    and memory then grows with the square of the turns. `model_options` may name another role for a call:
+    `{ROLE: "llm.large"}`.
     """
 
     def __init__(
@@ -54,9 +55,12 @@ class RoleBackend(PortedBackend):
         model_options: dict[str, Any] | None = None,
         keep_prompts: bool = False,
         home: asyncio.AbstractEventLoop | None = None,
+        formatter: CachedFormatter | None = None,
     ) -> None:
         name = model or role or "default"
-        super().__init__(model=name, provider="agentflow", formatter=CachedFormatter(name), model_options=model_options)
+        super().__init__(
+            model=name, provider="agentflow", formatter=formatter or CachedFormatter(name), model_options=model_options
+        )
         self.role = role
         self.judge = judge
         self._engine = HomeLoop(engine, home)

@@ -59,12 +59,13 @@ class SlotNotFound(_AboutSlot):
 
 
 class SlotFailed(MelleaRuntimeError):
-    """`attempts` counts the calls that were made of the slot."""
+    """`attempts` counts the calls that were made of the slot; `invalid` when its arguments or its answer do not fit."""
 
-    def __init__(self, message: str, *, slot: str | None = None, attempts: int = 1) -> None:
+    def __init__(self, message: str, *, slot: str | None = None, attempts: int = 1, invalid: bool = False) -> None:
         super().__init__(message)
         self.slot = slot
         self.attempts = attempts
+        self.invalid = invalid
 
 
 class AnswerInvalid(MelleaRuntimeError):

@@ -36,6 +36,7 @@ from llm_client.errors import CallCancelled
 from llm_client.events import ReasoningDelta, TextDelta, ToolCallDelta
 from llm_client.results import CompletionResult
 from mellea_runtime.errors import MelleaIncompatible
+from mellea_runtime.scope import belongs
 
 SERIES = "0.8"
 """The mellea whose private names these are."""
@@ -113,6 +114,7 @@ class SharedThunk(ModelOutputThunk[Any]):
         self._gen.post_process = ended
         self._gen.generate_type = GenerateType.ASYNC
         self._gen.generate = asyncio.create_task(self._feed(events, streams=bool(options.get(ModelOption.STREAM))))
+        belongs(self._gen.generate)
 
     async def _feed(self, events: AsyncGenerator[Event], *, streams: bool) -> None:
         queue = self._gen.queue

@@ -77,10 +77,11 @@ def _computed(span: Any) -> Any:
 
 def _record(message: Message, span: Any, *, record_id: str, run_id: str, node: str | None) -> SessionRecord:
     usage = span.generation.usage if isinstance(span, ModelOutputThunk) else None
+    role: Any = message.role
     return SessionRecord(
         record_id=record_id,
         run_id=run_id,
-        role=message.role,
+        role=role,
         text=CachedFormatter("").print(message),
         tool_calls=tuple(message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
@@ -90,9 +91,7 @@ def _record(message: Message, span: Any, *, record_id: str, run_id: str, node: s
 
 
 def _record_usage(usage: Mapping[str, Any]) -> RecordUsage:
-    return RecordUsage(
-        input_tokens=usage.get("prompt_tokens") or 0, output_tokens=usage.get("completion_tokens") or 0
-    )
+    return RecordUsage(input_tokens=usage.get("prompt_tokens") or 0, output_tokens=usage.get("completion_tokens") or 0)
 
 
 def _usage_of(record: SessionRecord) -> dict[str, int] | None:

@@ -21,14 +21,18 @@ DEFAULT_REPAIRS = 1
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One requirement. `problem` says what is wrong with an answer, None for nothing; without it a model judges."""
+    """One requirement. `problem` says what is wrong with an answer, None for nothing; without it a model judges.
+
+    One that is not `told` stays out of the prompt.
+    """
 
     text: str
     problem: Callable[[str], str | None] | None = None
+    told: bool = True
 
     def requirement(self) -> Requirement:
         if self.problem is None:
-            return Requirement(self.text)
+            return Requirement(self.text, check_only=not self.told)
         problem = self.problem
 
         def validate(context: Context) -> ValidationResult:
@@ -36,7 +40,7 @@ class Check:
             found = problem(last.value or "" if last is not None else "")
             return ValidationResult(found is None, reason=found)
 
-        return Requirement(self.text, validation_fn=validate)
+        return Requirement(self.text, validation_fn=validate, check_only=not self.told)
 
 
 async def instructed(
@@ -52,33 +56,40 @@ async def instructed(
 
     `repairs` is how often an answer that does not is asked for again, with the reasons. Raises RequirementsUnmet.
     """
-    action = instruction
-    for attempt in range(1, repairs + 2):
+    action, attempts = instruction, 0
+    while True:
         answer, after = await backend.generate_from_context(action, context, format=format, model_options=options)
         await answer.avalue()
+        attempts += 1
         failed = await _failed(instruction.requirements, after, backend, answer, options)
         if not failed:
             return answer, context.add(instruction).add(answer)
-        if attempt <= repairs:
-            reasons = "\n".join(f"* {reason}" for reason in failed.values())
-            action = instruction.copy_and_repair(f"The following requirements failed before:\n{reasons}")
-    count = repairs + 1
-    tries = "the only answer" if count == 1 else f"the last of {count} answers"
-    message = f"{tries} does not fulfil: {'; '.join(failed.values())}"
-    raise RequirementsUnmet(message, failed=tuple(failed), answer=answer.value, attempts=count)
+        if attempts > repairs:
+            tries = "the only answer" if attempts == 1 else f"the last of {attempts} answers"
+            message = f"{tries} does not fulfil: {'; '.join(failed.values())}"
+            raise RequirementsUnmet(message, failed=tuple(failed), answer=answer.value, attempts=attempts)
+        reasons = "\n".join(f"* {reason}" for reason in failed.values())
+        action = instruction.copy_and_repair(f"The following requirements failed before:\n{reasons}")
 
 
 async def _failed(
     requirements: Sequence[Requirement], context: Context, backend: Any, answer: Any, options: dict[str, Any] | None
 ) -> dict[str, str]:
-    """The requirements that are not fulfilled, with the reason of each."""
-    if not requirements:
-        return {}
-    results = await mfuncs.avalidate(list(requirements), context, backend, output=answer, model_options=options)
-    return {
-        requirement.description or "a requirement": result.reason or requirement.description or "a requirement"
-        for requirement, result in zip(requirements, results, strict=True)
-        if not result
-    }
+    """The requirements that are not fulfilled, with the reason of each.
 
-
+    A model judges only what passes every check that costs nothing.
+    """
+    computed = [each for each in requirements if each.validation_fn is not None]
+    judged = [each for each in requirements if each.validation_fn is None]
+    for group in (computed, judged):
+        if not group:
+            continue
+        results = await mfuncs.avalidate(group, context, backend, output=answer, model_options=options)
+        failed = {
+            requirement.description or "a requirement": result.reason or requirement.description or "a requirement"
+            for requirement, result in zip(group, results, strict=True)
+            if not result
+        }
+        if failed:
+            return failed
+    return {}

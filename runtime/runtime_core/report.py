@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from runtime_core.sessions.records import SessionRecord
+
 NodeStatus = Literal["succeeded", "failed", "skipped", "cancelled"]
 
 ErrorCode = Literal[
@@ -78,7 +80,8 @@ class NodeReport:
 class RunReport:
     """`output` counts only when `error` is None. Nodes that no answer needed are left out of `nodes`.
 
-    So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked.
+    So are nodes that ran as tools of a prompt; their `use` is part of that of the node that asked. `records` are the
+    turns that the run leaves to its session.
     """
 
     run_id: str
@@ -87,3 +90,4 @@ class RunReport:
     error: RunError | None = None
     nodes: Mapping[str, NodeReport] = field(default_factory=dict[str, NodeReport])
     use: ModelUse = NO_USE
+    records: tuple[SessionRecord, ...] = ()

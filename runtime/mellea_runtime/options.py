@@ -57,7 +57,7 @@ class CallOptions:
 
 def call_options(defaults: Mapping[str, Any], given: Mapping[str, Any] | None, *, judges: bool = False) -> CallOptions:
     """`given` over `defaults`. `judges`: the call asks for a verdict on another answer."""
-    options = {**_named(defaults), **_named(given or {})}
+    options = {**named_options(defaults), **named_options(given or {})}
     if judges:
         options = {name: value for name, value in options.items() if name not in _WRITERS_ONLY}
     params = {_SENT_AS.get(name, name): value for name, value in options.items()}
@@ -76,7 +76,7 @@ def call_options(defaults: Mapping[str, Any], given: Mapping[str, Any] | None, *
     )
 
 
-def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+def named_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Under mellea's names; where an option has both, mellea's own counts."""
     named = {_PORTABLE[name]: value for name, value in options.items() if name in _PORTABLE and value is not None}
     return {**named, **{name: value for name, value in options.items() if name not in _PORTABLE and value is not None}}

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mellea.core import CBlock, ImageUrlBlock
 from mellea.stdlib.components import Instruction, Message
 
 from llm_client.results import CompletionResult
 from mellea_runtime.backend import RoleBackend
 from mellea_runtime.engine import ChatEngine
+from mellea_runtime.images import image_blocks
 from mellea_runtime.internals import CachedFormatter, SharedThunk
 from mellea_runtime.records import thaw
 from mellea_runtime.requirements import DEFAULT_REPAIRS, Check, instructed
@@ -44,7 +44,7 @@ class Prompter:
         """The first answer that passes. Raises RequirementsUnmet, and what the engine raises."""
         backend = RoleBackend(engine, role, judge=judge, formatter=self._formatter)
         options = {**prompt.params, **({"system": prompt.system} if prompt.system else {})}
-        images: Any = [_image(url) for url in prompt.images] or None
+        images = image_blocks(prompt.images)
         context = thaw(prompt.history)
         async with call_scope():
             if prompt.checks:
@@ -58,8 +58,3 @@ class Prompter:
                 await answer.avalue()
         assert isinstance(answer, SharedThunk) and answer.result is not None
         return answer.result
-
-
-def _image(url: str) -> CBlock:
-    # mellea's own block for a data: URL takes PNG only; what is sent is the URL in any case
-    return CBlock(url) if url.startswith("data:") else ImageUrlBlock(url)

@@ -72,6 +72,7 @@ class SharedThunk(ModelOutputThunk[Any]):
         self._gen.chunk_size = 0  # else the first delta waits for three more
         self._reading = asyncio.Lock()
         self._failure: Exception | None = None
+        self._ending = False
         self._result: CompletionResult | None = None
 
     @property
@@ -133,27 +134,33 @@ class SharedThunk(ModelOutputThunk[Any]):
             queue.put_nowait(None)
 
     async def avalue(self) -> str:
+        while not self._computed:
+            await self._read()
         if self._failure is not None:
             raise self._failure
-        return await super().avalue()
+        return self._underlying_value or ""
 
     async def astream(self) -> str:
         """The text since the last call. One reader at a time; the others wait for their turn."""
-        waited = self._reading.locked()
+        return await super().astream() if self._computed else await self._read()
+
+    async def _read(self) -> str:
+        """The next piece, or nothing when somebody else has taken the last one by now."""
         async with self._reading:
             if self._failure is not None:
                 raise self._failure
-            if waited and self._computed:
+            if self._computed:  # and perhaps of another class, which mellea gives to what is computed
                 return ""
             try:
                 return await super().astream()
             except Exception as exc:
-                if self._cancelled:
+                if self._ending:
                     return ""
                 self._failure = exc
                 raise
 
     async def cancel_generation(self, error: Exception | None = None) -> None:
+        self._ending = True
         await super().cancel_generation(error)
         # mellea empties the queue, and with it what would have woken the tasks that wait for it.
         self._gen.queue.put_nowait(CallCancelled("The model call was cancelled."))

@@ -7,6 +7,7 @@ from process to process, and into a session's store. Images of a message stay be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from mellea.core import Context, ModelOutputThunk
@@ -66,7 +67,10 @@ def delta(old: Context, new: Context) -> list[Any]:
 
 def merge(*branches: Sequence[SessionRecord]) -> tuple[SessionRecord, ...]:
     """The records of branches one after the other, each record once: what they share comes first."""
-    return tuple({record.record_id: record for branch in branches for record in branch}.values())
+    merged: dict[str, SessionRecord] = {}
+    for record in chain.from_iterable(branches):
+        merged.setdefault(record.record_id, record)
+    return tuple(merged.values())
 
 
 def _computed(span: Any) -> Any:

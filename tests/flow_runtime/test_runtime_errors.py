@@ -19,6 +19,7 @@ FACTS = [
     errors.ModelFailed("m", model="writer"),
     errors.SubflowFailed("m", kind="timeout", node="ask", retry_after=3.0),
     errors.StateFailed("m", key="chat_1"),
+    errors.SessionFailed("m", session_id="s1"),
     errors.OperationFailed("m", op="http.get", status=503),
     errors.OperationTimeout("m", op="http.get", timeout_s=2.0),
     errors.EgressRefused("m", op="http.get", host="internal", port=80),

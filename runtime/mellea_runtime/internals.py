@@ -241,10 +241,13 @@ class PortedBackend(FormatterBackend, abc.ABC):
 
 
 class CachedFormatter(TemplateFormatter):
-    """mellea's templates, each loaded and parsed once. By class, where mellea goes by the name of the class."""
+    """mellea's templates, each loaded and parsed once. By class, where mellea goes by the name of the class.
 
-    def __init__(self, model_id: str) -> None:
-        super().__init__(model_id, use_template_cache=False)
+    `template_path` is a folder of templates that come before those of the components' own packages.
+    """
+
+    def __init__(self, model_id: str, *, template_path: str = "") -> None:
+        super().__init__(model_id, template_path=template_path, use_template_cache=False)
         self._loaded: dict[Any, jinja2.Template] = {}
 
     def _load_template(self, repr: TemplateRepresentation) -> jinja2.Template:
@@ -260,8 +263,8 @@ class CachedFormatter(TemplateFormatter):
         return set()  # only a warning about unused names hangs on it, and it costs more than the rendering
 
     def print(self, c: Any) -> str:
-        if isinstance(c, Message) and not c._docs:
-            return c.content  # what its template gives
+        if isinstance(c, Message) and not c._docs and not self._template_path:
+            return c.content  # what mellea's template gives
         return super().print(c)
 
     def to_chat_messages(self, cs: list[Any]) -> list[Message]:

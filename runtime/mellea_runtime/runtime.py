@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
@@ -84,6 +85,7 @@ class MelleaRuntime:
         self._program_modules = program_modules
         self._home = Home(None if engine is None else _running_loop())
         self._closed = False
+        self._own: dict[str, Backend] = {}
         start = ChatContext() if context == "chat" else SimpleContext()
         self._conversation = Conversation(MelleaSession(self._backend(settings), start))
 
@@ -218,8 +220,8 @@ class MelleaRuntime:
             return
         self._closed = True
         self.session.cleanup()
-        if not isinstance(self.session.backend, RoleBackend):
-            self._home.run(self.session.backend.aclose())
+        for backend in self._own.values():
+            self._home.run(backend.aclose())
         self._home.close()
 
     async def acleanup(self) -> None:
@@ -254,7 +256,11 @@ class MelleaRuntime:
 
     def _backend(self, settings: RuntimeSettings) -> Backend:
         if settings.backend != ROLE_BACKEND:
-            return own_backend(settings.backend, settings.model_id, settings.model_options)
+            # kept, because each has connections of its own, and a run may go back and forth between models
+            key = json.dumps([settings.backend, settings.model_id, settings.model_options], sort_keys=True, default=str)
+            if key not in self._own:
+                self._own[key] = own_backend(settings.backend, settings.model_id, settings.model_options)
+            return self._own[key]
         if self._engine is None:
             message = "backend='role' needs an ExecutionEngine: MelleaRuntime(engine=...)"
             raise RuntimeSettingsInvalid(message, setting="engine")

@@ -19,6 +19,7 @@ from mellea.helpers.openai_compatible_helpers import (
     prefetch_audio_urls,
     should_replay_reasoning,
 )
+from mellea.stdlib.components import Message
 from mellea.stdlib.context import SimpleContext
 from pydantic import BaseModel
 
@@ -84,7 +85,8 @@ class RoleBackend(PortedBackend):
         tool_calls: bool,
     ) -> SharedThunk:
         """Starts the call; what the action and the conversation still wait for is awaited before."""
-        await self.do_generate_walk(action)
+        if not isinstance(action, Message):  # which holds nothing that could still be to come
+            await self.do_generate_walk(action)
         view = context.view_for_generation()
         if view is None:
             raise ValueError("a model cannot be asked from a context that branches; give it one of its branches")

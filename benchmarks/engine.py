@@ -41,7 +41,7 @@ def measure(short: bool) -> Iterator[Figure]:
         stack = AsyncExitStack()
 
         def opened(database: Database, **options: Any) -> ExecutionEngine:
-            return runner.run(_opened(stack, sim, database, **options))
+            return runner.run(open_engine(stack, sim, database, **options))
 
         bare = _bare(sim)
         try:
@@ -49,7 +49,7 @@ def measure(short: bool) -> Iterator[Figure]:
             for name, engine, target in (("memory", memory, 0.85), ("sqlite", sqlite, 0.7)):
 
                 def many(call: Call) -> Callable[[], tuple[float, float]]:
-                    return lambda: runner.run(_many(call, requests))
+                    return lambda: runner.run(many_calls(call, requests))
 
                 results = paired(many(_ask(engine, QUESTION)), many(_ask_bare(bare, QUESTION)), pairs=pairs)
                 wall = median(theirs[0] / ours[0] for ours, theirs in results)
@@ -59,7 +59,7 @@ def measure(short: bool) -> Iterator[Figure]:
                 yield Figure(f"engine.{name}.cpu", "CPU time of a call, beyond bare any-llm", cpu * 1e6, unit="µs")
 
             def history(call: Call) -> Callable[[], tuple[float, float]]:
-                return lambda: runner.run(_many(call, requests // 6))
+                return lambda: runner.run(many_calls(call, requests // 6))
 
             results = paired(history(_ask(memory, HISTORY)), history(_ask_bare(bare, HISTORY)), pairs=pairs)
             ratio = median(ours[0] / theirs[0] for ours, theirs in results)
@@ -72,7 +72,7 @@ def measure(short: bool) -> Iterator[Figure]:
             runner.run(_close(stack, bare))
 
 
-async def _opened(stack: AsyncExitStack, sim: SimProcess, database: Database, **options: Any) -> ExecutionEngine:
+async def open_engine(stack: AsyncExitStack, sim: SimProcess, database: Database, **options: Any) -> ExecutionEngine:
     document = {
         "project": "benchmarks",
         "env": "bench",
@@ -109,7 +109,7 @@ def _ask_bare(client: Any, messages: list[dict[str, Any]]) -> Call:
     return ask
 
 
-async def _many(call: Call, requests: int) -> tuple[float, float]:
+async def many_calls(call: Call, requests: int) -> tuple[float, float]:
     """Seconds on the wall and of CPU for `requests` calls, CONCURRENCY at once."""
     left = iter(range(requests))
 

@@ -23,6 +23,7 @@ class AppArgs(BaseModel):
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
+    `slot_modules` are the installed modules, or packages of them, whose slots `slot.call` may call.
     `sim_script` is a script for the simulated model.
     """
 
@@ -38,6 +39,7 @@ class AppArgs(BaseModel):
     allow_hosts: tuple[HostEntry, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
+    slot_modules: tuple[str, ...] = ()
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
 

@@ -42,12 +42,13 @@ def app(args: AppArgs) -> Application:
     planned = inputs.plan
     process = ProcessSettings(
         llmhub=inputs.llmhub.model_dump(mode="json") if inputs.llmhub else None,
-        roles=tuple(sorted(called_roles(planned.flow, args.embedder))),
+        roles=tuple(sorted(called_roles(planned.flow, args.embedder, inputs.llmhub.judge if inputs.llmhub else None))),
         store=args.store,
         code=args.code,
         allow_hosts=args.allow_hosts,
         feature_store=inputs.feature_store,
         embedder=args.embedder,
+        slot_modules=args.slot_modules,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
     )

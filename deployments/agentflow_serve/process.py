@@ -74,7 +74,10 @@ async def open_parts(
         models=models,
         state=await open_state(store, nodes),
         operation_settings=OperationSettings(
-            allow_hosts=settings.allow_hosts, feature_store=settings.feature_store, embedder=settings.embedder
+            allow_hosts=settings.allow_hosts,
+            feature_store=settings.feature_store,
+            embedder=settings.embedder,
+            slot_modules=settings.slot_modules,
         ),
         operation_resources=resources,
         code=settings.code,

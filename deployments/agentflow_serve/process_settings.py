@@ -19,5 +19,6 @@ class ProcessSettings(BaseModel):
     allow_hosts: tuple[str, ...]
     feature_store: str | None = None
     embedder: str | None = None
+    slot_modules: tuple[str, ...] = ()
     list_prices: bool = False
     session_ttl_s: float | None = None

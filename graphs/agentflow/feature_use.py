@@ -8,6 +8,7 @@ from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
 from agentflow.operations import VECTOR_SEARCHES, is_on_store
 from agentflow.placeholders import compile_args
+from agentflow.settings import slot_call
 from agentflow.subflows import all_nodes
 from agentflow.types import PortType
 
@@ -31,8 +32,8 @@ def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
 
 
 def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
-    """Whether a prompt or a vector search among these nodes may call a model."""
-    return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
+    """Whether a prompt, a slot or a vector search among these nodes may call a model."""
+    return any(node.prompt or slot_call(node) for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
 
 
 def operation_of(node: Node) -> OperationSpec | None:

@@ -78,9 +78,9 @@ _HELP: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "fallback": "What to do when every attempt has failed.",
             "tools": "What the model may ask for before it answers: nodes of the flow, or installed tools.",
             "max_tool_rounds": "How often the model may ask for tools before it has to answer: 1 to 32, 8 by default.",
-            "memory": "Which earlier turns precede the prompt; run and session are not supported yet.",
-            "requirements": _LATER + "what the answer must fulfil.",
-            "repair_attempts": _LATER + "how often an answer is repaired.",
+            "memory": "Which turns precede the prompt: none, those of the run, or also those of the session.",
+            "requirements": "What the answer must fulfil; a model judges it, or the check that a requirement has.",
+            "repair_attempts": "How often an answer that fails is asked for again with the reasons; 1 by default.",
             "images": "Images that go with the prompt: ${port} with a data: URL, or a URL that the provider opens.",
         },
         "ModelRef": {

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
-from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node, Port
+from agentflow.ir import Backoff, Declarative, FailureKind, Flow, ModelRef, Node, OperationSpec, Port
+from agentflow.operations import SLOT_CALL
 from agentflow.subflows import all_flows
 from agentflow.tools import called_tools
 
@@ -25,7 +26,7 @@ class NodeSettings:
     """`attempts` counts every attempt (IR.md Q16). `timeout_s` bounds each attempt on its own (Q17).
 
     `concurrency` is per process, None where the flow leaves it open. `model` is a role name or a model named
-    in the flow; None for a node without a prompt. `context_names` are the request fields that the flow knows.
+    in the flow; None for a node that calls none. `context_names` are the request fields that the flow knows.
     A failure whose kind is not in `retry_on` ends the attempts. `max_backoff_s` bounds every pause, None not at all;
     with `jitter` a pause takes anything between nothing and its full length. `tools` are the input ports of the nodes
     that its prompt calls as tools.
@@ -72,8 +73,28 @@ def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> N
 
 
 def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
-    """The role or model that a node's prompt calls first; None for a node without a prompt."""
-    return (node.prompt.role or node.prompt.model or flow.defaults.role) if node.prompt else None
+    """The role or model that a node's prompt or slot calls first; None for a node that calls none."""
+    if node.prompt is not None:
+        return node.prompt.role or node.prompt.model or flow.defaults.role
+    slot = slot_call(node)
+    return None if slot is None else slot.args.get("role") or flow.defaults.role
+
+
+def slot_call(node: Node) -> OperationSpec | None:
+    """A node's operation if that is `slot.call`."""
+    spec = node.transform.spec if isinstance(node.transform, Declarative) else None
+    return spec if spec is not None and spec.op == SLOT_CALL else None
+
+
+def needs_judge(flow: Flow) -> bool:
+    """Whether a model judges the answers of some prompt."""
+    return any(
+        requirement.check is None
+        for owner in all_flows(flow)
+        for node in owner.nodes.values()
+        if node.prompt is not None
+        for requirement in node.prompt.requirements
+    )
 
 
 def roles_of(flow: Flow) -> frozenset[str]:
@@ -81,11 +102,10 @@ def roles_of(flow: Flow) -> frozenset[str]:
     named: set[str | None] = set()
     for owner in all_flows(flow):
         for node in owner.nodes.values():
-            if node.prompt is None:
-                continue
             model = model_of(owner, node)
             named.add(model if isinstance(model, str) else None)
-            named.add(node.prompt.fallback.role if node.prompt.fallback else None)
+            named.add(node.prompt.fallback.role if node.prompt and node.prompt.fallback else None)
+            named.add(slot.args.get("role") if (slot := slot_call(node)) else None)
     return frozenset(name for name in named if name)
 
 

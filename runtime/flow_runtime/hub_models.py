@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef
-from agentflow.settings import models_of, roles_of
+from agentflow.settings import models_of, needs_judge, roles_of
 from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
@@ -77,6 +77,11 @@ class HubModels:
             prices=prices,
             clock=clock,
         )
+
+    @property
+    def judge(self) -> str | None:
+        """The role that judges answers."""
+        return self._hub.config.judge
 
     async def chat(
         self,
@@ -260,7 +265,7 @@ async def local_models(
             from llmhub_runtime.sim import SimProcess
 
             locate = _locator(await stack.enter_async_context(SimProcess()))
-        roles = sorted(called_roles(flow, embedder))
+        roles = sorted(called_roles(flow, embedder, hub.config.judge))
         prices = await list_prices() if needs_list_prices(flow, hub.config, embedder) else None
         models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate, prices=prices)
         await stack.enter_async_context(models)
@@ -275,9 +280,10 @@ def _locator(sim: SimProcess) -> Locate:
     return locate
 
 
-def called_roles(flow: Flow, embedder: str | None = None) -> frozenset[str]:
-    """The roles that a flow's prompts and vector searches may call."""
-    return roles_of(flow) | embedders_of(flow.nodes.values(), embedder)
+def called_roles(flow: Flow, embedder: str | None = None, judge: str | None = None) -> frozenset[str]:
+    """The roles that a flow's prompts, slots and vector searches may call; `judge` judges answers."""
+    judges = frozenset({judge} if judge is not None and needs_judge(flow) else ())
+    return roles_of(flow) | embedders_of(flow.nodes.values(), embedder) | judges
 
 
 def needs_sim(flow: Flow, config: RuntimeConfig, embedder: str | None = None) -> bool:
@@ -308,7 +314,7 @@ def needs_list_prices(flow: Flow, config: RuntimeConfig, embedder: str | None = 
 def _bindings(flow: Flow, config: RuntimeConfig, embedder: str | None) -> list[RoleConfig | RoleDefaultsConfig]:
     """What each role that the flow calls is."""
     found: list[RoleConfig | RoleDefaultsConfig] = []
-    for role in sorted(called_roles(flow, embedder)):
+    for role in sorted(called_roles(flow, embedder, config.judge)):
         binding = config.roles.get(role) or config.defaults
         if binding is None:
             known = ", ".join(config.roles) or "none"

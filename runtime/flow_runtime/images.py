@@ -1,4 +1,4 @@
-"""Images that go with a prompt, as the content parts of a message that OpenAI's API defines.
+"""Images that go with a prompt.
 
 A URL is handed to the provider as it is and nothing here ever opens it; what the provider may reach is its own.
 """
@@ -27,13 +27,11 @@ class Images:
         self._images = images
         self._args = compile_args(list(images), names)
 
-    def parts(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One content part per image; an input without a value has none. Raises ImageInvalid, PlaceholderFailed."""
+    def urls(self, values: Mapping[str, Any]) -> list[str]:
+        """One URL per image; an input without a value has none. Raises ImageInvalid, PlaceholderFailed."""
         resolved = self._args.resolve(values) if self._images else []
         return [
-            {"type": "image_url", "image_url": {"url": _checked(value, image)}}
-            for image, value in zip(self._images, resolved, strict=True)
-            if value is not None
+            _checked(value, image) for image, value in zip(self._images, resolved, strict=True) if value is not None
         ]
 
 

@@ -16,6 +16,7 @@ from flow_runtime.hub_models import local_models
 from flow_runtime.models import Models
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.operations.settings import ANY_MODULE
 from flow_runtime.runner import FlowRunner
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from flow_runtime.tool_policy import AdmitAllTools, ToolPolicy
@@ -23,6 +24,7 @@ from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.loop import Observer
 from runtime_core.report import RunReport
+from runtime_core.sessions.protocol import SessionStore
 from runtime_core.stores.url import open_database
 
 if TYPE_CHECKING:
@@ -31,13 +33,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`store` is opened only for a flow that keeps state in it; the others are as in the serve config."""
+    """`store` is opened only for a flow that keeps state in it; the others are as in the serve config.
+
+    `sessions` keeps what `memory: session` remembers; without it every run begins a new conversation.
+    """
 
     store: str = "sqlite:///agentflow.sqlite"
     code: CodeMode = "inline"
     allow_hosts: tuple[str, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
+    slot_modules: tuple[str, ...] = (ANY_MODULE,)
+    sessions: SessionStore | None = None
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
@@ -68,6 +75,7 @@ class LocalFlow:
                     allow_hosts=settings.allow_hosts,
                     feature_store=settings.feature_store,
                     embedder=settings.embedder,
+                    slot_modules=settings.slot_modules,
                 ),
                 operation_resources=resources,
                 code=settings.code,
@@ -78,7 +86,14 @@ class LocalFlow:
             for node in (*self._plan.graph.nodes, *self._plan.tools):
                 bodies[node] = await stack.enter_async_context(body_of(self._plan, node, parts))
             self._stack = stack.pop_all()
-        return FlowRunner(self._plan, dispatch, clock=settings.clock, ids=settings.ids, state=state)
+        return FlowRunner(
+            self._plan,
+            dispatch,
+            clock=settings.clock,
+            ids=settings.ids,
+            state=state,
+            sessions=settings.sessions,
+        )
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentflow.ir import ModelRef
 
@@ -42,6 +42,14 @@ class Models(Protocol):
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text, by a role for embeddings."""
         ...
+
+
+@runtime_checkable
+class NamesJudge(Protocol):
+    """Models that know which role judges answers; None is each prompt's own."""
+
+    @property
+    def judge(self) -> str | None: ...
 
 
 def name_of(model: str | ModelRef) -> str:

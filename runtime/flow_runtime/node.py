@@ -21,7 +21,7 @@ from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
 from flow_runtime.rounds import Rounds
 from flow_runtime.subflow import SubflowWork
-from flow_runtime.work import STATIC, NodeWork, PromptSource
+from flow_runtime.work import STATIC, NodeWork, Produced, PromptSource
 from runtime_core.loop import NodeOutcome
 
 __all__ = ["NodeBody", "NodeParts"]
@@ -81,7 +81,8 @@ class NodeBody:
         else:
             async with self._slots:
                 done = await self._attempts(inputs, call)
-        return NodeOutcome(outputs=done.value, failure=done.failure, attempts=done.attempts)
+        made: Produced = done.value or Produced()
+        return NodeOutcome(outputs=made.outputs, failure=done.failure, attempts=done.attempts, records=made.records)
 
     async def _attempts(self, inputs: Mapping[str, Any], call: NodeCall) -> Attempted:
         clock, draw = self._parts.clock, self._parts.draw
@@ -90,7 +91,7 @@ class NodeBody:
             left = call.context.remaining_s(clock.now())
             return None if left is None else left + DEADLINE_GRACE_S
 
-        def body(source: PromptSource) -> Callable[[float], Awaitable[dict[str, Any]]]:
+        def body(source: PromptSource) -> Callable[[float], Awaitable[Produced]]:
             return lambda timeout_s: self._work.produce(source, inputs, call, timeout_s)
 
         primary = self._settings.model

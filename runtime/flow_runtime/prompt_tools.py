@@ -6,7 +6,7 @@ reach nothing else, and every call that could be made passes the policy first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentflow.ir import ModelRef, Prompt, PromptTool
@@ -14,18 +14,16 @@ from agentflow.settings import NodeSettings
 from agentflow.tools import DEFAULT_TOOL_ROUNDS
 from flow_runtime.asking import current, request_context
 from flow_runtime.errors import ModelFailed
-from flow_runtime.models import Models, name_of
+from flow_runtime.models import ModelAnswer, Models, name_of
+from flow_runtime.models_engine import ModelsEngine
 from flow_runtime.node_tool import NodeTool
 from flow_runtime.parts import NodeParts
+from flow_runtime.prompt import Answered
 from flow_runtime.registered_tools import registered_tool
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
 from llm_client.agent import Agent
 from llm_client.agent.middleware import Next, Timeout, ToolInvocation
-from llm_client.cancellation import CancellationToken
 from llm_client.errors import TooManyTurns
-from llm_client.events import StreamEnded, StreamEvent
-from llm_client.results import CompletionResult
-from llm_client.spec import RequestContext, RequestSpec
 from llm_client.tools import Tool
 
 
@@ -48,13 +46,13 @@ class PromptTools:
         model: str | ModelRef,
         messages: Sequence[Mapping[str, Any]],
         params: Mapping[str, Any],
-    ) -> str:
-        """The text of the model's answer, after the tools that it asks for have run.
+    ) -> Answered:
+        """The model's answer, after the tools that it asks for have run.
 
         Raises ModelFailed for a model that goes on asking for them, and what `Models.chat` raises.
         """
         agent = Agent(
-            engine=_ChatEngine(models, model),
+            engine=ModelsEngine(models, model),
             tools=self._tools,
             middleware=self._around,
             max_turns=self._rounds + 1,
@@ -69,7 +67,9 @@ class PromptTools:
                 "raise max_tool_rounds, or say in the system message when to stop"
             )
             raise ModelFailed(message, model=name_of(model)) from exc
-        return result.content
+        usage = {"input": result.usage.input, "output": result.usage.output}
+        answer = ModelAnswer(result.content, result.finish_reason, usage)
+        return Answered(answer, result.messages[len(messages) : -1])
 
 
 def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodeParts) -> Tool:
@@ -95,32 +95,3 @@ class _Policed:
         request = ToolRequest(self._node, name, self._targets[name], call.arguments, asking.call)
         await self._policy.admit(request)
         return await next(call)
-
-
-class _ChatEngine:
-    """A node's models as the engine of an Agent. On whose behalf they are called, they know themselves."""
-
-    def __init__(self, models: Models, model: str | ModelRef) -> None:
-        self._models = models
-        self._model = model
-
-    async def complete(
-        self,
-        spec: RequestSpec,
-        *,
-        context: RequestContext | None = None,
-        cancellation: CancellationToken | None = None,
-    ) -> CompletionResult:
-        answer = await self._models.chat(self._model, spec.messages, spec.params, tools=spec.tools)
-        return CompletionResult(
-            content=answer.text, finish_reason=answer.finish_reason or "", tool_calls=answer.tool_calls
-        )
-
-    async def stream(
-        self,
-        spec: RequestSpec,
-        *,
-        context: RequestContext | None = None,
-        cancellation: CancellationToken | None = None,
-    ) -> AsyncGenerator[StreamEvent]:
-        yield StreamEnded(result=await self.complete(spec, context=context, cancellation=cancellation))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentflow.checks.flow_tests import scripted_tool_calls
+from agentflow.checks.flow_tests import JUDGE, scripted_tool_calls
 from agentflow.ir import ModelRef
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
@@ -29,6 +29,11 @@ class ScriptedModels:
         self._scripts = scripts
         self.calls: Counter[str] = Counter()
         self.problems: list[str] = []
+
+    @property
+    def judge(self) -> str | None:
+        """Answers are judged by the script of the role `judge`, or by that of the prompt's own role."""
+        return JUDGE if JUDGE in self._scripts else None
 
     async def chat(
         self,

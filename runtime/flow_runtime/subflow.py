@@ -18,7 +18,7 @@ from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import SubflowFailed
 from flow_runtime.parts import NodeParts
 from flow_runtime.runner import FlowRunner
-from flow_runtime.work import PromptSource
+from flow_runtime.work import Produced, PromptSource
 from runtime_core.report import RunReport
 
 MARGIN_S = 0.02
@@ -72,8 +72,11 @@ class SubflowWork:
 
     async def produce(
         self, source: PromptSource, inputs: Mapping[str, Any], call: NodeCall, timeout_s: float
-    ) -> dict[str, Any]:
-        """The outputs by port. Raises SubflowFailed with the kind of the failure inside; CastError, OutputInvalid."""
+    ) -> Produced:
+        """The outputs by port, and the turns that the session gets.
+
+        Raises SubflowFailed with the kind of the failure inside; CastError, OutputInvalid.
+        """
         assert self._runner is not None
         request = {
             name: cast(inputs[name], given, taken)
@@ -87,7 +90,7 @@ class SubflowWork:
             message = f"in the flow '{self._name}': {report.error.message}"
             retry_after = report.error.retry_after
             raise SubflowFailed(message, kind=_kind(report), node=report.error.node, retry_after=retry_after)
-        return self._binder.bind_value(self._cast(report.output))
+        return Produced(self._binder.bind_value(self._cast(report.output)), report.records)
 
     def _cast(self, answer: Any) -> Any:
         """Named parts become what their ports declare, as they would on an edge."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from flow_runtime.errors import ModelFailed
 from flow_runtime.operations import BoundOperation, OperationCall, Preparing, bind_operation
 from flow_runtime.parts import NodeParts
 from flow_runtime.state import NodeStates, NoState
+from runtime_core.sessions.records import SessionRecord
 
 if TYPE_CHECKING:
     from flow_runtime.prompt import PromptLayer
@@ -31,6 +33,14 @@ class _Static(Enum):
 
 STATIC = _Static.TEXT
 PromptSource = str | ModelRef | _Static | None
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What an attempt made: outputs by port, and the turns of the prompt where they are remembered."""
+
+    outputs: dict[str, Any] | None = None
+    records: tuple[SessionRecord, ...] = ()
 
 
 class NodeWork:
@@ -61,6 +71,7 @@ class NodeWork:
                     settings=parts.operation_settings,
                     resources=parts.operation_resources,
                     models=parts.models,
+                    model=settings.model,
                 )
             case Code():
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
@@ -93,11 +104,17 @@ class NodeWork:
 
     async def produce(
         self, source: PromptSource, inputs: Mapping[str, Any], call: NodeCall, timeout_s: float
-    ) -> dict[str, Any]:
+    ) -> Produced:
         """The outputs by port, with the prompt answered by `source`. Raises an AgentflowError or a FlowError."""
         values: dict[str, Any] = {**inputs, "context": call.fields}
+        records: tuple[SessionRecord, ...] = ()
         if self._prompt is not None:
-            values["prompt_output"] = await self._ask(self._prompt, source, values)
+            values["prompt_output"], records = await self._ask(self._prompt, source, values, call)
+        return Produced(await self._outputs(values, inputs, call, timeout_s), records)
+
+    async def _outputs(
+        self, values: dict[str, Any], inputs: Mapping[str, Any], call: NodeCall, timeout_s: float
+    ) -> dict[str, Any]:
         if self._operation is not None:
             at = OperationCall(node_id=self.id, context=call.fields, deadline_s=timeout_s)
             return self._binder.bind_value(await self._operation.run(values, at))
@@ -108,9 +125,11 @@ class NodeWork:
             return self._binder.bind_ports(await self._code.call(given, context, state, timeout_s=timeout_s))
         return self._binder.bind_value(values["prompt_output"])
 
-    async def _ask(self, prompt: PromptLayer, source: PromptSource, values: Mapping[str, Any]) -> Any:
+    async def _ask(
+        self, prompt: PromptLayer, source: PromptSource, values: Mapping[str, Any], call: NodeCall
+    ) -> tuple[Any, tuple[SessionRecord, ...]]:
         if source == STATIC:
-            return prompt.static()
+            return prompt.static(), ()
         if self._parts.models is None or source is None or isinstance(source, _Static):
             raise ModelFailed(f"node '{self.id}' has a prompt and no model")
-        return await prompt.ask(self._parts.models, source, values)
+        return await prompt.ask(self._parts.models, source, values, call)

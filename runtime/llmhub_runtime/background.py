@@ -43,7 +43,7 @@ class BackgroundLoop:
         """
         try:
             self.refuse_own_thread()
-            future = self._submit(work)
+            future = self.submit(work)
         except BaseException:
             work.close()
             raise
@@ -60,7 +60,7 @@ class BackgroundLoop:
     def run_later(self, work: Coroutine[Any, Any, Any]) -> None:
         """Runs `work` on the loop and does not wait; drops it when the loop is closed."""
         try:
-            self._submit(work)
+            self.submit(work)
         except HubClosedError:
             work.close()
 
@@ -73,7 +73,8 @@ class BackgroundLoop:
             self._stop()
             self._thread.join()
 
-    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Runs `work` on the loop with this thread's context variables. Raises HubClosedError."""
         # Under the lock, so that nothing is handed to a loop that has begun to close: it would never finish.
         with self._lock:
             if self._closed:

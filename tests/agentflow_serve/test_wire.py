@@ -13,6 +13,7 @@ from flow_runtime.call import NodeCall
 from runtime_core.context import BudgetSpec, ExecutionContext, PolicyRef
 from runtime_core.loop import NodeOutcome
 from runtime_core.report import ModelUse
+from runtime_core.sessions.records import RecordUsage, SessionRecord
 
 CONTEXTS = [
     ExecutionContext(),
@@ -28,12 +29,26 @@ CONTEXTS = [
         metadata={"k": [1]},
     ),
 ]
+RECORDS = (
+    SessionRecord(record_id="1", run_id="r", role="user", text="hi", node="chat"),
+    SessionRecord(
+        record_id="2",
+        run_id="r",
+        role="assistant",
+        text="",
+        tool_calls=({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},),
+        usage=RecordUsage(input_tokens=1, output_tokens=2),
+    ),
+    SessionRecord(record_id="3", run_id="r", role="tool", text="ok", tool_call_id="c"),
+)
 
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=["plain", "full"])
 def test_a_call(context: ExecutionContext):
-    inputs, call = {"a": {"k": (1, None)}, "b": None}, NodeCall(context=context, fields={"x": {"k": None}})
-    assert call_from_wire(pickle.loads(pickle.dumps(call_to_wire(inputs, call)))) == (inputs, call)
+    for memory in (None, (), RECORDS):
+        inputs = {"a": {"k": (1, None)}, "b": None}
+        call = NodeCall(context=context, fields={"x": {"k": None}}, memory=memory)
+        assert call_from_wire(pickle.loads(pickle.dumps(call_to_wire(inputs, call)))) == (inputs, call)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +57,7 @@ def test_a_call(context: ExecutionContext):
         NodeOutcome(outputs={"out": {"k": None}}),
         NodeOutcome(outputs={}, attempts=3, use=ModelUse(1, 2, 3, 4, 5, 6)),
         NodeOutcome(failure=Failure("why", "timeout", 2, 1.5), attempts=2),
+        NodeOutcome(outputs={}, records=RECORDS),
     ],
 )
 def test_an_outcome(outcome: NodeOutcome):

@@ -12,6 +12,7 @@ import pytest
 from agentflow.errors import PlaceholderFailed
 from agentflow.operations import OPERATIONS
 from flow_runtime.errors import OperationFailed, OperationTimeout, OperationUnknown
+from support.flows import ScriptedModels
 from support.operations import bound, run_operation
 
 SOURCE = """
@@ -47,7 +48,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text(
         f"[agentflow.operations]\nacme.shout = {name}:shout_operation\nacme.own = {name}:Own\n"
         f"acme.absent = {name}:absent\nacme.broken = {name}_not_there:x\nhttp.get = {name}:Own\n"
-        f"slot.call = {name}:Own\n"
+        f"agent.run = {name}:Own\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -75,7 +76,7 @@ async def test_what_an_installed_operation_raises_becomes_an_error_of_ours():
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "slot.call", "nonsense"])
+@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "agent.run", "nonsense"])
 def test_an_operation_that_is_not_there_is_named(op: str):
     with pytest.raises(OperationUnknown, match=f"'{op}'") as caught:
         bound(op, {})
@@ -90,10 +91,12 @@ def test_an_installed_operation_cannot_take_the_place_of_one_of_ours():
 
 def test_every_operation_that_the_language_supports_is_there(tmp_path: Path):
     args = {"input": [], "expression": "1", "initial": 0, "template": {}, "url": "https://example.com/"}
+    args |= {"module": "json", "slot": "dumps"}
+    more = {"feature_store": f"local:{tmp_path}", "slot_modules": ("json",)}
     for entry in OPERATIONS.values():
         if entry.supported:
             wanted = {name: value for name, value in args.items() if name in entry.args}
-            assert hasattr(bound(entry.name, wanted, feature_store=f"local:{tmp_path}"), "run")
+            assert hasattr(bound(entry.name, wanted, models=ScriptedModels({}), model="writer", **more), "run")
 
 
 def test_a_flow_imports_the_libraries_of_its_own_operations_only(tmp_path: Path):

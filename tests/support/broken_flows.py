@@ -449,6 +449,15 @@ TOOLS = [
     broken("tool-node", "edges[0].to", *with_edge("{from: _input.question, to: look.id}")),
     broken("tool-node", "edges[0].from", *with_edge("{from: look.found, to: draft.question}")),
     broken(
+        "tool-memory",
+        "nodes.look.prompt.memory",
+        (
+            NODES,
+            NODES + LOOK[: LOOK.index("    transform")] + "    prompt: {role: fast, template: x, memory: run} #!\n",
+        ),
+        _GOOD_LOOK[1],
+    ),
+    broken(
         "cached-action",
         "nodes.draft.runtime.cache",
         *_GOOD_LOOK,
@@ -457,6 +466,33 @@ TOOLS = [
 ]
 
 PROMPTS = [
+    broken("no-session", "nodes.draft.prompt.memory", (ROLE, ROLE + "      memory: session #!\n")),
+    broken(
+        "bad-expression",
+        "nodes.draft.prompt.requirements[1].check",
+        (ROLE, ROLE + "      requirements:\n        - be kind\n        - {text: short, check: len(reply) < 5} #!\n"),
+    ),
+    broken(
+        "no-model",
+        "nodes.answer.transform.spec.args.role",
+        operation("slot.call", "{module: shop.slots, slot: price} #!"),
+    ),
+    broken(
+        "unknown-role",
+        "nodes.answer.transform.spec.args.role",
+        operation("slot.call", "{module: shop.slots, slot: price, role: quick} #!"),
+        roles=["fast"],
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.args",
+        operation("slot.call", "{module: shop.slots, slot: price, role: fast, args: [1]} #!"),
+    ),
+    broken(
+        "bad-argument",
+        "nodes.answer.transform.spec.args.module",
+        operation("slot.call", "{module: '${reply.text}', slot: price, role: fast} #!"),
+    ),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ query }}" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question" #!')),
     broken("bad-template", "nodes.draft.prompt.template", ('{{ question }}"', '{{ question.__class__() }}" #!')),
@@ -699,6 +735,11 @@ STATE = [
 
 CACHES = [
     broken(
+        "cached-action",
+        "nodes.draft.runtime.cache",
+        (ROLE, ROLE + "      memory: run\n    runtime: {cache: {ttl_seconds: 3}} #!\n"),
+    ),
+    broken(
         "bad-cache-key",
         "nodes.draft.runtime.cache.key",
         (ROLE, ROLE + "    runtime: {cache: {ttl_seconds: 3, key: '{tier}'}} #!\n"),
@@ -852,9 +893,6 @@ def on_top(line: str) -> tuple[str, str]:
 
 LATER = [
     later("nodes.answer.transform.spec.op", ("op: io.format_response", "op: agent.run #!")),
-    later("nodes.draft.prompt.memory", in_prompt("memory: session")),
-    later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
-    later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentflow.ir import OperationSpec
+from flow_runtime.models import Models
 from flow_runtime.operations import (
     BoundOperation,
     OperationCall,
@@ -15,13 +16,22 @@ from flow_runtime.operations import (
 )
 
 
-def bound(op: str, args: Mapping[str, Any], *names: str, **settings: Any) -> BoundOperation:
+def bound(
+    op: str,
+    args: Mapping[str, Any],
+    *names: str,
+    models: Models | None = None,
+    model: str | None = None,
+    **settings: Any,
+) -> BoundOperation:
     """An operation whose placeholders may use `names`, `context` and `prompt_output`."""
     return bind_operation(
         OperationSpec(op=op, args=dict(args)),
         names={*names, "context", "prompt_output"},
         settings=OperationSettings(**settings),
         resources=OperationResources(),
+        models=models,
+        model=model,
     )
 
 

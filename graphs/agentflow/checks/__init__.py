@@ -12,6 +12,7 @@ from agentflow.checks.features import check_features
 from agentflow.checks.flow_tests import check_tests
 from agentflow.checks.graph import check_answer, check_conditions, check_doubles, check_inputs, check_use
 from agentflow.checks.interface import check_deployment, check_fields, check_schemas
+from agentflow.checks.memory import check_memory
 from agentflow.checks.nodes import check_nodes, check_replicas
 from agentflow.checks.prompts import check_prompts
 from agentflow.checks.repeats import check_repeats
@@ -33,6 +34,7 @@ _CHECKS = (
     check_nodes,
     check_inputs,
     check_prompts,
+    check_memory,
     check_tools,
     check_transforms,
     check_features,
@@ -62,10 +64,10 @@ def check(flow: Flow, **surroundings: Unpack[Surroundings]) -> tuple[Finding, ..
     return tuple(first_of(_all_of(flow, surroundings)))
 
 
-def _all_of(flow: Flow, surroundings: Surroundings) -> Iterator[Finding]:
+def _all_of(flow: Flow, surroundings: Surroundings, *, is_subflow: bool = False) -> Iterator[Finding]:
     for name, node in flow.nodes.items():
         if isinstance(node.flow, Flow):
-            for finding in _all_of(node.flow, surroundings):
+            for finding in _all_of(node.flow, surroundings, is_subflow=True):
                 yield replace(finding, path=("nodes", name, "flow", *finding.path))
     wires, findings = resolve_wires(flow)
     yield from findings
@@ -79,6 +81,7 @@ def _all_of(flow: Flow, surroundings: Surroundings) -> Iterator[Finding]:
         providers=surroundings.get("providers"),
         has_default_role=surroundings.get("has_default_role", False),
         has_embedder=surroundings.get("has_embedder"),
+        is_subflow=is_subflow,
     )
     for find in _CHECKS:
         yield from find(scope)

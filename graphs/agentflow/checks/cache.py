@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentflow.checks.scope import Findings, Scope, at_node
 from agentflow.errors import PlaceholderError
+from agentflow.memory import remembers
 from agentflow.placeholders import compile_state_key
 from agentflow.plan import acts
 
@@ -18,6 +19,9 @@ def check_caches(scope: Scope) -> Findings:
             message = f"the prompt of '{name}' has tools, and an answer from a cache would leave their calls out"
             hint = "remove the cache; the nodes that run as tools may have one"
             yield at_node("cached-action", message, hint, node=name, at=("runtime", "cache"))
+        elif remembers(node) != "none":
+            message = f"node '{name}' answers from what it remembers, and a cache knows only its inputs"
+            yield at_node("cached-action", message, "remove the cache", node=name, at=("runtime", "cache"))
         elif acts(node):
             message = f"node '{name}' acts, and an answer from a cache would leave that out"
             hint = "remove the cache; only prompts and operations that read may have one"

@@ -9,8 +9,12 @@ from agentflow.checks.scope import Findings, Scope, listed
 from agentflow.feature_use import embedders_of
 from agentflow.findings import Finding, PathStep
 from agentflow.ir import FlowTest
-from agentflow.settings import models_of, roles_of
+from agentflow.settings import models_of, needs_judge, roles_of
 from agentflow.subflows import all_nodes
+
+
+JUDGE = "judge"
+"""Who judges answers in a test; without a script of this name it is the prompt's own role."""
 
 
 def check_tests(scope: Scope) -> Findings:
@@ -18,6 +22,8 @@ def check_tests(scope: Scope) -> Findings:
     names: set[str] = set()
     asked = roles_of(scope.flow) | embedders_of(scope.flow.nodes.values(), None)
     asked |= {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
+    if needs_judge(scope.flow):
+        asked |= {JUDGE}
     has_tools = any(node.prompt and node.prompt.tools for node in all_nodes(scope.flow.nodes.values()))
     for index, test in enumerate(scope.flow.tests):
         at = ("tests", index)

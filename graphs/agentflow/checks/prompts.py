@@ -7,9 +7,10 @@ import json
 from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node, listed, unknown_field
 from agentflow.errors import PlaceholderError, SchemaInvalid, TemplateError
 from agentflow.findings import Finding, PathStep
-from agentflow.ir import Fallback, ModelRef, Node, Prompt
+from agentflow.ir import Fallback, ModelRef, Node, OperationSpec, Prompt
 from agentflow.placeholders import compile_args
 from agentflow.schemas import compile_schema
+from agentflow.settings import model_of, slot_call
 from agentflow.templates import compile_template
 from agentflow.tree import shortened
 from agentflow.types import PortType
@@ -27,6 +28,8 @@ def check_prompts(scope: Scope) -> Findings:
             yield from _model(scope, name, node.prompt)
             if node.prompt.fallback is not None:
                 yield from _fallback(scope, name, node.prompt, node.prompt.fallback)
+        if (slot := slot_call(node)) is not None:
+            yield from _slot(scope, name, node, slot)
 
 
 def _template(name: str, node: Node, prompt: Prompt) -> Findings:
@@ -76,6 +79,16 @@ def _model(scope: Scope, name: str, prompt: Prompt) -> Findings:
         yield at_node("no-model", message, hint, node=name, at=("prompt",))
     yield from _role(scope, prompt.role, ("nodes", name, "prompt", "role"))
     yield from _provider(scope, prompt.model, ("nodes", name, "prompt", "model", "provider"))
+
+
+def _slot(scope: Scope, name: str, node: Node, slot: OperationSpec) -> Findings:
+    at = ("transform", "spec", "args", "role")
+    role = slot.args.get("role")
+    if isinstance(role, str):
+        yield from _role(scope, role, ("nodes", name, *at))
+    elif model_of(scope.flow, node) is None and not scope.has_default_role:
+        message = f"the slot of '{name}' names no model"
+        yield at_node("no-model", message, "give it a role, or the flow a defaults.role", node=name, at=at)
 
 
 def _fallback(scope: Scope, name: str, prompt: Prompt, fallback: Fallback) -> Findings:

@@ -45,6 +45,7 @@ class Scope:
     providers: Collection[str] | None = None
     has_default_role: bool = False
     has_embedder: bool | None = None
+    is_subflow: bool = False
 
 
 def at_node(

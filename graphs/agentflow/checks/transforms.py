@@ -92,6 +92,10 @@ def _bad_argument(argument: str, value: Any) -> str | None:
             return "an expression, as text"
         case "input", _ if not isinstance(value, str | list):
             return "a placeholder for an array, such as ${items}"
+        case "module" | "slot" | "role", _ if not isinstance(value, str) or "${" in value:
+            return "plain text without placeholders"
+        case "args", _ if not isinstance(value, Mapping):
+            return "a mapping of the slot's parameters to values"
         case _:
             return None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from agentflow.checks.scope import Findings, Scope
 from agentflow.findings import Finding, PathStep
-from agentflow.ir import Deployment, Flow, Node, Prompt, Runtime, State
+from agentflow.ir import Deployment, Flow, Node, Runtime, State
 
 Uses = Iterator[tuple[tuple[PathStep, ...], str]]
 
@@ -42,8 +42,6 @@ def _deployment(deployment: Deployment) -> Uses:
 
 def _node(node: Node) -> Uses:
     yield from _runtime(node.runtime)
-    if node.prompt is not None:
-        yield from _prompt(node.prompt)
     if node.state is not None:
         yield from _state(node.state)
 
@@ -58,18 +56,6 @@ def _runtime(runtime: Runtime) -> Uses:
 
 
 _PARTLY = frozenset({"placement"})
-
-
-def _prompt(prompt: Prompt) -> Uses:
-    if prompt.memory != "none":
-        yield ("prompt", "memory"), f"'memory: {prompt.memory}'"
-    used = {
-        "requirements": bool(prompt.requirements),
-        "repair_attempts": prompt.repair_attempts is not None,
-    }
-    for key, is_used in used.items():
-        if is_used:
-            yield ("prompt", key), f"'{key}'"
 
 
 def _state(state: State) -> Uses:

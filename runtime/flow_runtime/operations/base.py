@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from agentflow.ir import ModelRef
 from agentflow.placeholders import compile_args
 from flow_runtime.models import Models
 from flow_runtime.operations.resources import OperationResources
@@ -27,7 +28,10 @@ class OperationCall:
 
 @dataclass(frozen=True, slots=True)
 class OperationBinding:
-    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models."""
+    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models.
+
+    `model` is the one that the node calls where the arguments say nothing else.
+    """
 
     op: str
     args: Mapping[str, Any]
@@ -35,6 +39,7 @@ class OperationBinding:
     settings: OperationSettings
     resources: OperationResources
     models: Models | None = None
+    model: str | ModelRef | None = None
 
 
 class BoundOperation(Protocol):

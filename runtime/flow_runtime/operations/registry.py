@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agentflow.errors import FlowError
-from agentflow.ir import OperationSpec
+from agentflow.ir import ModelRef, OperationSpec
 from agentflow.operations import OPERATIONS
 from flow_runtime.errors import OperationFailed, OperationTimeout, OperationUnknown
 from flow_runtime.installed import NotInstalled, load
@@ -35,6 +35,7 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "hopsworks.write_features": "flow_runtime.operations.features",
         "hopsworks.vector_search": "flow_runtime.operations.features",
         "hopsworks.get_model": "flow_runtime.operations.features",
+        "slot.call": "flow_runtime.operations.slots",
     }
 )
 """Where ours are; each module has a table FACTORIES by operation name."""
@@ -47,14 +48,21 @@ def bind_operation(
     settings: OperationSettings,
     resources: OperationResources,
     models: Models | None = None,
+    model: str | ModelRef | None = None,
 ) -> BoundOperation:
     """A node's operation, ready to run. `names` are those that its placeholders may use.
 
-    Raises OperationUnknown, FeatureStoreInvalid, or what compiling its arguments raises (ExpressionError,
+    Raises OperationUnknown, FeatureStoreInvalid, CodeRefused, or what compiling its arguments raises (ExpressionError,
     PlaceholderError).
     """
     binding = OperationBinding(
-        op=spec.op, args=spec.args, names=frozenset(names), settings=settings, resources=resources, models=models
+        op=spec.op,
+        args=spec.args,
+        names=frozenset(names),
+        settings=settings,
+        resources=resources,
+        models=models,
+        model=model,
     )
     if (module := _MODULES.get(spec.op)) is not None:
         return import_module(module).FACTORIES[spec.op](binding)

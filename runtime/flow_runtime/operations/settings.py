@@ -14,6 +14,7 @@ Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MIB = 1024 * 1024
+ANY_MODULE = "*"
 
 
 class OperationSettings(BaseModel):
@@ -22,7 +23,8 @@ class OperationSettings(BaseModel):
     `allow_hosts` names what flows may call although it is private or plain http: `host:port`, or `host` for
     the ports 80 and 443. Public addresses by https need no entry. `http_ca_file` holds further certificate
     authorities (PEM) that https servers may be signed by. `feature_store` is the address of a feature store, and
-    `embedder` the role that embeds the text queries of vector searches which name none.
+    `embedder` the role that embeds the text queries of vector searches which name none. `slot_modules` are the modules,
+    or packages of modules, whose slots may be called; `*` is every module that is installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,3 +38,4 @@ class OperationSettings(BaseModel):
     http_ca_file: Path | None = None
     feature_store: str | None = None
     embedder: str | None = None
+    slot_modules: tuple[str, ...] = ()

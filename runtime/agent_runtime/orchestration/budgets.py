@@ -105,7 +105,7 @@ class Meter:
         while meter is not None:
             if (spent := meter._spent(tool_call=tool_call)) is not None:
                 limit, message = spent
-                raise BudgetExceededError(message, reason=limit)
+                raise BudgetExceededError(message, reason=limit, limit=limit)
             meter = meter._bound_by
 
     def _spent(self, *, tool_call: bool) -> tuple[str, str] | None:

@@ -9,7 +9,10 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Column types by the names that migrations use in braces: {int}, {real}, {text}, {json}, {bytes}."""
+    """Column types by the names that migrations use in braces: {int}, {real}, {text}, {json}, {bytes}, {time}.
+
+    A {time} is read and written as seconds since the epoch, whatever the database makes of it.
+    """
 
     name: str
     types: Mapping[str, str]
@@ -17,5 +20,7 @@ class Dialect:
 
 SQLITE = Dialect(
     name="sqlite",
-    types=MappingProxyType({"int": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT", "bytes": "BLOB"}),
+    types=MappingProxyType(
+        {"int": "INTEGER", "real": "REAL", "text": "TEXT", "json": "TEXT", "bytes": "BLOB", "time": "REAL"}
+    ),
 )

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from agent_runtime.context import BudgetSpec, ExecutionContext, PolicyRef, RunVersions
     from agent_runtime.errors import (
         AgentRuntimeError,
         BudgetExceededError,
         GraphInvalid,
         LimitReached,
         OrchestrationError,
+        PolicyDenied,
     )
     from agent_runtime.orchestration.chain import ChainOperator
     from agent_runtime.orchestration.config import OrchestrationConfig
@@ -41,7 +43,15 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "errors": ("AgentRuntimeError", "BudgetExceededError", "GraphInvalid", "LimitReached", "OrchestrationError"),
+    "context": ("BudgetSpec", "ExecutionContext", "PolicyRef", "RunVersions"),
+    "errors": (
+        "AgentRuntimeError",
+        "BudgetExceededError",
+        "GraphInvalid",
+        "LimitReached",
+        "OrchestrationError",
+        "PolicyDenied",
+    ),
     "orchestration.chain": ("ChainOperator",),
     "orchestration.config": ("OrchestrationConfig",),
     "orchestration.context": ("OperatorContext", "OperatorEvent"),
@@ -67,8 +77,10 @@ __all__ = [
     "AgentOperator",
     "AgentRuntimeError",
     "BudgetExceededError",
+    "BudgetSpec",
     "ChainOperator",
     "DebateOperator",
+    "ExecutionContext",
     "ExecutionGraph",
     "FunctionOperator",
     "GraphEdge",
@@ -90,9 +102,12 @@ __all__ = [
     "OrchestrationError",
     "ParallelOperator",
     "PlannerExecutorOperator",
+    "PolicyDenied",
+    "PolicyRef",
     "RoundRobinRouter",
     "Router",
     "RuleRouter",
+    "RunVersions",
 ]
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -15,6 +15,7 @@ from llm_client.cancellation import CancellationToken
 from llm_client.spec import RequestContext
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.context import BudgetSpec, ExecutionContext
+from runtime_core.ids import IdSource, RandomIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class OperatorContext:
     config: OrchestrationConfig = field(default_factory=OrchestrationConfig)
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     clock: Clock = field(default_factory=SystemClock)
+    ids: IdSource = field(default_factory=RandomIds)
     observe: Callable[[OperatorEvent], None] | None = None
     overseer: Overseer | None = None
     path: tuple[str, ...] = ()
@@ -72,9 +74,14 @@ class OperatorContext:
         inherits = self.config.inherit_budgets
         meter = self.meter.child(budgets, inherits=inherits)
         rest = meter.rest()
-        execution = self.execution.child(budgets=None if rest is NO_LIMITS else rest)
-        if not inherits:
-            execution = execution.model_copy(update={"budgets": budgets})
+        # every other value was checked when the run began
+        execution = self.execution.model_copy(
+            update={
+                "run_id": self.ids.new("run"),
+                "parent": self.execution.run_id,
+                "budgets": None if rest is NO_LIMITS else rest,
+            }
+        )
         token = self.cancellation if self.config.propagate_cancellation else CancellationToken()
         return replace(self, execution=execution, cancellation=token, meter=meter, path=(*self.path, name))
 

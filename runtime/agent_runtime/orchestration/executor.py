@@ -26,13 +26,15 @@ CANCELLED = OperatorResult.failed("the graph ended before it did", code="cancell
 class GraphResults(Mapping[str, OperatorResult]):
     """The result of every node by its id; that of a node which did not run has the code `skipped` or `cancelled`.
 
-    `error` says why the graph ended early, None where it did not. `report` has the times and attempts of its nodes.
+    `error` says why the graph ended early, None where it did not. `unhandled` are the nodes that failed, and whose
+    failure no edge carries on. `report` has the times and attempts of all nodes.
     """
 
     results: Mapping[str, OperatorResult]
     report: RunReport
     sinks: tuple[str, ...] = ()
     error: str | None = None
+    unhandled: tuple[str, ...] = ()
 
     def __getitem__(self, node: str) -> OperatorResult:
         return self.results[node]
@@ -45,8 +47,8 @@ class GraphResults(Mapping[str, OperatorResult]):
 
     @property
     def success(self) -> bool:
-        """Whether nothing failed; a node that was skipped because another way was taken is no failure."""
-        return self.error is None and "failed" not in self.status.values()
+        """Whether nothing failed that no edge takes; a node on a way that was not taken is no failure."""
+        return self.error is None and not self.unhandled
 
     @property
     def status(self) -> dict[str, NodeStatus]:
@@ -72,6 +74,7 @@ class GraphExecutor:
         self._nodes = dict(graph.nodes)
         self._operators = graph.operators()
         self._sinks = graph.sinks()
+        self._handled = {edge.source for edge in graph.edges if edge.on != "success"}
         self._draw = Random().random
 
     async def execute(
@@ -107,7 +110,14 @@ class GraphExecutor:
             if node not in results or about.status == "cancelled":
                 results[node] = SKIPPED if about.status == "skipped" else CANCELLED
         error = report.error.message if report.error is not None else None
-        return GraphResults({node: results[node] for node in self._nodes}, report, self._sinks, error)
+        failed = [node for node, about in report.nodes.items() if about.status == "failed"]
+        return GraphResults(
+            {node: results[node] for node in self._nodes},
+            report,
+            sinks=self._sinks,
+            error=error,
+            unhandled=tuple(node for node in failed if node not in self._handled),
+        )
 
     async def _attempts(
         self, children: Children, name: str, given: Mapping[str, Any], context: OperatorContext
@@ -148,9 +158,8 @@ class GraphOperator(Operator):
     async def execute(self, input_data: dict[str, Any], context: OperatorContext) -> OperatorResult:
         done = await self._executor.execute(input_data, context)
         if not done.success:
-            failed = next((node for node, status in done.status.items() if status == "failed"), None)
-            if failed is not None:
-                return done[failed].failing(failed, done)
+            if done.unhandled:
+                return done[done.unhandled[0]].failing(done.unhandled[0], done)
             return OperatorResult.failed(done.error or "it was cancelled", parts=done)
         answers = done.answers
         content = next(iter(answers.values())) if len(answers) == 1 else answers

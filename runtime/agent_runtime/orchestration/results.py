@@ -61,14 +61,15 @@ def following(first: Mapping[str, Any], before: Mapping[str, OperatorResult]) ->
     """The input of an operator that runs after others.
 
     The fields of the first input, over them the `data` of those before it in their order; `text` is what they
-    answered, `results` their answers by name.
+    answered, `results` their answers by name. The answer of one that failed is its error.
     """
     given = dict(first)
     for result in before.values():
         given |= result.data
     if before:
-        given["results"] = {name: result.content for name, result in before.items()}
-        given[TEXT] = "\n\n".join(text_of(result.content) for result in before.values())
+        answers = {name: result.content if result.success else result.error for name, result in before.items()}
+        given["results"] = answers
+        given[TEXT] = "\n\n".join(map(text_of, answers.values()))
     return given
 
 

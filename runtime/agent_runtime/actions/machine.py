@@ -34,7 +34,12 @@ class Withdraw:
     """The answer is not needed any more."""
 
 
-ActionEvent: TypeAlias = Resolve | Expire | Withdraw
+@dataclass(frozen=True, slots=True)
+class JobTold:
+    """The job that waited knows."""
+
+
+ActionEvent: TypeAlias = Resolve | Expire | Withdraw | JobTold
 
 
 def transition(action: ActionRecord, event: ActionEvent, now: datetime) -> ActionRecord:
@@ -43,7 +48,7 @@ def transition(action: ActionRecord, event: ActionEvent, now: datetime) -> Actio
     An action whose time is up expires, whatever is asked of it. Raises ActionConflictError for a second answer.
     """
     if not action.is_settled and action.expires_at is not None and action.expires_at <= now:
-        return action.changed(status=EXPIRED, resolved_at=action.expires_at)
+        return action.changed(status=EXPIRED, resolved_at=now)
     match event:
         case Resolve():
             if action.status is RESOLVED and action.answer_id == event.answer_id:
@@ -59,6 +64,8 @@ def transition(action: ActionRecord, event: ActionEvent, now: datetime) -> Actio
             return action
         case Withdraw():
             return action if action.is_settled else action.changed(status=CANCELLED, resolved_at=now)
+        case JobTold():
+            return action.changed(job_told=True) if action.is_settled and not action.job_told else action
         case _:
             assert_never(event)
 

@@ -42,7 +42,7 @@ class ActionSpec(_Frozen):
 
 
 class ActionRecord(_Frozen):
-    """An action as it is stored; times are UTC.
+    """An action as it is stored; times are UTC. `job_told`: the job that waited knows that it is settled.
 
     `resume_token` is there once, on the record that `require_action` returns: only its SHA-256 is stored. It is in
     no repr and no dump, so that it cannot get into a log or an event by accident.
@@ -60,6 +60,7 @@ class ActionRecord(_Frozen):
     expires_at: UtcTime | None = None
     resolved_at: UtcTime | None = None
     answer_id: str | None = None
+    job_told: bool = False
     version: int = 1
     resume_token: str | None = Field(default=None, repr=False, exclude=True)
 

@@ -53,6 +53,10 @@ class ActionStore(Protocol):
         """Pending actions of all scopes whose time is up, the oldest first."""
         ...
 
+    async def untold(self, *, limit: int) -> list[ActionRecord]:
+        """Settled actions of all scopes whose job has not been told, the oldest first."""
+        ...
+
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int) -> int:
         """Delete up to `limit` actions that were settled before `older_than`; how many."""
         ...

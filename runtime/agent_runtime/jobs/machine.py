@@ -70,13 +70,24 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Nothing, but a deadline that has passed is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Succeed:
+    """With `by`, only if that worker still holds the job."""
+
     result_ref: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
+    """With `by`, only if that worker still holds the job."""
+
     failure: JobFailure
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,9 @@ class TimeOut:
     failure: JobFailure = DEADLINE
 
 
-JobEvent: TypeAlias = Start | Renew | WaitForAction | ActionSettled | Progress | Succeed | Fail | Cancel | TimeOut
+JobEvent: TypeAlias = (
+    Look | Start | Renew | WaitForAction | ActionSettled | Progress | Succeed | Fail | Cancel | TimeOut
+)
 
 
 def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
@@ -103,6 +116,8 @@ def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
     if not job.is_terminal and job.deadline is not None and job.deadline <= now:
         return _ended(job, TIMED_OUT, now, error=DEADLINE)
     match event:
+        case Look():
+            return job
         case Start():
             return _start(job, event, now)
         case Renew():
@@ -114,11 +129,13 @@ def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
         case Progress(fraction):
             _demand(job, event, job.status in (RUNNING, WAITING))
             return job if job.progress == fraction else job.changed(progress=fraction, updated_at=now)
-        case Succeed(result_ref):
+        case Succeed(result_ref, by):
+            _demand(job, event, by is None or by == job.owner)
             if job.status is SUCCEEDED and job.result_ref == result_ref:
                 return job
             return _end(job, event, SUCCEEDED, now, result_ref=result_ref, progress=1.0)
-        case Fail(failure):
+        case Fail(failure, by):
+            _demand(job, event, by is None or by == job.owner)
             return job if job.status is FAILED else _end(job, event, FAILED, now, error=failure)
         case Cancel(reason):
             why = JobFailure(code="cancelled", message=reason)

@@ -7,6 +7,7 @@ queued, running, waiting_action -> failed | cancelled | timed_out
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -114,3 +115,24 @@ class JobRecord(_Frozen):
     def changed(self, **changes: Any) -> JobRecord:
         """The next version; `changes` are not validated again."""
         return self.model_copy(update={**changes, "version": self.version + 1})
+
+
+def new_job(
+    spec: JobSpec, *, scope_id: str, job_id: str, now: datetime, owner: str, lease_until: datetime
+) -> JobRecord:
+    """The queued job of a spec. Until `lease_until`, `owner` is expected to start it."""
+    facts = {name: value for name, value in spec if name not in ("scope_id", "timeout_seconds", "deadline")}
+    deadline = spec.deadline
+    if spec.timeout_seconds is not None:
+        own = now + timedelta(seconds=spec.timeout_seconds)
+        deadline = own if deadline is None else min(deadline, own)
+    return JobRecord(
+        scope_id=scope_id,
+        job_id=job_id,
+        created_at=now,
+        updated_at=now,
+        deadline=deadline,
+        owner=owner,
+        lease_until=lease_until,
+        **facts,
+    )

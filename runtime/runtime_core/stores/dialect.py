@@ -9,10 +9,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Column types by the names that migrations use in braces: {int}, {real}, {text}, {json}, {bytes}, {time}.
-
-    A {time} is read and written as seconds since the epoch, whatever the database makes of it.
-    """
+    """Column types by the names that migrations use in braces: {int}, {real}, {text}, {json}, {bytes}."""
 
     name: str
     types: Mapping[str, str]

@@ -29,7 +29,7 @@ from agent_runtime import (
 )
 from agent_runtime.orchestration.operators import FunctionOperator
 from agent_runtime.orchestration.plans import steps_of
-from llm_client import Agent, CallCancelled, CancellationToken, CompletionResult
+from llm_client import Agent, CallCancelled, CallUnavailable, CancellationToken, CompletionResult, RequestSpec
 from runtime_core.clock import ManualClock
 from support.scripted_engine import ScriptedEngine, asks_for
 from support.waiting import until
@@ -337,11 +337,12 @@ async def test_money_cannot_be_counted_for_a_model_without_a_price():
 
 
 class Forbids:
-    async def admit_model(self, role: str | None, execution: ExecutionContext) -> None:
-        if role == "expensive":
+    async def admit_model(self, spec: RequestSpec, target: object, execution: ExecutionContext) -> int | None:
+        if spec.role == "expensive":
             raise PolicyDenied("No.", rule="models")
+        return 7 if spec.role == "short" else None
 
-    async def admit_tool(self, name: str, execution: ExecutionContext) -> None:
+    async def admit_tool(self, name: str, arguments: Mapping[str, Any], execution: ExecutionContext) -> None:
         raise PolicyDenied(f"The tool {name} is not for {execution.scope_id}.")
 
 
@@ -441,19 +442,43 @@ async def test_an_operator_that_returns_something_else_fails():
     assert result.error == "'wrong' failed: it returned str, and not an OperatorResult"
 
 
-async def test_whoever_watches_hears_of_every_operator_with_its_path():
+async def test_an_overseer_may_bound_the_answer():
+    engine = ScriptedEngine()
+    await ChainOperator([agent(engine, role="short")]).execute({"text": "x"}, context(overseer=Forbids()))
+    assert engine.asked[0][0].params["max_tokens"] == 7
+
+
+async def test_whoever_watches_hears_of_every_operator_model_and_tool():
     heard: list[OperatorEvent] = []
-    chain = ChainOperator([ParallelOperator([says("a")], name="both"), says("b")])
-    await chain.execute({"text": "x"}, context(observe=heard.append))
-    assert [(event.kind, "/".join(event.path)) for event in heard] == [
-        ("started", "both"),
-        ("started", "both/a"),
-        ("finished", "both/a"),
-        ("finished", "both"),
-        ("started", "b"),
-        ("finished", "b"),
+
+    async def observe(event: OperatorEvent) -> None:
+        heard.append(event)
+
+    async def look() -> str:
+        return "seen"
+
+    answers = iter([asks_for("look"), "done", CallUnavailable("down")])
+    engine = ScriptedEngine(lambda text: next(answers))
+    chain = ChainOperator([ParallelOperator([agent(engine, tools=[look])], name="both"), agent(engine)])
+    await chain.execute({"text": "x"}, context(observe=observe))
+    assert [f"{event.type} {'/'.join(event.path)}" for event in heard] == [
+        "operator.started both",
+        "operator.started both/branch-1",
+        "model.started both/branch-1",
+        "model.completed both/branch-1",
+        "tool.started both/branch-1",
+        "tool.completed both/branch-1",
+        "model.started both/branch-1",
+        "model.completed both/branch-1",
+        "operator.completed both/branch-1",
+        "operator.completed both",
+        "operator.started step-2",
+        "model.started step-2",
+        "model.failed step-2",
+        "operator.failed step-2",
     ]
-    assert heard[-1].result is not None and heard[-1].result.success
+    assert heard[3].facts["output_tokens"] == 5
+    assert heard[-1].facts == {"code": "provider_unavailable", "message": "down"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from agent_runtime.errors import LimitReached
-from agent_runtime.orchestration.context import OperatorContext, OperatorEvent
+from agent_runtime.events.types import RuntimeEventType
+from agent_runtime.orchestration.context import OperatorContext
 from agent_runtime.orchestration.operators import Operator
 from agent_runtime.orchestration.results import OperatorResult
 from agentflow.errors import FlowError
@@ -92,13 +93,14 @@ class Children:
     async def _told(
         self, child: OperatorContext, operator: Operator, given: dict[str, Any], timeout_s: float | None
     ) -> OperatorResult:
-        if child.observe is not None:
-            child.observe(OperatorEvent("started", child.path))
+        await child.tell(RuntimeEventType.OPERATOR_STARTED)
         result = await self._one(child, operator, given, timeout_s)
         if result.use != child.meter.taken.use:
             result = replace(result, use=child.meter.taken.use)
-        if child.observe is not None:
-            child.observe(OperatorEvent("finished", child.path, result))
+        if result.success:
+            await child.tell(RuntimeEventType.OPERATOR_COMPLETED)
+        else:
+            await child.tell(RuntimeEventType.OPERATOR_FAILED, code=result.code, message=result.error)
         return result
 
     async def _one(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
+from pydantic import JsonValue
+
+from agent_runtime.events.types import RuntimeEventType
 from agent_runtime.orchestration.budgets import NO_LIMITS, Meter
 from agent_runtime.orchestration.config import OrchestrationConfig
-from agent_runtime.orchestration.results import OperatorResult
 from llm_client.cancellation import CancellationToken
-from llm_client.spec import RequestContext
+from llm_client.providers.protocol import Target
+from llm_client.spec import RequestContext, RequestSpec
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.ids import IdSource, RandomIds
@@ -20,21 +23,31 @@ from runtime_core.ids import IdSource, RandomIds
 
 @dataclass(frozen=True, slots=True)
 class OperatorEvent:
-    """An operator started, or came to a result. `path` are the names from the first operator down to this one."""
+    """What an operator, or a model or tool that it called, began or came to.
 
-    kind: Literal["started", "finished"]
+    `path` are the names from the first operator down to this one. `facts` are names, counts and codes; only those of
+    MODEL_DELTA hold what was said.
+    """
+
+    type: RuntimeEventType
     path: tuple[str, ...]
-    result: OperatorResult | None = None
+    facts: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+Observe = Callable[[OperatorEvent], Awaitable[None]]
 
 
 class Overseer(Protocol):
     """Who may say no to what operators do."""
 
-    async def admit_model(self, role: str | None, execution: ExecutionContext) -> None:
-        """Before every model call. Raises CallRefused, or one of its kinds."""
+    async def admit_model(self, spec: RequestSpec, target: Target | None, execution: ExecutionContext) -> int | None:
+        """Before every model call; the most tokens that it may answer with. Raises CallRefused, or one of its kinds.
+
+        `target` is the model behind the role, where the engine says it.
+        """
         ...
 
-    async def admit_tool(self, name: str, execution: ExecutionContext) -> None:
+    async def admit_tool(self, name: str, arguments: Mapping[str, Any], execution: ExecutionContext) -> None:
         """Before every tool call. Raises CallRefused, or one of its kinds; the model is told its sentence."""
         ...
 
@@ -44,7 +57,7 @@ class OperatorContext:
     """Who asks, with which limits, and who may call it off (source: agent-runtime, Operator Pattern).
 
     Make one for a run of your own; operators that run others derive the rest. `meter` counts what the run takes,
-    against `execution.budgets` unless it is given. `observe` is told of every operator below; it must not block.
+    against `execution.budgets` unless it is given. `observe` hears of everything below; it holds nothing up.
     """
 
     execution: ExecutionContext = field(default_factory=ExecutionContext)
@@ -52,7 +65,7 @@ class OperatorContext:
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
-    observe: Callable[[OperatorEvent], None] | None = None
+    observe: Observe | None = None
     overseer: Overseer | None = None
     path: tuple[str, ...] = ()
     meter: Meter = None  # pyright: ignore[reportAssignmentType]  # __post_init__ makes it
@@ -87,8 +100,16 @@ class OperatorContext:
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, or until the budget's runtime is over; None without either."""
-        limits = (self.execution.remaining_s(self.clock.now()), self.meter.rest().max_runtime_seconds)
-        return min((limit for limit in limits if limit is not None), default=None)
+        until_deadline = None if self.execution.deadline is None else self.execution.remaining_s(self.clock.now())
+        until_spent = self.meter.rest().max_runtime_seconds
+        if until_deadline is None or until_spent is None:
+            return until_spent if until_deadline is None else until_deadline
+        return min(until_deadline, until_spent)
+
+    async def tell(self, type: RuntimeEventType, **facts: JsonValue) -> None:
+        """Tell whoever watches."""
+        if self.observe is not None:
+            await self.observe(OperatorEvent(type, self.path, facts))
 
     def request_context(self) -> RequestContext:
         """What the model calls of this operator carry."""

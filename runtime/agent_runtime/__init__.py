@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
+    from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
+    from agent_runtime.actions.sql_store import InMemoryActionStore, SqliteActionStore
+    from agent_runtime.actions.store import ActionFilter, ActionStore
     from agent_runtime.context import BudgetSpec, ExecutionContext, PolicyRef, RunVersions
     from agent_runtime.errors import (
         ActionConflictError,
@@ -23,19 +28,54 @@ if TYPE_CHECKING:
         JobError,
         JobNotFoundError,
         JobStateError,
+        PluginDependencyError,
         PluginError,
+        PluginInvalidError,
+        PluginRefusedError,
         PolicyDenied,
         ScopeMismatchError,
     )
     from agent_runtime.events.bus import EventBus, EventStream, Subscription
     from agent_runtime.events.memory import InMemoryEventBus
     from agent_runtime.events.types import RuntimeEvent, RuntimeEventType
+    from agent_runtime.guards import GuardChain
     from agent_runtime.jobs.manager import JobManager
     from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec, JobStatus
     from agent_runtime.jobs.sql_store import InMemoryJobStore, SqliteJobStore
     from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage, JobStore
+    from agent_runtime.plugins.plugin import Plugin, PluginManifest
+    from agent_runtime.plugins.registry import PluginRegistry
+    from agent_runtime.policy.decide import Effect, PolicyResult
+    from agent_runtime.policy.engine import PolicyEngine
+    from agent_runtime.policy.guard import PolicyGuard, PolicyMiddleware
+    from agent_runtime.policy.rules import (
+        ConstraintPolicy,
+        DataAccessPolicy,
+        ModelPolicy,
+        PolicyDocument,
+        RedactionPolicy,
+        ToolPolicy,
+    )
 
 _HOMES = {
+    "actions.manager": ("ActionManager",),
+    "actions.records": (
+        "ActionRecord",
+        "ActionSpec",
+        "ActionStatus",
+    ),
+    "actions.signals": (
+        "LocalSignalChannel",
+        "SignalChannel",
+    ),
+    "actions.sql_store": (
+        "InMemoryActionStore",
+        "SqliteActionStore",
+    ),
+    "actions.store": (
+        "ActionFilter",
+        "ActionStore",
+    ),
     "context": (
         "BudgetSpec",
         "ExecutionContext",
@@ -54,7 +94,10 @@ _HOMES = {
         "JobError",
         "JobNotFoundError",
         "JobStateError",
+        "PluginDependencyError",
         "PluginError",
+        "PluginInvalidError",
+        "PluginRefusedError",
         "PolicyDenied",
         "ScopeMismatchError",
     ),
@@ -68,6 +111,7 @@ _HOMES = {
         "RuntimeEvent",
         "RuntimeEventType",
     ),
+    "guards": ("GuardChain",),
     "jobs.manager": ("JobManager",),
     "jobs.records": (
         "JobFailure",
@@ -85,20 +129,53 @@ _HOMES = {
         "JobPage",
         "JobStore",
     ),
+    "plugins.plugin": (
+        "Plugin",
+        "PluginManifest",
+    ),
+    "plugins.registry": ("PluginRegistry",),
+    "policy.decide": (
+        "Effect",
+        "PolicyResult",
+    ),
+    "policy.engine": ("PolicyEngine",),
+    "policy.guard": (
+        "PolicyGuard",
+        "PolicyMiddleware",
+    ),
+    "policy.rules": (
+        "ConstraintPolicy",
+        "DataAccessPolicy",
+        "ModelPolicy",
+        "PolicyDocument",
+        "RedactionPolicy",
+        "ToolPolicy",
+    ),
 }
 
 __all__ = [
     "ActionConflictError",
     "ActionError",
     "ActionExpiredError",
+    "ActionFilter",
+    "ActionManager",
     "ActionNotFoundError",
     "ActionPendingError",
+    "ActionRecord",
+    "ActionSpec",
+    "ActionStatus",
+    "ActionStore",
     "AgentRuntimeError",
     "BudgetExceededError",
     "BudgetSpec",
+    "ConstraintPolicy",
+    "DataAccessPolicy",
+    "Effect",
     "EventBus",
     "EventStream",
     "ExecutionContext",
+    "GuardChain",
+    "InMemoryActionStore",
     "InMemoryEventBus",
     "InMemoryJobStore",
     "JobConflictError",
@@ -114,15 +191,32 @@ __all__ = [
     "JobStateError",
     "JobStatus",
     "JobStore",
+    "LocalSignalChannel",
+    "ModelPolicy",
+    "Plugin",
+    "PluginDependencyError",
     "PluginError",
+    "PluginInvalidError",
+    "PluginManifest",
+    "PluginRefusedError",
+    "PluginRegistry",
     "PolicyDenied",
+    "PolicyDocument",
+    "PolicyEngine",
+    "PolicyGuard",
+    "PolicyMiddleware",
     "PolicyRef",
+    "PolicyResult",
+    "RedactionPolicy",
     "RunVersions",
     "RuntimeEvent",
     "RuntimeEventType",
     "ScopeMismatchError",
+    "SignalChannel",
+    "SqliteActionStore",
     "SqliteJobStore",
     "Subscription",
+    "ToolPolicy",
 ]
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -59,29 +59,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "actions.manager": ("ActionManager",),
-    "actions.records": (
-        "ActionRecord",
-        "ActionSpec",
-        "ActionStatus",
-    ),
-    "actions.signals": (
-        "LocalSignalChannel",
-        "SignalChannel",
-    ),
-    "actions.sql_store": (
-        "InMemoryActionStore",
-        "SqliteActionStore",
-    ),
-    "actions.store": (
-        "ActionFilter",
-        "ActionStore",
-    ),
-    "context": (
-        "BudgetSpec",
-        "ExecutionContext",
-        "PolicyRef",
-        "RunVersions",
-    ),
+    "actions.records": ("ActionRecord", "ActionSpec", "ActionStatus"),
+    "actions.signals": ("LocalSignalChannel", "SignalChannel"),
+    "actions.sql_store": ("InMemoryActionStore", "SqliteActionStore"),
+    "actions.store": ("ActionFilter", "ActionStore"),
+    "context": ("BudgetSpec", "ExecutionContext", "PolicyRef", "RunVersions"),
     "errors": (
         "ActionConflictError",
         "ActionError",
@@ -101,48 +83,19 @@ _HOMES = {
         "PolicyDenied",
         "ScopeMismatchError",
     ),
-    "events.bus": (
-        "EventBus",
-        "EventStream",
-        "Subscription",
-    ),
+    "events.bus": ("EventBus", "EventStream", "Subscription"),
     "events.memory": ("InMemoryEventBus",),
-    "events.types": (
-        "RuntimeEvent",
-        "RuntimeEventType",
-    ),
+    "events.types": ("RuntimeEvent", "RuntimeEventType"),
     "guards": ("GuardChain",),
     "jobs.manager": ("JobManager",),
-    "jobs.records": (
-        "JobFailure",
-        "JobRecord",
-        "JobSpec",
-        "JobStatus",
-    ),
-    "jobs.sql_store": (
-        "InMemoryJobStore",
-        "SqliteJobStore",
-    ),
-    "jobs.store": (
-        "JobCursor",
-        "JobFilter",
-        "JobPage",
-        "JobStore",
-    ),
-    "plugins.plugin": (
-        "Plugin",
-        "PluginManifest",
-    ),
+    "jobs.records": ("JobFailure", "JobRecord", "JobSpec", "JobStatus"),
+    "jobs.sql_store": ("InMemoryJobStore", "SqliteJobStore"),
+    "jobs.store": ("JobCursor", "JobFilter", "JobPage", "JobStore"),
+    "plugins.plugin": ("Plugin", "PluginManifest"),
     "plugins.registry": ("PluginRegistry",),
-    "policy.decide": (
-        "Effect",
-        "PolicyResult",
-    ),
+    "policy.decide": ("Effect", "PolicyResult"),
     "policy.engine": ("PolicyEngine",),
-    "policy.guard": (
-        "PolicyGuard",
-        "PolicyMiddleware",
-    ),
+    "policy.guard": ("PolicyGuard", "PolicyMiddleware"),
     "policy.rules": (
         "ConstraintPolicy",
         "DataAccessPolicy",

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
+    from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
+    from agent_runtime.actions.sql_store import InMemoryActionStore, SqliteActionStore
+    from agent_runtime.actions.store import ActionFilter, ActionStore
     from agent_runtime.context import BudgetSpec, ExecutionContext, PolicyRef, RunVersions
     from agent_runtime.errors import (
         ActionConflictError,
@@ -26,13 +31,17 @@ if TYPE_CHECKING:
         JobStateError,
         LimitReached,
         OrchestrationError,
+        PluginDependencyError,
         PluginError,
+        PluginInvalidError,
+        PluginRefusedError,
         PolicyDenied,
         ScopeMismatchError,
     )
     from agent_runtime.events.bus import EventBus, EventStream, Subscription
     from agent_runtime.events.memory import InMemoryEventBus
     from agent_runtime.events.types import RuntimeEvent, RuntimeEventType
+    from agent_runtime.guards import GuardChain
     from agent_runtime.jobs.manager import JobManager
     from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec, JobStatus
     from agent_runtime.jobs.sql_store import InMemoryJobStore, SqliteJobStore
@@ -56,8 +65,39 @@ if TYPE_CHECKING:
         Router,
         RuleRouter,
     )
+    from agent_runtime.plugins.plugin import Plugin, PluginManifest
+    from agent_runtime.plugins.registry import PluginRegistry
+    from agent_runtime.policy.decide import Effect, PolicyResult
+    from agent_runtime.policy.engine import PolicyEngine
+    from agent_runtime.policy.guard import PolicyGuard, PolicyMiddleware
+    from agent_runtime.policy.rules import (
+        ConstraintPolicy,
+        DataAccessPolicy,
+        ModelPolicy,
+        PolicyDocument,
+        RedactionPolicy,
+        ToolPolicy,
+    )
 
 _HOMES = {
+    "actions.manager": ("ActionManager",),
+    "actions.records": (
+        "ActionRecord",
+        "ActionSpec",
+        "ActionStatus",
+    ),
+    "actions.signals": (
+        "LocalSignalChannel",
+        "SignalChannel",
+    ),
+    "actions.sql_store": (
+        "InMemoryActionStore",
+        "SqliteActionStore",
+    ),
+    "actions.store": (
+        "ActionFilter",
+        "ActionStore",
+    ),
     "context": (
         "BudgetSpec",
         "ExecutionContext",
@@ -79,7 +119,10 @@ _HOMES = {
         "JobStateError",
         "LimitReached",
         "OrchestrationError",
+        "PluginDependencyError",
         "PluginError",
+        "PluginInvalidError",
+        "PluginRefusedError",
         "PolicyDenied",
         "ScopeMismatchError",
     ),
@@ -93,6 +136,7 @@ _HOMES = {
         "RuntimeEvent",
         "RuntimeEventType",
     ),
+    "guards": ("GuardChain",),
     "jobs.manager": ("JobManager",),
     "jobs.records": (
         "JobFailure",
@@ -144,20 +188,51 @@ _HOMES = {
         "Router",
         "RuleRouter",
     ),
+    "plugins.plugin": (
+        "Plugin",
+        "PluginManifest",
+    ),
+    "plugins.registry": ("PluginRegistry",),
+    "policy.decide": (
+        "Effect",
+        "PolicyResult",
+    ),
+    "policy.engine": ("PolicyEngine",),
+    "policy.guard": (
+        "PolicyGuard",
+        "PolicyMiddleware",
+    ),
+    "policy.rules": (
+        "ConstraintPolicy",
+        "DataAccessPolicy",
+        "ModelPolicy",
+        "PolicyDocument",
+        "RedactionPolicy",
+        "ToolPolicy",
+    ),
 }
 
 __all__ = [
     "ActionConflictError",
     "ActionError",
     "ActionExpiredError",
+    "ActionFilter",
+    "ActionManager",
     "ActionNotFoundError",
     "ActionPendingError",
+    "ActionRecord",
+    "ActionSpec",
+    "ActionStatus",
+    "ActionStore",
     "AgentOperator",
     "AgentRuntimeError",
     "BudgetExceededError",
     "BudgetSpec",
     "ChainOperator",
+    "ConstraintPolicy",
+    "DataAccessPolicy",
     "DebateOperator",
+    "Effect",
     "EventBus",
     "EventStream",
     "ExecutionContext",
@@ -169,6 +244,8 @@ __all__ = [
     "GraphNode",
     "GraphOperator",
     "GraphResults",
+    "GuardChain",
+    "InMemoryActionStore",
     "InMemoryEventBus",
     "InMemoryJobStore",
     "JobConflictError",
@@ -187,7 +264,9 @@ __all__ = [
     "KeywordRouter",
     "LeastBusyRouter",
     "LimitReached",
+    "LocalSignalChannel",
     "MapReduceOperator",
+    "ModelPolicy",
     "ModelRouter",
     "Operator",
     "OperatorContext",
@@ -197,9 +276,21 @@ __all__ = [
     "OrchestrationError",
     "ParallelOperator",
     "PlannerExecutorOperator",
+    "Plugin",
+    "PluginDependencyError",
     "PluginError",
+    "PluginInvalidError",
+    "PluginManifest",
+    "PluginRefusedError",
+    "PluginRegistry",
     "PolicyDenied",
+    "PolicyDocument",
+    "PolicyEngine",
+    "PolicyGuard",
+    "PolicyMiddleware",
     "PolicyRef",
+    "PolicyResult",
+    "RedactionPolicy",
     "RoundRobinRouter",
     "Router",
     "RuleRouter",
@@ -207,8 +298,11 @@ __all__ = [
     "RuntimeEvent",
     "RuntimeEventType",
     "ScopeMismatchError",
+    "SignalChannel",
+    "SqliteActionStore",
     "SqliteJobStore",
     "Subscription",
+    "ToolPolicy",
 ]
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self
 
@@ -230,10 +231,8 @@ class ActionManager:
         if self._jobs is None or action.job_id is None or action.job_told:
             return
         try:
-            try:
+            with suppress(JobStateError, JobNotFoundError):  # it ended, or was deleted
                 await self._jobs.for_scope(action.scope_id).action_settled(action.job_id, action.action_id)
-            except (JobStateError, JobNotFoundError):
-                pass  # it ended, or was deleted
             now = self.clock.now()
             await until_known(
                 lambda: self.store.apply(action.scope_id, action.action_id, JobTold(), now=now), self.clock

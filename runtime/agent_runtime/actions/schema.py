@@ -63,8 +63,9 @@ MIGRATIONS = (
         statements=(
             "CREATE TABLE runtime_actions (scope_id {text} NOT NULL, action_id {text} NOT NULL, job_id {text},"
             " type {text} NOT NULL, status {text} NOT NULL, payload {json} NOT NULL, resolution {json},"
-            " resolved_by {text}, answer_id {text}, job_told {int} NOT NULL, resume_token {text} NOT NULL, created_at {time} NOT NULL,"
-            " expires_at {time}, resolved_at {time}, version {int} NOT NULL, PRIMARY KEY (scope_id, action_id))",
+            " resolved_by {text}, answer_id {text}, job_told {int} NOT NULL, resume_token {text} NOT NULL,"
+            " created_at {time} NOT NULL, expires_at {time}, resolved_at {time}, version {int} NOT NULL,"
+            " PRIMARY KEY (scope_id, action_id))",
             "CREATE UNIQUE INDEX runtime_actions_token ON runtime_actions (scope_id, resume_token)",
             "CREATE INDEX runtime_actions_time ON runtime_actions (scope_id, created_at)",
             "CREATE INDEX runtime_actions_job ON runtime_actions (scope_id, job_id, created_at)"

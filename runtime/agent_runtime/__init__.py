@@ -24,6 +24,10 @@ if TYPE_CHECKING:
         ActionPendingError,
         AgentRuntimeError,
         BudgetExceededError,
+        ExecutionCancelledError,
+        ExecutionError,
+        ExecutionFailedError,
+        ExecutionTimedOutError,
         GraphInvalid,
         JobConflictError,
         JobError,
@@ -46,6 +50,10 @@ if TYPE_CHECKING:
     from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec, JobStatus
     from agent_runtime.jobs.sql_store import InMemoryJobStore, SqliteJobStore
     from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage, JobStore
+    from agent_runtime.kernel.handle import ExecutionHandle
+    from agent_runtime.kernel.kernel import RuntimeKernel
+    from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult
+    from agent_runtime.kernel.result_store import InMemoryResultStore, ResultStore, SqlResultStore
     from agent_runtime.orchestration.chain import ChainOperator
     from agent_runtime.orchestration.config import OrchestrationConfig
     from agent_runtime.orchestration.context import OperatorContext, OperatorEvent
@@ -112,6 +120,10 @@ _HOMES = {
         "ActionPendingError",
         "AgentRuntimeError",
         "BudgetExceededError",
+        "ExecutionCancelledError",
+        "ExecutionError",
+        "ExecutionFailedError",
+        "ExecutionTimedOutError",
         "GraphInvalid",
         "JobConflictError",
         "JobError",
@@ -153,6 +165,17 @@ _HOMES = {
         "JobFilter",
         "JobPage",
         "JobStore",
+    ),
+    "kernel.handle": ("ExecutionHandle",),
+    "kernel.kernel": ("RuntimeKernel",),
+    "kernel.request": (
+        "ExecutionRequest",
+        "ExecutionResult",
+    ),
+    "kernel.result_store": (
+        "InMemoryResultStore",
+        "ResultStore",
+        "SqlResultStore",
     ),
     "orchestration.chain": ("ChainOperator",),
     "orchestration.config": ("OrchestrationConfig",),
@@ -235,8 +258,15 @@ __all__ = [
     "Effect",
     "EventBus",
     "EventStream",
+    "ExecutionCancelledError",
     "ExecutionContext",
+    "ExecutionError",
+    "ExecutionFailedError",
     "ExecutionGraph",
+    "ExecutionHandle",
+    "ExecutionRequest",
+    "ExecutionResult",
+    "ExecutionTimedOutError",
     "FunctionOperator",
     "GraphEdge",
     "GraphExecutor",
@@ -248,6 +278,7 @@ __all__ = [
     "InMemoryActionStore",
     "InMemoryEventBus",
     "InMemoryJobStore",
+    "InMemoryResultStore",
     "JobConflictError",
     "JobCursor",
     "JobError",
@@ -291,14 +322,17 @@ __all__ = [
     "PolicyRef",
     "PolicyResult",
     "RedactionPolicy",
+    "ResultStore",
     "RoundRobinRouter",
     "Router",
     "RuleRouter",
     "RunVersions",
     "RuntimeEvent",
     "RuntimeEventType",
+    "RuntimeKernel",
     "ScopeMismatchError",
     "SignalChannel",
+    "SqlResultStore",
     "SqliteActionStore",
     "SqliteJobStore",
     "Subscription",

@@ -15,6 +15,10 @@
     |  |- PluginRefusedError                      not on the allow list, or on the deny list
     |  |- PluginDependencyError                   something that it needs is absent, of another version, or in a circle
     |  `- PluginInvalidError                      it does not load, or is no plugin
+    |- ExecutionError                             `job_id`; how a run of the kernel ended, where it gave no result
+    |  |- ExecutionFailedError                    `failure` is the stored code
+    |  |- ExecutionCancelledError
+    |  `- ExecutionTimedOutError (a TimeoutError)
     `- OrchestrationError                         operators that do not fit together
        |- GraphInvalid                            an ExecutionGraph cannot run; `problems` are sentences
        `- LimitReached                            an OrchestrationConfig does not allow so many children or levels
@@ -139,6 +143,30 @@ class PluginDependencyError(PluginError):
 
 class PluginInvalidError(PluginError):
     code: ClassVar[str] = "plugin_invalid"
+
+
+class ExecutionError(AgentRuntimeError):
+    code: ClassVar[str] = "execution"
+
+    def __init__(self, message: str, *, job_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class ExecutionFailedError(ExecutionError):
+    code: ClassVar[str] = "execution_failed"
+
+    def __init__(self, message: str, *, job_id: str | None = None, failure: str | None = None) -> None:
+        super().__init__(message, job_id=job_id)
+        self.failure = failure
+
+
+class ExecutionCancelledError(ExecutionError):
+    code: ClassVar[str] = "cancelled"
+
+
+class ExecutionTimedOutError(ExecutionError, TimeoutError):
+    code: ClassVar[str] = "timed_out"
 
 
 class OrchestrationError(AgentRuntimeError):

@@ -30,6 +30,11 @@ class SqlStore:
         self._preparing = asyncio.Lock()
         self._is_prepared = False
 
+    @property
+    def database(self) -> Database:
+        """Where it keeps its tables, for stores that belong beside it."""
+        return self._database
+
     async def prepare(self) -> None:
         """Create or upgrade the tables; every other method does it when it is first called."""
         async with self._preparing:

@@ -371,15 +371,9 @@ class RuntimeKernel:
             if RuntimeEventType.ACTION_REQUIRED in log.types:
                 with suppress(StoreError):
                     await self.actions.for_scope(job.scope_id).cancel_all(job.job_id)
-            if ended is not None:
-                await self._tell_end(ended, log)
+            if ended is not None and (news := announce.changed(ended, Look())) is not None:
+                log.append(news)  # another process may have ended the job: then nobody here was told
             self.bus.end(job.scope_id, job.job_id)
-
-    async def _tell_end(self, job: JobRecord, log: RunLog) -> None:
-        """Another process may have ended the job: then nobody here was told."""
-        news = announce.changed(job, Look())
-        if news is not None and news.type not in log.types:
-            await self.bus.publish(news)
 
     def _forget(self, key: Key) -> None:
         self._tasks.pop(key, None)

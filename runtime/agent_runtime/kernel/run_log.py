@@ -47,18 +47,18 @@ class RunLog:
         return {*(event.type for event in self._events), *last}
 
     def append(self, event: RuntimeEvent) -> None:
-        if event.type in ENDINGS and not self.ended.is_set():
+        if self.ended.is_set():
+            return
+        if event.type in ENDINGS:
             self._last = event
             return
-        self._events.append(event)
-        self._seen += 1
-        self._wake()
+        self._add(event)
 
     def end(self) -> None:
         """Nothing more will come."""
         self.ended.set()
         if self._last is not None:
-            self.append(self._last)
+            self._add(self._last)
         self._wake()
 
     async def events(self) -> AsyncGenerator[RuntimeEvent]:
@@ -74,6 +74,11 @@ class RunLog:
                 return
             else:
                 await self._news.wait()
+
+    def _add(self, event: RuntimeEvent) -> None:
+        self._events.append(event)
+        self._seen += 1
+        self._wake()
 
     def _wake(self) -> None:
         self._news.set()

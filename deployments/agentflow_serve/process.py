@@ -7,13 +7,14 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from agentflow.feature_use import calls_models
+from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.process_settings import ProcessSettings
@@ -27,6 +28,9 @@ from llmhub_runtime.models import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
 from runtime_core.stores.database import Database
 from runtime_core.stores.url import open_database
+
+if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -71,7 +75,7 @@ async def open_parts(
     """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     clock = SystemClock()
-    resources = OperationResources()
+    resources = OperationResources(actions=await _open_actions(store) if asks_people(nodes) else None)
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
@@ -119,6 +123,13 @@ async def _open_models(
     await stack.enter_async_context(models)
     await models.warm_up(settings.roles)
     return models
+
+
+async def _open_actions(store: RunStore) -> ActionManager:
+    from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.actions.sql_store import SqlActionStore
+
+    return ActionManager(SqlActionStore(await store.database()))
 
 
 async def _open_backend(store: RunStore, backend: str) -> StateBackend:

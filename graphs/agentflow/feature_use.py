@@ -1,4 +1,4 @@
-"""What a flow asks of a feature store and of models, those included that embed the text it searches for."""
+"""What a flow asks of people, of a feature store and of models, those included that embed the text it searches for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
-from agentflow.operations import VECTOR_SEARCHES, is_on_store
+from agentflow.operations import ASKING, VECTOR_SEARCHES, is_on_store
 from agentflow.placeholders import compile_args
 from agentflow.subflows import all_nodes
 from agentflow.types import PortType
@@ -33,6 +33,11 @@ def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
 def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
     """Whether a prompt or a vector search among these nodes may call a model."""
     return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
+
+
+def asks_people(nodes: Iterable[Node]) -> bool:
+    """Whether one of these nodes, in subflows as well, waits for a person."""
+    return any((spec := operation_of(node)) and spec.op == ASKING for node in all_nodes(nodes))
 
 
 def operation_of(node: Node) -> OperationSpec | None:

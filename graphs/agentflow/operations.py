@@ -30,11 +30,14 @@ def _operation(name: str, args: str, summary: str, *, acts: bool = False, sees: 
         name=name,
         args=MappingProxyType({word.rstrip("?"): not word.endswith("?") for word in words}),
         side_effect=acts,
-        supported=name.startswith(("transform.", "io.", "http.", *_ON_STORE)),
+        supported=name.startswith(("transform.", "io.", "http.", "action.", *_ON_STORE)),
         summary=summary,
         expression_names=frozenset(sees.split()),
     )
 
+
+ASKING = "action.require"
+"""The one that waits for a person."""
 
 _ON_STORE = ("features.", "hopsworks.")
 _HTTP = "url headers? body? timeout_ms?"
@@ -61,7 +64,7 @@ _ALL = (
     _operation("features.read", _READ, "reads one record from the feature store"),
     _operation("features.write", _WRITE, "writes records to the feature store", acts=True),
     _operation("features.vector_search", _SEARCH, "finds the nearest entries in the feature store"),
-    _operation("action.require", "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
+    _operation(ASKING, "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
     _operation("slot.call", "module slot args?", "calls a generative slot", acts=True),
     *(
         _operation(f"agent.{pattern}", "", "runs agents over roles and tools", acts=True)

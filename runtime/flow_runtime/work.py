@@ -99,7 +99,7 @@ class NodeWork:
         if self._prompt is not None:
             values["prompt_output"] = await self._ask(self._prompt, source, values)
         if self._operation is not None:
-            at = OperationCall(node_id=self.id, context=call.fields, deadline_s=timeout_s)
+            at = OperationCall(node_id=self.id, context=call.fields, deadline_s=timeout_s, run=call.context)
             return self._binder.bind_value(await self._operation.run(values, at))
         if self._code is not None:
             given = {name: value for name, value in values.items() if name != "context"}

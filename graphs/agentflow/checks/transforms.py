@@ -88,12 +88,22 @@ def _bad_argument(argument: str, value: Any) -> str | None:
             return "a mapping of header names to values"
         case "url", _ if not _is_address(value):
             return "text that begins with http://, https:// or a placeholder"
+        case "timeout_seconds", _ if not _is_seconds(value):
+            return "a positive number of seconds"
+        case "scope", _ if not isinstance(value, str) or "${" in value:
+            return "a constant: who is asked must not depend on what a request says"
         case "expression", _ if not isinstance(value, str):
             return "an expression, as text"
         case "input", _ if not isinstance(value, str | list):
             return "a placeholder for an array, such as ${items}"
         case _:
             return None
+
+
+def _is_seconds(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" in value
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _is_address(value: Any) -> bool:

@@ -14,15 +14,20 @@ from agentflow.placeholders import compile_args
 from flow_runtime.models import Models
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
+from runtime_core.context import ExecutionContext
 
 
 @dataclass(frozen=True, slots=True)
 class OperationCall:
-    """One run of an operation. `context` holds the request's fields, `deadline_s` the seconds left."""
+    """One run of an operation. `context` holds the request's fields, `deadline_s` the seconds left.
+
+    Who asks stands in `run` alone; it is None where an operation runs outside of a flow.
+    """
 
     node_id: str
     context: Mapping[str, Any]
     deadline_s: float | None = None
+    run: ExecutionContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "hopsworks.write_features": "flow_runtime.operations.features",
         "hopsworks.vector_search": "flow_runtime.operations.features",
         "hopsworks.get_model": "flow_runtime.operations.features",
+        "action.require": "flow_runtime.operations.action",
     }
 )
 """Where ours are; each module has a table FACTORIES by operation name."""

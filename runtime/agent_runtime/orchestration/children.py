@@ -106,7 +106,9 @@ class Children:
     async def _one(
         self, child: OperatorContext, operator: Operator, given: dict[str, Any], timeout_s: float | None
     ) -> OperatorResult:
-        allowed = _least(timeout_s or self._config.timeout_seconds, child.remaining_s())
+        allowed, left = timeout_s or self._config.timeout_seconds, child.remaining_s()
+        if left is not None and (allowed is None or left < allowed):
+            allowed = left
         bound = asyncio.timeout(allowed)
         try:
             child.meter.check()
@@ -156,7 +158,3 @@ def _call_off(tasks: Sequence[asyncio.Task[OperatorResult]], done: asyncio.Task[
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def _least(*limits: float | None) -> float | None:
-    return min((limit for limit in limits if limit is not None), default=None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import JsonValue
@@ -52,27 +51,67 @@ class Overseer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class OperatorContext:
     """Who asks, with which limits, and who may call it off (source: agent-runtime, Operator Pattern).
 
     Make one for a run of your own; operators that run others derive the rest. `meter` counts what the run takes,
-    against `execution.budgets` unless it is given. `observe` hears of everything below; it holds nothing up.
+    against `execution.budgets` unless it is given. `observe` hears of everything below; it holds nothing up. What is
+    given is not changed afterwards.
     """
 
-    execution: ExecutionContext = field(default_factory=ExecutionContext)
-    config: OrchestrationConfig = field(default_factory=OrchestrationConfig)
-    cancellation: CancellationToken = field(default_factory=CancellationToken)
-    clock: Clock = field(default_factory=SystemClock)
-    ids: IdSource = field(default_factory=RandomIds)
-    observe: Observe | None = None
-    overseer: Overseer | None = None
-    path: tuple[str, ...] = ()
-    meter: Meter = None  # pyright: ignore[reportAssignmentType]  # __post_init__ makes it
+    # a graph makes one for every node: a frozen dataclass would take as long as all the rest
+    __slots__ = (
+        "_above",
+        "_execution",
+        "cancellation",
+        "clock",
+        "config",
+        "ids",
+        "meter",
+        "observe",
+        "overseer",
+        "path",
+    )
 
-    def __post_init__(self) -> None:
-        if self.meter is None:  # pyright: ignore[reportUnnecessaryComparison]
-            object.__setattr__(self, "meter", Meter(self.execution.budgets, clock=self.clock))
+    def __init__(
+        self,
+        *,
+        execution: ExecutionContext | None = None,
+        config: OrchestrationConfig | None = None,
+        cancellation: CancellationToken | None = None,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+        observe: Observe | None = None,
+        overseer: Overseer | None = None,
+        meter: Meter | None = None,
+        path: tuple[str, ...] = (),
+    ) -> None:
+        self._above: OperatorContext | None = None
+        self._execution: ExecutionContext | None = execution or ExecutionContext()
+        self.config = config or OrchestrationConfig()
+        self.cancellation = cancellation or CancellationToken()
+        self.clock = clock or SystemClock()
+        self.ids = ids or RandomIds()
+        self.observe = observe
+        self.overseer = overseer
+        self.path = path
+        self.meter = meter or Meter(self._execution.budgets, clock=self.clock)
+
+    @property
+    def execution(self) -> ExecutionContext:
+        """Identity, run, deadline and budgets; the run is one of its own, below that of the operator above."""
+        if self._execution is None:
+            assert self._above is not None
+            above, rest = self._above.execution, self.meter.rest()
+            # every other value was checked when the run began
+            self._execution = above.model_copy(
+                update={
+                    "run_id": self.ids.new("run"),
+                    "parent": above.run_id,
+                    "budgets": None if rest is NO_LIMITS else rest,
+                }
+            )
+        return self._execution
 
     @property
     def scope_id(self) -> str:
@@ -84,23 +123,24 @@ class OperatorContext:
 
     def child(self, name: str, *, budgets: BudgetSpec | None = None) -> OperatorContext:
         """For an operator that this one runs. Its budget is the rest of this one's, or less."""
-        inherits = self.config.inherit_budgets
-        meter = self.meter.child(budgets, inherits=inherits)
-        rest = meter.rest()
-        # every other value was checked when the run began
-        execution = self.execution.model_copy(
-            update={
-                "run_id": self.ids.new("run"),
-                "parent": self.execution.run_id,
-                "budgets": None if rest is NO_LIMITS else rest,
-            }
-        )
-        token = self.cancellation if self.config.propagate_cancellation else CancellationToken()
-        return replace(self, execution=execution, cancellation=token, meter=meter, path=(*self.path, name))
+        config = self.config
+        child = object.__new__(OperatorContext)
+        child._above = self
+        child._execution = None
+        child.config = config
+        child.cancellation = self.cancellation if config.propagate_cancellation else CancellationToken()
+        child.clock = self.clock
+        child.ids = self.ids
+        child.observe = self.observe
+        child.overseer = self.overseer
+        child.path = (*self.path, name)
+        child.meter = self.meter.child(budgets, inherits=config.inherit_budgets)
+        return child
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, or until the budget's runtime is over; None without either."""
-        until_deadline = None if self.execution.deadline is None else self.execution.remaining_s(self.clock.now())
+        run = (self._above or self).execution  # a deadline is that of the whole run
+        until_deadline = None if run.deadline is None else run.remaining_s(self.clock.now())
         until_spent = self.meter.rest().max_runtime_seconds
         if until_deadline is None or until_spent is None:
             return until_spent if until_deadline is None else until_deadline
@@ -138,10 +178,10 @@ def current() -> OperatorContext | None:
     return _current.get()
 
 
-@contextmanager
-def within(context: OperatorContext) -> Iterator[None]:
-    token = _current.set(context)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def enter(context: OperatorContext) -> Token[OperatorContext | None]:
+    """`context` is the current one until `leave`."""
+    return _current.set(context)
+
+
+def leave(token: Token[OperatorContext | None]) -> None:
+    _current.reset(token)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agent_runtime.errors import OrchestrationError
-from agent_runtime.orchestration.context import OperatorContext, current, within
+from agent_runtime.orchestration.context import OperatorContext, current, enter, leave
 from agent_runtime.orchestration.governed import BoundAgent
 from agent_runtime.orchestration.results import OperatorResult, reading
 from llm_client.agent.core import Agent
@@ -58,8 +58,11 @@ class Operator(ABC):
 def _in_its_context(execute: Execute) -> Execute:
     @wraps(execute)
     async def in_context(self: Any, input_data: Any, context: OperatorContext) -> OperatorResult:
-        with within(context):
+        token = enter(context)
+        try:
             return await execute(self, input_data, context)
+        finally:
+            leave(token)
 
     return in_context
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from agentflow.agent_use import agent_operation
 from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
 from agentflow.operations import ASKING, VECTOR_SEARCHES, is_on_store
@@ -31,8 +32,9 @@ def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
 
 
 def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
-    """Whether a prompt or a vector search among these nodes may call a model."""
-    return any(node.prompt for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
+    """Whether a prompt, an agent or a vector search among these nodes may call a model."""
+    asks = any(node.prompt or agent_operation(node) for node in all_nodes(nodes))
+    return asks or bool(embedders_of(nodes, embedder))
 
 
 def asks_people(nodes: Iterable[Node]) -> bool:

@@ -30,7 +30,7 @@ def _operation(name: str, args: str, summary: str, *, acts: bool = False, sees: 
         name=name,
         args=MappingProxyType({word.rstrip("?"): not word.endswith("?") for word in words}),
         side_effect=acts,
-        supported=name.startswith(("transform.", "io.", "http.", "action.", *_ON_STORE)),
+        supported=name.startswith(("transform.", "io.", "http.", "action.", "agent.", *_ON_STORE)),
         summary=summary,
         expression_names=frozenset(sees.split()),
     )
@@ -40,6 +40,7 @@ ASKING = "action.require"
 """The one that waits for a person."""
 
 _ON_STORE = ("features.", "hopsworks.")
+_RUN = "input limits? budgets?"
 _HTTP = "url headers? body? timeout_ms?"
 _READ = "feature_group? feature_view? version? key key_column? as_of? features?"
 _WRITE = "feature_group data event_time? version?"
@@ -66,9 +67,26 @@ _ALL = (
     _operation("features.vector_search", _SEARCH, "finds the nearest entries in the feature store"),
     _operation(ASKING, "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
     _operation("slot.call", "module slot args?", "calls a generative slot", acts=True),
-    *(
-        _operation(f"agent.{pattern}", "", "runs agents over roles and tools", acts=True)
-        for pattern in ("run", "chain", "parallel", "map_reduce", "plan_execute", "debate")
+    _operation("agent.run", f"agent {_RUN}", "asks an agent", acts=True),
+    _operation("agent.chain", f"agents {_RUN}", "asks agents one after the other", acts=True),
+    _operation("agent.parallel", f"agents on_error? {_RUN}", "asks agents side by side", acts=True),
+    _operation(
+        "agent.map_reduce",
+        f"map reduce on_error? {_RUN}",
+        "asks one agent about each item, and another about all answers",
+        acts=True,
+    ),
+    _operation(
+        "agent.plan_execute",
+        f"planner executor synthesizer? parallel? {_RUN}",
+        "lets one agent plan, another do each step, and a third sum it up",
+        acts=True,
+    ),
+    _operation(
+        "agent.debate",
+        f"debaters moderator? max_rounds? {_RUN}",
+        "lets agents debate, and a moderator decide",
+        acts=True,
     ),
 )
 

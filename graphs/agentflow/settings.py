@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
+from agentflow.agent_use import agent_roles
 from agentflow.feature_use import operation_of
 from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node, Port
 from agentflow.operations import ASKING
@@ -97,6 +98,7 @@ def roles_of(flow: Flow) -> frozenset[str]:
     named: set[str | None] = set()
     for owner in all_flows(flow):
         for node in owner.nodes.values():
+            named |= agent_roles(node)
             if node.prompt is None:
                 continue
             model = model_of(owner, node)

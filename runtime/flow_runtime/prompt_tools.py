@@ -6,13 +6,14 @@ reach nothing else, and every call that could be made passes the policy first.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentflow.ir import ModelRef, Prompt, PromptTool
 from agentflow.settings import NodeSettings
 from agentflow.tools import DEFAULT_TOOL_ROUNDS
 from flow_runtime.asking import current, request_context
+from flow_runtime.chat_engine import ChatEngine
 from flow_runtime.errors import ModelFailed
 from flow_runtime.models import Models, name_of
 from flow_runtime.node_tool import NodeTool
@@ -21,11 +22,7 @@ from flow_runtime.registered_tools import registered_tool
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
 from llm_client.agent import Agent
 from llm_client.agent.middleware import Next, Timeout, ToolInvocation
-from llm_client.cancellation import CancellationToken
 from llm_client.errors import TooManyTurns
-from llm_client.events import StreamEnded, StreamEvent
-from llm_client.results import CompletionResult
-from llm_client.spec import RequestContext, RequestSpec
 from llm_client.tools import Tool
 
 
@@ -38,7 +35,7 @@ class PromptTools:
         self._clock = parts.clock
         targets = {spec.name: spec.maps_to for spec in prompt.tools}
         self._around = (
-            _Policed(node_id, targets, parts.tool_policy),
+            Policed(node_id, targets, parts.tool_policy),
             Timeout(settings.timeout_s, clock=parts.clock),
         )
 
@@ -54,7 +51,7 @@ class PromptTools:
         Raises ModelFailed for a model that goes on asking for them, and what `Models.chat` raises.
         """
         agent = Agent(
-            engine=_ChatEngine(models, model),
+            engine=ChatEngine(models, model),
             tools=self._tools,
             middleware=self._around,
             max_turns=self._rounds + 1,
@@ -80,8 +77,8 @@ def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodePar
     return Tool(call, name=spec.name, description=spec.description or "", parameters=parameters)
 
 
-class _Policed:
-    """Asks the policy about every call."""
+class Policed:
+    """Asks the policy about every call. `targets` are the nodes that run as tools, by the tool's name."""
 
     def __init__(self, node_id: str, targets: Mapping[str, str | None], policy: ToolPolicy) -> None:
         self._node = node_id
@@ -95,32 +92,3 @@ class _Policed:
         request = ToolRequest(self._node, name, self._targets[name], call.arguments, asking.call)
         await self._policy.admit(request)
         return await next(call)
-
-
-class _ChatEngine:
-    """A node's models as the engine of an Agent. On whose behalf they are called, they know themselves."""
-
-    def __init__(self, models: Models, model: str | ModelRef) -> None:
-        self._models = models
-        self._model = model
-
-    async def complete(
-        self,
-        spec: RequestSpec,
-        *,
-        context: RequestContext | None = None,
-        cancellation: CancellationToken | None = None,
-    ) -> CompletionResult:
-        answer = await self._models.chat(self._model, spec.messages, spec.params, tools=spec.tools)
-        return CompletionResult(
-            content=answer.text, finish_reason=answer.finish_reason or "", tool_calls=answer.tool_calls
-        )
-
-    async def stream(
-        self,
-        spec: RequestSpec,
-        *,
-        context: RequestContext | None = None,
-        cancellation: CancellationToken | None = None,
-    ) -> AsyncGenerator[StreamEvent]:
-        yield StreamEnded(result=await self.complete(spec, context=context, cancellation=cancellation))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from agentflow.agent_use import agent_tools
 from agentflow.ir import Code, Declarative, ModelRef, Node, Prompt, State
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.settings import NodeSettings
@@ -20,6 +21,7 @@ from flow_runtime.parts import NodeParts
 from flow_runtime.state import NodeStates, NoState
 
 if TYPE_CHECKING:
+    from flow_runtime.agent_tools import AgentTools
     from flow_runtime.prompt import PromptLayer
 
 
@@ -61,6 +63,7 @@ class NodeWork:
                     settings=parts.operation_settings,
                     resources=parts.operation_resources,
                     models=parts.models,
+                    tools=self._agent_tools(node),
                 )
             case Code():
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
@@ -71,6 +74,13 @@ class NodeWork:
         from flow_runtime.prompt import PromptLayer  # and with it jinja2, which nodes without a prompt spare
 
         return PromptLayer(self.id, prompt, settings, self._inputs, self._parts)
+
+    def _agent_tools(self, node: Node) -> AgentTools | None:
+        if not (names := agent_tools(node)):
+            return None
+        from flow_runtime.agent_tools import AgentTools
+
+        return AgentTools(self.id, names, self._settings, self._parts)
 
     def _bind_state(self, state: State) -> NodeStates:
         return NodeStates(

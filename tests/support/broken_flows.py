@@ -851,7 +851,7 @@ def on_top(line: str) -> tuple[str, str]:
 
 
 LATER = [
-    later("nodes.answer.transform.spec.op", ("op: io.format_response", "op: agent.run #!")),
+    later("nodes.answer.transform.spec.op", ("op: io.format_response", "op: slot.call #!")),
     later("nodes.draft.prompt.memory", in_prompt("memory: session")),
     later("nodes.draft.prompt.requirements", in_prompt("requirements: [be kind]")),
     later("nodes.draft.prompt.repair_attempts", in_prompt("repair_attempts: 2")),

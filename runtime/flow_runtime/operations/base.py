@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentflow.placeholders import compile_args
 from flow_runtime.models import Models
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
 from runtime_core.context import ExecutionContext
+
+if TYPE_CHECKING:
+    from flow_runtime.agent_tools import AgentTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class OperationCall:
 
 @dataclass(frozen=True, slots=True)
 class OperationBinding:
-    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models."""
+    """What a factory is given: the arguments as the flow has them, what placeholders may name, the models.
+
+    `tools` are what its agents may call.
+    """
 
     op: str
     args: Mapping[str, Any]
@@ -40,6 +46,7 @@ class OperationBinding:
     settings: OperationSettings
     resources: OperationResources
     models: Models | None = None
+    tools: AgentTools | None = None
 
 
 class BoundOperation(Protocol):

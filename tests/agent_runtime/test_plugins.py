@@ -124,7 +124,11 @@ def test_installed_packages_count() -> None:
 
 
 def test_only_what_is_allowed_is_even_imported() -> None:
-    entries = [Entry("good", Sample("good")), Entry("good.too", lambda: Sample("good.too")), Entry("bad", Sample("bad"))]
+    entries = [
+        Entry("good", Sample("good")),
+        Entry("good.too", lambda: Sample("good.too")),
+        Entry("bad", Sample("bad")),
+    ]
     registry = PluginRegistry(entries=lambda: entries, allow=("good*", "bad"), deny=("b?d",))
     assert registry.discover() == ["good", "good.too"]
     assert log == ["load good", "load good.too"]

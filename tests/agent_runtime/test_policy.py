@@ -156,7 +156,10 @@ async def test_constraints_bound_what_is_given_and_what_comes_back() -> None:
 
 def test_redaction_takes_out_values_at_any_depth() -> None:
     engine = PolicyEngine(
-        [RedactionPolicy(field_patterns=("*password*", "api_key")), RedactionPolicy(field_patterns=("e?",), replacement="")]
+        [
+            RedactionPolicy(field_patterns=("*password*", "api_key")),
+            RedactionPolicy(field_patterns=("e?",), replacement=""),
+        ]
     )
     value = {"user": [{"old_password": "x", "name": "Ada", "em": [1]}], "api_key": {"deep": "y"}, "n": 1}
     assert engine.redact(value) == {
@@ -208,7 +211,12 @@ ASK = ModelPolicy(name="big models", model_patterns=("gpt-4*",), require_approva
 
 @pytest.mark.parametrize(
     ("resolution", "allowed"),
-    [({"approved": True}, True), ({"confirmed": True}, True), ({"approved": False}, False), ({"approved": "yes"}, False)],
+    [
+        ({"approved": True}, True),
+        ({"confirmed": True}, True),
+        ({"approved": False}, False),
+        ({"approved": "yes"}, False),
+    ],
 )
 async def test_an_approval_continues_when_it_is_granted(
     actions: ActionManager, resolution: dict[str, Any], allowed: bool
@@ -259,7 +267,9 @@ async def test_what_was_not_simply_allowed_is_an_event() -> None:
     bus = InMemoryEventBus()
     events: list[RuntimeEvent] = []
     await bus.subscribe(events.append, scope_id="internal")
-    engine = PolicyEngine([RULES[Effect.WARN], ToolPolicy(name="no shell", tool_patterns=("shell",), deny=True)], event_bus=bus)
+    engine = PolicyEngine(
+        [RULES[Effect.WARN], ToolPolicy(name="no shell", tool_patterns=("shell",), deny=True)], event_bus=bus
+    )
     for name in ("file_read", "shell", "harmless"):
         await engine.check_tool(name, ME)
     await bus.flush()

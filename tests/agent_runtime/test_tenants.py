@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -139,11 +141,7 @@ async def test_no_operation_of_one_tenant_shows_or_changes_anything_of_the_other
         tenants = [Tenant(name, rng, jobs, actions) for name in ("tenant-1", "tenant-2")]
         heard: dict[str, set[str]] = {}
         for tenant in tenants:
-
-            def hear(event: RuntimeEvent, scopes: set[str] = heard.setdefault(tenant.name, set())) -> None:
-                scopes.add(event.scope_id)
-
-            await bus.subscribe(hear, scope_id=tenant.name)
+            await bus.subscribe(_into(heard.setdefault(tenant.name, set())), scope_id=tenant.name)
         worked = 0
         for _ in range(OPERATIONS):
             mine, theirs = rng.sample(tenants, 2)
@@ -162,9 +160,11 @@ async def test_no_operation_of_one_tenant_shows_or_changes_anything_of_the_other
         assert "tenant" not in text and "'of-" not in text, "no value ever enters the text of a statement"
 
 
-def test_every_method_of_a_store_that_is_for_one_tenant_takes_a_scope() -> None:
-    import inspect
+def _into(scopes: set[str]) -> Callable[[RuntimeEvent], None]:
+    return lambda event: scopes.add(event.scope_id)
 
+
+def test_every_method_of_a_store_that_is_for_one_tenant_takes_a_scope() -> None:
     for_operators = {"overdue", "lapsed", "due", "untold", "prepare", "close"}
     for store in (agent_runtime.JobStore, agent_runtime.ActionStore):
         for name, method in inspect.getmembers(store, inspect.isfunction):
@@ -172,5 +172,3 @@ def test_every_method_of_a_store_that_is_for_one_tenant_takes_a_scope() -> None:
                 continue
             first = list(inspect.signature(method).parameters)[1]
             assert first in ("scope_id", "job", "action"), (store, name)
-
-

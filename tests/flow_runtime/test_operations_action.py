@@ -11,12 +11,13 @@ import pytest
 import agentflow
 from agent_runtime import ActionFilter, ActionManager, ActionStatus, InMemoryActionStore, SqliteActionStore
 from agent_runtime.actions.records import ActionRecord
+from agentflow.ir import OperationSpec
 from agentflow.settings import node_settings
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import OperationFailed
+from flow_runtime.operations import OperationResources, OperationSettings, bind_operation
 from runtime_core.context import Identity
 from runtime_core.report import RunReport
-from support.operations import bound
 from support.waiting import until
 
 REFUND = """
@@ -146,7 +147,12 @@ async def test_without_a_manager_the_run_store_keeps_the_question_for_other_proc
 
 def test_where_nobody_can_answer_the_operation_says_so() -> None:
     with pytest.raises(OperationFailed, match="nobody can be asked here"):
-        bound("action.require", {"type": "confirm"})
+        bind_operation(
+            OperationSpec(op="action.require", args={"type": "confirm"}),
+            names=(),
+            settings=OperationSettings(),
+            resources=OperationResources(),
+        )
 
 
 @pytest.mark.parametrize(
@@ -169,4 +175,6 @@ def test_a_node_that_asks_waits_as_long_as_the_person_has() -> None:
 
     assert timeout_s() == 65
     assert timeout_s((", timeout_seconds: 60", "")) == 24 * 3600
-    assert timeout_s(("    transform:\n      mode", "    runtime: {timeout_ms: 100}\n    transform:\n      mode")) == 0.1
+    assert (
+        timeout_s(("    transform:\n      mode", "    runtime: {timeout_ms: 100}\n    transform:\n      mode")) == 0.1
+    )

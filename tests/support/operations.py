@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agent_runtime import ActionManager, InMemoryActionStore
 from agentflow.ir import OperationSpec
 from flow_runtime.operations import (
     BoundOperation,
@@ -21,7 +22,7 @@ def bound(op: str, args: Mapping[str, Any], *names: str, **settings: Any) -> Bou
         OperationSpec(op=op, args=dict(args)),
         names={*names, "context", "prompt_output"},
         settings=OperationSettings(**settings),
-        resources=OperationResources(),
+        resources=OperationResources(actions=ActionManager(InMemoryActionStore())),
     )
 
 

@@ -109,7 +109,9 @@ async def test_a_run_has_the_identity_of_its_request(kernel: RuntimeKernel, engi
 async def test_a_stream_tells_the_text_as_it_comes(kernel: RuntimeKernel):
     handle = await kernel.execute(ExecutionRequest(prompt="Hello", stream=True))
     assert (await handle.result()).content == "<Hello>"
-    assert await types_of(handle) == WELL
+    told = [event.data["text"] async for event in handle.events() if event.type is RuntimeEventType.MODEL_DELTA]
+    assert told == list("<Hello>")
+    assert [kind for kind in await types_of(handle) if kind != "model.delta"] == WELL
 
 
 async def test_the_error_of_an_agent_ends_its_run_as_failed(kernel: RuntimeKernel, engine: ScriptedEngine):

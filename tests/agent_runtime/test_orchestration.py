@@ -295,7 +295,7 @@ async def test_children_side_by_side_share_one_budget_and_what_they_took_is_in_t
     outer = ChainOperator([parallel])
     result = await outer.execute({"text": "x"}, context(budgets=BudgetSpec(max_turns=3)))
     assert len(engine.asked) == 3
-    assert result.success
+    assert (result.success, result.use.calls) == (True, 3)
     use = result.parts["parallel"].use
     assert (use.calls, use.input_tokens, use.output_tokens, use.cost_micro) == (3, 30, 15, 300)
 

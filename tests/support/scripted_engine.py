@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from llm_client.cancellation import CancellationToken
-from llm_client.events import StreamEnded, StreamEvent
+from llm_client.events import StreamEnded, StreamEvent, TextDelta
 from llm_client.results import CompletionResult, ToolCall
 from llm_client.spec import RequestContext, RequestSpec
 from runtime_core.call_log.records import Usage
@@ -67,4 +67,7 @@ class ScriptedEngine:
         context: RequestContext | None = None,
         cancellation: CancellationToken | None = None,
     ) -> AsyncGenerator[StreamEvent]:
-        yield StreamEnded(result=await self.complete(spec, context=context, cancellation=cancellation))
+        result = await self.complete(spec, context=context, cancellation=cancellation)
+        for letter in result.content:
+            yield TextDelta(text=letter)
+        yield StreamEnded(result=result)

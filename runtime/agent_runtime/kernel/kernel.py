@@ -60,7 +60,8 @@ class RuntimeKernel:
     `agent` answers requests without an operator id; left out, it is a plain one over `engine`, with the plugins'
     tools. Stores that are left out are in memory; results are kept beside the jobs. `policies` are rules for models
     and tools, and with them count those of the plugins and a `policy_engine` of your own. `config` bounds jobs that
-    are started below others. `jobs`, `actions` and `bus` are there to be shared.
+    are started below others. `jobs`, `actions` and `bus` are there to be shared. A job's record holds what was asked,
+    so that another process can do it again.
 
     A kernel belongs to one event loop: use it with `async with`, or `aclose()`. It closes what it made itself.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from agent_runtime.orchestration.children import Children
@@ -39,4 +38,4 @@ class ChainOperator(Operator):
             if not result.success:
                 return result.failing(name, done)
             given = following(given, {name: result})
-        return replace(result, parts=done)
+        return result.over(done)

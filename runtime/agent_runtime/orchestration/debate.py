@@ -86,9 +86,9 @@ class DebateOperator(Operator):
             if not verdict.success:
                 return verdict.failing(name, parts)
             if final or _is_decided(verdict):
-                return replace(verdict, content=_verdict(verdict.content), parts=parts)
+                return replace(verdict, content=_verdict(verdict.content)).over(parts)
         last = {each.speaker: each.text for each in said if each.round == self._max_rounds}
-        return OperatorResult(content=last, data={"transcript": [str(each) for each in said]}, parts=parts)
+        return OperatorResult(content=last, data={"transcript": [str(each) for each in said]}).over(parts)
 
 
 def _for_debater(topic: str, said: Sequence[Statement]) -> str:

@@ -160,7 +160,7 @@ class GraphOperator(Operator):
         if not done.success:
             if done.unhandled:
                 return done[done.unhandled[0]].failing(done.unhandled[0], done)
-            return OperatorResult.failed(done.error or "it was cancelled", parts=done)
+            return OperatorResult.failed(done.error or "it was cancelled").over(done)
         answers = done.answers
         content = next(iter(answers.values())) if len(answers) == 1 else answers
-        return OperatorResult(content=content, parts=done)
+        return OperatorResult(content=content).over(done)

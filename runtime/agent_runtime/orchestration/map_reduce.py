@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from agent_runtime.errors import OrchestrationError
@@ -58,7 +57,7 @@ class MapReduceOperator(Operator):
         answers = [result.content for result in results if result.success]
         given = {**rest, "results": answers, TEXT: "\n\n".join(map(text_of, answers))}
         reduced = parts[self._reduce.name] = await children.run(self._reduce.name, self._reduce, given)
-        return replace(reduced, parts=parts) if reduced.success else reduced.failing(self._reduce.name, parts)
+        return reduced.over(parts) if reduced.success else reduced.failing(self._reduce.name, parts)
 
 
 def items_of(given: Mapping[str, Any]) -> list[Any]:

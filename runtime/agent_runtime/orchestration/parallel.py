@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from agent_runtime.orchestration.children import Children
@@ -53,7 +52,7 @@ class ParallelOperator(Operator):
         if (failure := failure_of(parts, self._on_error)) is not None:
             return failure
         made = self._aggregate(parts)
-        return replace(made, parts=parts) if isinstance(made, OperatorResult) else OperatorResult(made, parts=parts)
+        return (made if isinstance(made, OperatorResult) else OperatorResult(made)).over(parts)
 
 
 def failure_of(parts: Mapping[str, OperatorResult], on_error: OnError) -> OperatorResult | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from agent_runtime.orchestration.children import Children
@@ -56,12 +55,12 @@ class PlannerExecutorOperator(Operator):
             return failure
         results = [part.content for name, part in parts.items() if name != "planner"]
         if self._synthesizer is None:
-            return OperatorResult(content=results, data={STEPS: steps, "results": results}, parts=parts)
+            return OperatorResult(content=results, data={STEPS: steps, "results": results}).over(parts)
         lines = [f"{text_of(step)}\n{text_of(result)}" for step, result in zip(steps, results, strict=True)]
         text = "\n\n".join(lines) or text_of(planned.content)
         given = {**input_data, STEPS: steps, "results": results, TEXT: text}
         answer = parts["synthesizer"] = await children.run("synthesizer", self._synthesizer, given)
-        return replace(answer, parts=parts) if answer.success else answer.failing("synthesizer", parts)
+        return answer.over(parts) if answer.success else answer.failing("synthesizer", parts)
 
     async def _steps(
         self, children: Children, steps: list[Any], input_data: dict[str, Any], parts: dict[str, OperatorResult]

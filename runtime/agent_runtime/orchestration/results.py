@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime_core.report import NO_USE, ModelUse
@@ -38,18 +38,17 @@ class OperatorResult:
         *,
         code: str = "operator_failed",
         cause: BaseException | None = None,
-        parts: Mapping[str, OperatorResult] | None = None,
     ) -> OperatorResult:
-        return cls(success=False, error=error, code=code, cause=cause, parts=parts or {})
+        return cls(success=False, error=error, code=code, cause=cause)
 
-    def failing(self, name: str, parts: Mapping[str, OperatorResult] | None = None) -> OperatorResult:
+    def over(self, parts: Mapping[str, OperatorResult]) -> OperatorResult:
+        """The same result, of an operator that ran these parts."""
+        return replace(self, parts=parts, use=sum((part.use for part in parts.values()), NO_USE))
+
+    def failing(self, name: str, parts: Mapping[str, OperatorResult]) -> OperatorResult:
         """The failure of an operator because its part `name` failed in this way."""
-        return OperatorResult.failed(
-            f"'{name}' failed: {self.error or 'it said nothing'}",
-            code=self.code or "operator_failed",
-            cause=self.cause,
-            parts=parts,
-        )
+        error, code = f"'{name}' failed: {self.error or 'it said nothing'}", self.code or "operator_failed"
+        return OperatorResult.failed(error, code=code, cause=self.cause).over(parts)
 
 
 def text_of(value: Any) -> str:

@@ -64,7 +64,7 @@ class Router(Operator):
         parts = {route: result}
         if not result.success:
             return result.failing(route, parts)
-        return replace(result, data={**result.data, ROUTE: route}, parts=parts)
+        return replace(result, data={**result.data, ROUTE: route}).over(parts)
 
     def known(self, route: str) -> str:
         """Raises OrchestrationError for a name that is no route."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -39,10 +41,13 @@ from agent_runtime import (
     SqliteJobStore,
     ToolPolicy,
 )
+from agent_runtime.jobs.sql_store import SqlJobStore
 from llm_client import Agent, CallUnavailable
 from llm_client.tools import tool
-from runtime_core.clock import ManualClock
+from runtime_core.clock import ManualClock, SystemClock
 from runtime_core.errors import StoreUnavailableError
+from runtime_core.stores.faults import FaultyDatabase
+from runtime_core.stores.memory import MemoryDatabase
 from support.scripted_engine import ScriptedEngine, asks_for
 from support.waiting import until
 
@@ -424,6 +429,41 @@ async def test_a_store_that_is_gone_is_said_and_not_waited_for(engine: ScriptedE
         store.gone = False
         assert (await (await kernel.execute(ExecutionRequest(prompt="x"))).result()).content == "<x>"
     await store.close()
+
+
+class Ahead(SystemClock):
+    """The machine's clock, some seconds ahead."""
+
+    seconds = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.seconds)
+
+
+async def test_a_store_that_fails_now_and_then_loses_no_run_and_no_answer(engine: ScriptedEngine):
+    """Half of the faults come after the write was done (RELIABILITY.md, row 11)."""
+    clock, handles, answers = Ahead(), list[ExecutionHandle](), dict[str, Any]()
+    async with MemoryDatabase() as database:
+        faulty = FaultyDatabase(database, Random(7), rate=0.1)
+        async with RuntimeKernel(engine=engine, job_store=SqlJobStore(faulty), clock=clock) as kernel:
+            for number in range(40):
+                with suppress(StoreUnavailableError):
+                    handles.append(await kernel.execute(ExecutionRequest(prompt=str(number))))
+            for handle in handles:
+                with suppress(StoreUnavailableError):
+                    answers[handle.job_id] = (await handle.result(timeout_s=20)).content
+        assert faulty.faults > 10
+        assert len(answers) > 10
+        clock.seconds = 1000  # every lease has run out
+        async with RuntimeKernel(engine=engine, job_store=SqlJobStore(database), clock=clock) as other:
+            while taken := await other.recover():
+                await asyncio.gather(*(handle.ended() for handle in taken))
+            jobs = (await other.jobs.list(limit=100)).jobs
+            assert {handle.job_id for handle in handles} <= {job.job_id for job in jobs}
+            assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
+            kept = {job.job_id: (await other.handle(job.job_id).result()).content for job in jobs}
+        assert answers.items() <= kept.items()
+        assert len(engine.asked) == len(jobs), "an answer that was stored is not asked for again"
 
 
 async def test_waiting_for_a_result_may_be_bounded(kernel: RuntimeKernel, engine: ScriptedEngine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
+from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -41,15 +42,19 @@ from agent_runtime.policy.rules import Rule
 from agent_runtime.stores import SqlStore
 from llm_client.agent.core import Agent
 from llm_client.agent.loop import ModelEngine
+from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.context import BudgetSpec, ExecutionContext
-from runtime_core.errors import StoreError
+from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds, new_trace_id
 
 Owned = TypeVar("Owned", bound=SqlStore)
 
 OURS = "kernel"
 """Where a job's metadata holds what the kernel needs to do it again."""
+
+STORE_TRIES = 6
+STORE_PAUSE_S = 0.05
 
 Key = tuple[str, str]
 
@@ -359,8 +364,10 @@ class RuntimeKernel:
         jobs = self.jobs.for_scope(job.scope_id)
 
         async def work(started: JobRecord) -> str:
-            result = await run.perform(doer, started, self.bus)
-            await self._results.put(started.scope_id, result, now=self._clock.now())
+            # a worker that was lost may have come as far as the result
+            known = await self._results.get(job.scope_id, job.job_id) if started.attempt > 1 else None
+            if known is None:
+                await self._keep(started.scope_id, await run.perform(doer, started, self.bus))
             return f"result:{started.job_id}"
 
         ended: JobRecord | None = None
@@ -375,6 +382,17 @@ class RuntimeKernel:
             if ended is not None and (news := announce.changed(ended, Look())) is not None:
                 log.append(news)  # another process may have ended the job: then nobody here was told
             self.bus.end(job.scope_id, job.job_id)
+
+    async def _keep(self, scope_id: str, result: ExecutionResult) -> None:
+        """A store that is gone for a moment must not cost an answer that was paid for."""
+        for number in count(1):
+            try:
+                await self._results.put(scope_id, result, now=self._clock.now())
+                break
+            except StoreUnavailableError:
+                if number == STORE_TRIES:
+                    raise
+                await self._clock.sleep(exponential_s(STORE_PAUSE_S, number))
 
     def _forget(self, key: Key) -> None:
         self._tasks.pop(key, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentflow import from_mapping, load
+from agentflow.agent_use import agent_operation
 from agentflow.checks import Surroundings
 from agentflow.feature_use import embedders_of, feature_nodes
 from agentflow.ir import Flow
@@ -80,9 +81,11 @@ def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:
 def _needs_sim(flow: Flow, llmhub: RuntimeConfig | None, embedder: str | None) -> bool:
     if llmhub is not None:
         return needs_sim(flow, llmhub, embedder)
-    prompts = [node for node, spec in flow.nodes.items() if any(inner.prompt for inner in all_nodes([spec]))]
-    if prompts:
-        raise AppInvalid(f"node '{prompts[0]}' has a prompt: name an llmhub.yaml (`llmhub:` under args)")
+    for name, spec in flow.nodes.items():
+        for node in all_nodes([spec]):
+            if node.prompt or agent_operation(node):
+                what = "a prompt" if node.prompt else "agents"
+                raise AppInvalid(f"node '{name}' has {what}: name an llmhub.yaml (`llmhub:` under args)")
     if roles := sorted(embedders_of(flow.nodes.values(), embedder)):
         raise AppInvalid(
             f"'{roles[0]}' embeds queries: name an llmhub.yaml that says who that is (`llmhub:` under args)"

@@ -6,13 +6,14 @@ import gc
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from agentflow.feature_use import calls_models
+from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.process_settings import ProcessSettings
@@ -25,6 +26,9 @@ from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from llmhub_runtime.names import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
+
+if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -64,7 +68,7 @@ async def open_parts(
     """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     clock = SystemClock()
-    resources = OperationResources()
+    resources = OperationResources(actions=await _open_actions(store) if asks_people(nodes) else None)
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
@@ -115,6 +119,13 @@ async def _open_models(
     await stack.enter_async_context(models)
     await models.warm_up(settings.roles)
     return models
+
+
+async def _open_actions(store: RunStore) -> ActionManager:
+    from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.actions.sql_store import SqlActionStore
+
+    return ActionManager(SqlActionStore(await store.database()))
 
 
 async def _open_backend(store: RunStore, backend: str) -> StateBackend:

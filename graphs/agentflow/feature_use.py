@@ -1,12 +1,13 @@
-"""What a flow asks of a feature store and of models, those included that embed the text it searches for."""
+"""What a flow asks of people, of a feature store and of models, those included that embed the text it searches for."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from agentflow.agent_use import agent_operation
 from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
-from agentflow.operations import VECTOR_SEARCHES, is_on_store
+from agentflow.operations import ASKING, VECTOR_SEARCHES, is_on_store
 from agentflow.placeholders import compile_args
 from agentflow.settings import slot_call
 from agentflow.subflows import all_nodes
@@ -32,8 +33,14 @@ def embedders_of(nodes: Iterable[Node], default: str | None) -> frozenset[str]:
 
 
 def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
-    """Whether a prompt, a slot or a vector search among these nodes may call a model."""
-    return any(node.prompt or slot_call(node) for node in all_nodes(nodes)) or bool(embedders_of(nodes, embedder))
+    """Whether a prompt, a slot, an agent or a vector search among these nodes may call a model."""
+    asks = any(node.prompt or slot_call(node) or agent_operation(node) for node in all_nodes(nodes))
+    return asks or bool(embedders_of(nodes, embedder))
+
+
+def asks_people(nodes: Iterable[Node]) -> bool:
+    """Whether one of these nodes, in subflows as well, waits for a person."""
+    return any((spec := operation_of(node)) and spec.op == ASKING for node in all_nodes(nodes))
 
 
 def operation_of(node: Node) -> OperationSpec | None:

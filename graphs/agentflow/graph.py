@@ -18,11 +18,15 @@ class InputPort:
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """`repeatable`: the node may be dispatched again after the process that ran it died."""
+    """`repeatable`: the node may be dispatched again after the process that ran it died.
+
+    With `any_input` one input that is fed is enough to run it, whichever; a flow's nodes never have that.
+    """
 
     id: str
     inputs: tuple[InputPort, ...] = ()
     repeatable: bool = True
+    any_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)

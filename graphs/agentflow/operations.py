@@ -18,7 +18,6 @@ class OperationSpecification:
     name: str
     args: Mapping[str, bool]
     side_effect: bool
-    supported: bool
     summary: str
     expression_names: frozenset[str] = frozenset()
 
@@ -30,14 +29,19 @@ def _operation(name: str, args: str, summary: str, *, acts: bool = False, sees: 
         name=name,
         args=MappingProxyType({word.rstrip("?"): not word.endswith("?") for word in words}),
         side_effect=acts,
-        supported=name.startswith(("transform.", "io.", "http.", "slot.", *_ON_STORE)),
         summary=summary,
         expression_names=frozenset(sees.split()),
     )
 
 
 SLOT_CALL = "slot.call"
+"""The one that calls a generative slot of mellea's."""
+
+ASKING = "action.require"
+"""The one that waits for a person."""
+
 _ON_STORE = ("features.", "hopsworks.")
+_RUN = "input limits? budgets?"
 _HTTP = "url headers? body? timeout_ms?"
 _READ = "feature_group? feature_view? version? key key_column? as_of? features?"
 _WRITE = "feature_group data event_time? version?"
@@ -62,16 +66,33 @@ _ALL = (
     _operation("features.read", _READ, "reads one record from the feature store"),
     _operation("features.write", _WRITE, "writes records to the feature store", acts=True),
     _operation("features.vector_search", _SEARCH, "finds the nearest entries in the feature store"),
-    _operation("action.require", "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
+    _operation(ASKING, "type payload? timeout_seconds? scope?", "waits for a person", acts=True),
     _operation(SLOT_CALL, "module slot args? role?", "calls a generative slot", acts=True),
-    *(
-        _operation(f"agent.{pattern}", "", "runs agents over roles and tools", acts=True)
-        for pattern in ("run", "chain", "parallel", "map_reduce", "plan_execute", "debate")
+    _operation("agent.run", f"agent {_RUN}", "asks an agent", acts=True),
+    _operation("agent.chain", f"agents {_RUN}", "asks agents one after the other", acts=True),
+    _operation("agent.parallel", f"agents on_error? {_RUN}", "asks agents side by side", acts=True),
+    _operation(
+        "agent.map_reduce",
+        f"map reduce on_error? {_RUN}",
+        "asks one agent about each item, and another about all answers",
+        acts=True,
+    ),
+    _operation(
+        "agent.plan_execute",
+        f"planner executor synthesizer? parallel? {_RUN}",
+        "lets one agent plan, another do each step, and a third sum it up",
+        acts=True,
+    ),
+    _operation(
+        "agent.debate",
+        f"debaters moderator? max_rounds? {_RUN}",
+        "lets agents debate, and a moderator decide",
+        acts=True,
     ),
 )
 
 OPERATIONS: Mapping[str, OperationSpecification] = MappingProxyType({entry.name: entry for entry in _ALL})
-"""Every operation of the language by name. Flows may use those that are `supported`."""
+"""Every operation of the language by name."""
 
 
 HANDLE_OPERATIONS = frozenset({"hopsworks.get_model"})

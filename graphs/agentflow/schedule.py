@@ -316,6 +316,8 @@ class _Draft:
 
     def _is_starved(self, node: GraphNode) -> bool:
         fed = {wire.target_port for wire in self.graph.incoming.get(node.id, ()) if wire.index in self.carried}
+        if node.any_input and node.inputs:
+            return not fed
         return any(not port.optional and port.name not in fed for port in node.inputs)
 
     def _dispatch(self, node: str) -> None:

@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
+from agentflow.agent_use import agent_roles
+from agentflow.feature_use import operation_of
 from agentflow.ir import Backoff, Declarative, FailureKind, Flow, ModelRef, Node, OperationSpec, Port
-from agentflow.operations import SLOT_CALL
+from agentflow.operations import ASKING, SLOT_CALL
 from agentflow.subflows import all_flows
 from agentflow.tools import called_tools
 
 Number = TypeVar("Number", int, float)
 
 DEFAULT_TIMEOUT_MS = 30_000
+ASKING_TIMEOUT_MS = 24 * 3_600_000
+"""Of a node that waits for a person and does not say for how long."""
+ASKING_GRACE_MS = 5_000
+"""Such a node's own limit comes after the person's, which says more clearly what happened."""
 DEFAULT_BACKOFF_MS = 1_000
 DEFAULT_MAX_BACKOFF_MS = 60_000
 """The longest pause of an exponential backoff that names no limit."""
@@ -56,7 +62,8 @@ def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> N
     if limit_ms is None and backoff == "exponential":
         limit_ms = DEFAULT_MAX_BACKOFF_MS
     return NodeSettings(
-        timeout_s=_first(runtime.timeout_ms, defaults.timeout_ms, default=DEFAULT_TIMEOUT_MS) / 1000,
+        timeout_s=_first(runtime.timeout_ms, _patience_ms(node), defaults.timeout_ms, default=DEFAULT_TIMEOUT_MS)
+        / 1000,
         attempts=_first(runtime.retries, defaults.retries, default=DEFAULT_ATTEMPTS),
         backoff_s=_first(runtime.retry_backoff_ms, defaults.retry_backoff_ms, default=DEFAULT_BACKOFF_MS) / 1000,
         concurrency=runtime.concurrency or (ray.concurrency if ray else None),
@@ -70,6 +77,15 @@ def node_settings(flow: Flow, node: Node, *, context_names: frozenset[str]) -> N
         jitter=bool(runtime.jitter),
         tools={tool: flow.nodes[tool].inputs for tool in called_tools(node)},
     )
+
+
+def _patience_ms(node: Node) -> int | None:
+    """How long a node that waits for a person waits by itself: as long as the person has, and a moment."""
+    spec = operation_of(node)
+    if spec is None or spec.op != ASKING:
+        return None
+    given = spec.args.get("timeout_seconds")
+    return ASKING_TIMEOUT_MS if not isinstance(given, int | float) else int(given * 1000) + ASKING_GRACE_MS
 
 
 def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
@@ -102,6 +118,7 @@ def roles_of(flow: Flow) -> frozenset[str]:
     named: set[str | None] = set()
     for owner in all_flows(flow):
         for node in owner.nodes.values():
+            named |= agent_roles(node)
             model = model_of(owner, node)
             named.add(model if isinstance(model, str) else None)
             named.add(node.prompt.fallback.role if node.prompt and node.prompt.fallback else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from agentflow.agent_use import agent_tools
 from agentflow.ir import Flow, Node
 
 DEFAULT_TOOL_ROUNDS = 8
@@ -16,8 +17,9 @@ def called_tools(node: Node) -> tuple[str, ...]:
 
 
 def registered_tools(node: Node) -> tuple[str, ...]:
-    """The tools of a node's prompt that are no nodes but installed code."""
-    return tuple(tool.name for tool in node.prompt.tools if tool.maps_to is None) if node.prompt else ()
+    """The tools of a node's prompt and of its agents that are no nodes but installed code."""
+    asked = tuple(tool.name for tool in node.prompt.tools if tool.maps_to is None) if node.prompt else ()
+    return tuple(dict.fromkeys((*asked, *agent_tools(node))))
 
 
 def tool_nodes(flow: Flow) -> frozenset[str]:

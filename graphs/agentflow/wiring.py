@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from agentflow.errors import ExpressionError
 from agentflow.expressions import Expression, compile_expression
@@ -13,6 +15,17 @@ from agentflow.types import PortType, compatible
 REQUEST = "_input"
 ANSWER = "_output"
 BUILT_IN_FIELDS = frozenset({"trace_id", "event_time"})
+
+
+class Condition(Protocol):
+    """What decides whether a wire carries its value: in a flow an Expression, in another program's graph its own."""
+
+    @property
+    def context_fields(self) -> frozenset[str]: ...
+
+    def evaluate(self, values: Mapping[str, Any]) -> Any:
+        """Raises ExpressionFailed, which ends the run."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,7 @@ class Wire:
     target: str | None
     target_port: str | None
     from_error: bool = False
-    condition: Expression | None = None
+    condition: Condition | None = None
     source_type: PortType | None = None
     target_type: PortType | None = None
 

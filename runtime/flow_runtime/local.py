@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agentflow.feature_use import asks_people
 from agentflow.ir import Flow
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
@@ -25,15 +26,18 @@ from runtime_core.ids import IdSource, RandomIds
 from runtime_core.loop import Observer
 from runtime_core.report import RunReport
 from runtime_core.sessions.protocol import SessionStore
+from runtime_core.stores.database import Database
 from runtime_core.stores.url import open_database
 
 if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
     from llmhub_runtime.hub import LLMHub
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`store` is opened only for a flow that keeps state in it; the others are as in the serve config.
+    """`store` is opened only for a flow that keeps state in it, or that asks people and has no `actions` to do so;
+    the others are as in the serve config.
 
     `sessions` keeps what `memory: session` remembers; without it every run begins a new conversation.
     """
@@ -46,6 +50,7 @@ class LocalSettings:
     slot_modules: tuple[str, ...] = (ANY_MODULE,)
     sessions: SessionStore | None = None
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
+    actions: ActionManager | None = None
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -61,8 +66,10 @@ class LocalFlow:
 
     async def __aenter__(self) -> FlowRunner:
         settings = self._settings
+        self._databases: dict[str, Database] = {}
         async with AsyncExitStack() as stack:
-            resources = OperationResources(clock=settings.clock, ids=settings.ids)
+            actions = await self._actions(stack)
+            resources = OperationResources(clock=settings.clock, ids=settings.ids, actions=actions)
             stack.push_async_callback(resources.aclose)
             state = StateBackends(await self._state_backends(stack))
             bodies: dict[str, Body] = {}
@@ -102,10 +109,25 @@ class LocalFlow:
         urls = {"memory": "memory:", "store": self._settings.store}
         used = {node.state.backend for node in all_nodes(self._plan.flow.nodes.values()) if node.state}
         return {
-            name: await StoredState.open(await stack.enter_async_context(open_database(url)), self._settings.clock)
+            name: await StoredState.open(await self._database(stack, url), self._settings.clock)
             for name, url in urls.items()
             if name in used
         }
+
+    async def _actions(self, stack: AsyncExitStack) -> ActionManager | None:
+        settings = self._settings
+        if settings.actions is not None or not asks_people(self._plan.flow.nodes.values()):
+            return settings.actions
+        from agent_runtime.actions.manager import ActionManager
+        from agent_runtime.actions.sql_store import SqlActionStore
+
+        store = SqlActionStore(await self._database(stack, settings.store))
+        return ActionManager(store, clock=settings.clock, ids=settings.ids)
+
+    async def _database(self, stack: AsyncExitStack, url: str) -> Database:
+        if url not in self._databases:
+            self._databases[url] = await stack.enter_async_context(open_database(url))
+        return self._databases[url]
 
 
 def body_of(planned: Plan, node: str, parts: NodeParts) -> NodeBody:

@@ -27,12 +27,12 @@ class Ask(Protocol):
 
 
 class ModelsEngine:
-    """`model` answers; `judge` judges, or `model` where there is none."""
+    """`model` answers, or the role of each request where it is None; `judge` judges, or `model` where there is none."""
 
     def __init__(
         self,
         models: Models,
-        model: str | ModelRef,
+        model: str | ModelRef | None,
         *,
         judge: str | None = None,
         ask: Ask | None = None,
@@ -49,11 +49,12 @@ class ModelsEngine:
         context: RequestContext | None = None,
         cancellation: CancellationToken | None = None,
     ) -> CompletionResult:
-        judges = spec.role == JUDGE
+        judges = spec.role == JUDGE and self._model is not None
         if self._ask is not None and not judges:
             answer = await self._ask(spec.messages, spec.params)
         else:
-            model = self._judge if judges else self._model
+            model = self._judge if judges else self._model or spec.role
+            assert model is not None
             answer = await self._models.chat(model, spec.messages, spec.params, tools=spec.tools)
         return CompletionResult.model_construct(
             content=answer.text,

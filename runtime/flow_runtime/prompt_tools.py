@@ -36,7 +36,7 @@ class PromptTools:
         self._clock = parts.clock
         targets = {spec.name: spec.maps_to for spec in prompt.tools}
         self._around = (
-            _Policed(node_id, targets, parts.tool_policy),
+            Policed(node_id, targets, parts.tool_policy),
             Timeout(settings.timeout_s, clock=parts.clock),
         )
 
@@ -80,8 +80,8 @@ def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodePar
     return Tool(call, name=spec.name, description=spec.description or "", parameters=parameters)
 
 
-class _Policed:
-    """Asks the policy about every call."""
+class Policed:
+    """Asks the policy about every call. `targets` are the nodes that run as tools, by the tool's name."""
 
     def __init__(self, node_id: str, targets: Mapping[str, str | None], policy: ToolPolicy) -> None:
         self._node = node_id

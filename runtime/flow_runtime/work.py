@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from agentflow.agent_use import agent_tools
 from agentflow.ir import Code, Declarative, ModelRef, Node, Prompt, State
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.settings import NodeSettings
@@ -22,6 +23,7 @@ from flow_runtime.state import NodeStates, NoState
 from runtime_core.sessions.records import SessionRecord
 
 if TYPE_CHECKING:
+    from flow_runtime.agent_tools import AgentTools
     from flow_runtime.prompt import PromptLayer
 
 
@@ -72,6 +74,7 @@ class NodeWork:
                     resources=parts.operation_resources,
                     models=parts.models,
                     model=settings.model,
+                    tools=self._agent_tools(node),
                 )
             case Code():
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
@@ -82,6 +85,13 @@ class NodeWork:
         from flow_runtime.prompt import PromptLayer  # and with it jinja2, which nodes without a prompt spare
 
         return PromptLayer(self.id, prompt, settings, self._inputs, self._parts)
+
+    def _agent_tools(self, node: Node) -> AgentTools | None:
+        if not (names := agent_tools(node)):
+            return None
+        from flow_runtime.agent_tools import AgentTools
+
+        return AgentTools(self.id, names, self._settings, self._parts)
 
     def _bind_state(self, state: State) -> NodeStates:
         return NodeStates(
@@ -116,7 +126,7 @@ class NodeWork:
         self, values: dict[str, Any], inputs: Mapping[str, Any], call: NodeCall, timeout_s: float
     ) -> dict[str, Any]:
         if self._operation is not None:
-            at = OperationCall(node_id=self.id, context=call.fields, deadline_s=timeout_s)
+            at = OperationCall(node_id=self.id, context=call.fields, deadline_s=timeout_s, run=call.context)
             return self._binder.bind_value(await self._operation.run(values, at))
         if self._code is not None:
             given = {name: value for name, value in values.items() if name != "context"}

@@ -28,7 +28,7 @@ from llm_client.idempotency import IdempotencyTracker
 from llm_client.keyed import KeyedCalls, Lead
 from llm_client.log import AttemptLog
 from llm_client.prices import PriceBook
-from llm_client.providers.protocol import Provider, Router
+from llm_client.providers.protocol import Provider, Router, Target
 from llm_client.replay import events_of
 from llm_client.results import CompletionResult, EmbeddingResult
 from llm_client.retry import AttemptBudget, RetryPolicy, Tries
@@ -152,6 +152,10 @@ class ExecutionEngine:
         """Opens the log, and makes the clients of these roles and of the engine's own provider."""
         await self._assembly.open()
         await self._assembly.warm_up(roles)
+
+    def target(self, role: str | None = None) -> Target:
+        """Which model a role is; None is the engine's own provider. Raises UnknownRoleError, ConfigError."""
+        return self._assembly.providers.provider(role).target
 
     def forget_failures(self, provider: str) -> None:
         """The provider was replaced or moved: what its circuit breakers learnt says nothing about it any more."""

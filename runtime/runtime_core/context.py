@@ -65,6 +65,18 @@ class PolicyRef(BaseModel):
     version: Name | None = None
 
 
+class RunVersions(BaseModel):
+    """What a run was made with, for whoever compares or replays runs; None where nobody said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    runtime_version: str | None = None
+    model_version: str | None = None
+    prompt_version: str | None = None
+    policy_version: str | None = None
+    flow_version: str | None = None
+
+
 class ExecutionContext(Identity):
     """One run's context. `parent` is the run that started this one; `deadline` is the caller's, in UTC."""
 
@@ -76,6 +88,7 @@ class ExecutionContext(Identity):
     deadline: UtcTime | None = None
     budgets: BudgetSpec | None = None
     policy_ref: PolicyRef | None = None
+    versions: RunVersions | None = None
     metadata: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
 
     def child(

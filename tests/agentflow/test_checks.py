@@ -14,7 +14,7 @@ from agentflow import FlowInvalid, inspect_flow, loads
 from agentflow.checks import check
 from agentflow.checks.cycles import cycles
 from agentflow.ir import Flow, Runtime
-from agentflow.operations import OPERATIONS, OperationSpecification, has_side_effect
+from agentflow.operations import OperationSpecification, has_side_effect
 from support.broken_flows import GOOD, LATER, MEANING, ROLE, Broken
 
 SHARED = sorted((Path(__file__).parent / "flows").glob("*.yaml"))
@@ -75,18 +75,9 @@ def test_the_example_flows_are_without_findings(path: Path):
     assert flow is not None and findings == ()
 
 
-def test_every_operation_is_either_supported_or_refused():
-    refused = {name for name, operation in OPERATIONS.items() if not operation.supported}
-    for name in OPERATIONS:
-        text = GOOD.replace("op: io.format_response", f"op: {name}")
-        codes = {finding.code for finding in inspect_flow(text)[1]}
-        assert ("not-supported-yet" in codes) == (name in refused), name
-    assert {"transform.filter", "io.format_response", "http.post"} & refused == set()
-
-
 def test_installed_operations_stand_beside_the_catalogue():
     text = GOOD.replace("op: io.format_response", "op: shop.price")
-    installed = OperationSpecification("shop.price", {"template": True}, False, True, "prices things")
+    installed = OperationSpecification("shop.price", {"template": True}, False, "prices things")
     assert [finding.code for finding in inspect_flow(text)[1]] == ["unknown-operation"]
     assert loads(text, operations=[installed]).findings == ()
     assert has_side_effect("shop.price") and not has_side_effect("io.format_response")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import assume, given
@@ -272,3 +273,18 @@ def test_a_rate_limit_ends_the_run_with_its_own_code_and_when_to_try_again():
     event = NodeFailed("a", Failure("slow down", attempts=1, retry_after=7.0))
     end = the_end(play(graph("_input.x -> a", "a -> _output"), started(x=1), event)[1])
     assert (end.code, end.retry_after) == ("rate_limited", 7.0)
+
+
+def test_a_node_that_needs_any_input_runs_on_one_and_is_skipped_without_any():
+    made = graph(
+        "a -> c.x", "b -> c.y", "a.err -> _output", "b.err -> _output", "c -> _output", optional=["c.x", "c.y"]
+    )
+    nodes = {**made.nodes, "c": replace(made.nodes["c"], any_input=True)}
+    either = replace(made, nodes=nodes)
+    failed = [NodeFailed(node, Failure("no")) for node in ("a", "b")]
+    _, commands = play(either, started(), failed[0], done("b"))
+    assert [command for command in commands if isinstance(command, StartNode)] == [
+        StartNode("c", {"x": None, "y": 1}, 1)
+    ]
+    state, _ = play(either, started(), *failed)
+    assert state.settled["c"] == "skipped"

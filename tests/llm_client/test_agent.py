@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel
 
-from llm_client.agent import Agent, AgentEnded, ToolFinished, ToolOutcome, ToolStarted
+from llm_client.agent import Agent, AgentEnded, ModelEngine, ToolFinished, ToolOutcome, ToolStarted
 from llm_client.agent.execution import MOST_CALLS
 from llm_client.agent.middleware import Budget, MaxToolCalls, Next, ToolInvocation
 from llm_client.cancellation import CancellationToken
@@ -220,6 +220,31 @@ async def test_a_budget_of_tool_calls_holds_over_all_turns_of_a_run(sim: SimServ
     script(sim, calls(("double", {"n": 1}), ("double", {"n": 2})), calls(("double", {"n": 3})), {"answer": "ok"})
     agent = Agent(engine=engine, role="chat", tools=[double], middleware=[Budget(MaxToolCalls(2))])
     assert [each.outcome for each in (await agent.run("go")).tool_calls] == ["done", "done", "refused"]
+
+
+async def test_a_governed_agent_has_its_rules_around_it_and_the_agent_itself_has_not(
+    sim: SimServer, engine: ExecutionEngine
+):
+    heard: list[str] = []
+
+    async def rule(call: ToolInvocation, next: Next) -> str:
+        heard.append(f"rule {call.tool.name}")
+        return await next(call)
+
+    async def own(call: ToolInvocation, next: Next) -> str:
+        heard.append("own")
+        return await next(call)
+
+    def around(inner: ModelEngine) -> ModelEngine:
+        heard.append("around")
+        return inner
+
+    agent = Agent(engine=engine, role="chat", tools=[double], middleware=[own])
+    for each, expected in ((agent.governed(around, [rule]), ["around", "rule double", "own"]), (agent, ["own"])):
+        script(sim, calls(("double", {"n": 2})), {"answer": "4"})
+        assert (await each.run("go")).content == "4"
+        assert heard == expected
+        heard.clear()
 
 
 async def test_a_broken_middleware_ends_the_run_and_its_other_tools(sim: SimServer, engine: ExecutionEngine):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from runtime_core.clock import SystemClock
 from runtime_core.stores.sqlite import SqliteDatabase
-from support.stored_sessions import prepared_sessions
 from support.sessions_process import ROOMY, turns_of
+from support.stored_sessions import prepared_sessions
 
 ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "3"))
 FAILPOINTS = ("sessions.before_append", "sessions.after_append", "store.before_commit", "store.after_commit")

@@ -892,7 +892,6 @@ def on_top(line: str) -> tuple[str, str]:
 
 
 LATER = [
-    later("nodes.answer.transform.spec.op", ("op: io.format_response", "op: agent.run #!")),
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
     later("budgets", on_top("budgets: {max_tokens: 5}")),

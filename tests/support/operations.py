@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agent_runtime import ActionManager, InMemoryActionStore
 from agentflow.ir import OperationSpec
 from flow_runtime.models import Models
 from flow_runtime.operations import (
@@ -29,7 +30,7 @@ def bound(
         OperationSpec(op=op, args=dict(args)),
         names={*names, "context", "prompt_output"},
         settings=OperationSettings(**settings),
-        resources=OperationResources(),
+        resources=OperationResources(actions=ActionManager(InMemoryActionStore())),
         models=models,
         model=model,
     )

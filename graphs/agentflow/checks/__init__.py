@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Unpack
 
+from agentflow.checks.agents import check_agents
 from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
 from agentflow.checks.features import check_features
@@ -38,6 +39,7 @@ _CHECKS = (
     check_tools,
     check_transforms,
     check_features,
+    check_agents,
     check_repeats,
     check_subflows,
     check_state,

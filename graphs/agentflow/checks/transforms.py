@@ -39,10 +39,6 @@ def _operation(scope: Scope, name: str, node: Node, spec: OperationSpec) -> Find
     if known is None:
         hint = _operation_hint(spec.op, scope.operations)
         yield at_node("unknown-operation", f"there is no operation '{spec.op}'", hint, node=name, at=(*_SPEC, "op"))
-    elif not known.supported:
-        message = f"the operation '{spec.op}' is not supported yet"
-        hint = "until then, http.get, http.post or code can stand in for it"
-        yield at_node("not-supported-yet", message, hint, node=name, at=(*_SPEC, "op"))
     else:
         yield from _arguments(name, spec, known)
     yield from _placeholders(scope, name, node, spec, known)
@@ -51,10 +47,9 @@ def _operation(scope: Scope, name: str, node: Node, spec: OperationSpec) -> Find
 def _operation_hint(wanted: str, operations: Mapping[str, OperationSpecification]) -> str:
     if wanted == "llm.generate":
         return "a model call is not an operation: give the node a prompt"
-    usable = [name for name, operation in operations.items() if operation.supported]
-    nearest = get_close_matches(wanted, usable, n=1)
+    nearest = get_close_matches(wanted, operations, n=1)
     question = f"did you mean '{nearest[0]}'? " if nearest else ""
-    return f"{question}the operations are: {', '.join(usable)}"
+    return f"{question}the operations are: {', '.join(operations)}"
 
 
 def _arguments(name: str, spec: OperationSpec, known: OperationSpecification) -> Findings:
@@ -88,6 +83,10 @@ def _bad_argument(argument: str, value: Any) -> str | None:
             return "a mapping of header names to values"
         case "url", _ if not _is_address(value):
             return "text that begins with http://, https:// or a placeholder"
+        case "timeout_seconds", _ if not _is_seconds(value):
+            return "a positive number of seconds"
+        case "scope", _ if not isinstance(value, str) or "${" in value:
+            return "a constant: who is asked must not depend on what a request says"
         case "expression", _ if not isinstance(value, str):
             return "an expression, as text"
         case "input", _ if not isinstance(value, str | list):
@@ -98,6 +97,12 @@ def _bad_argument(argument: str, value: Any) -> str | None:
             return "a mapping of the slot's parameters to values"
         case _:
             return None
+
+
+def _is_seconds(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" in value
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _is_address(value: Any) -> bool:

@@ -8,29 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentflow.ir import ModelRef
 from agentflow.placeholders import compile_args
 from flow_runtime.models import Models
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
+from runtime_core.context import ExecutionContext
+
+if TYPE_CHECKING:
+    from flow_runtime.agent_tools import AgentTools
 
 
 @dataclass(frozen=True, slots=True)
 class OperationCall:
-    """One run of an operation. `context` holds the request's fields, `deadline_s` the seconds left."""
+    """One run of an operation. `context` holds the request's fields, `deadline_s` the seconds left.
+
+    Who asks stands in `run` alone; it is None where an operation runs outside of a flow.
+    """
 
     node_id: str
     context: Mapping[str, Any]
     deadline_s: float | None = None
+    run: ExecutionContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OperationBinding:
     """What a factory is given: the arguments as the flow has them, what placeholders may name, the models.
 
-    `model` is the one that the node calls where the arguments say nothing else.
+    `model` is the one that the node calls where the arguments say nothing else, `tools` are what its agents may call.
     """
 
     op: str
@@ -40,6 +48,7 @@ class OperationBinding:
     resources: OperationResources
     models: Models | None = None
     model: str | ModelRef | None = None
+    tools: AgentTools | None = None
 
 
 class BoundOperation(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agentflow.agent_use import AGENT_ARGS
 from agentflow.errors import FlowError
 from agentflow.ir import ModelRef, OperationSpec
 from agentflow.operations import OPERATIONS
@@ -17,6 +18,9 @@ from flow_runtime.operations.base import BoundOperation, OperationBinding, Opera
 from flow_runtime.operations.resources import OperationResources
 from flow_runtime.operations.settings import OperationSettings
 from runtime_core.errors import AgentflowError
+
+if TYPE_CHECKING:
+    from flow_runtime.agent_tools import AgentTools
 
 ENTRY_POINT_GROUP = "agentflow.operations"
 
@@ -36,6 +40,8 @@ _MODULES: Mapping[str, str] = MappingProxyType(
         "hopsworks.vector_search": "flow_runtime.operations.features",
         "hopsworks.get_model": "flow_runtime.operations.features",
         "slot.call": "flow_runtime.operations.slots",
+        "action.require": "flow_runtime.operations.action",
+        **dict.fromkeys(AGENT_ARGS, "flow_runtime.operations.agent"),
     }
 )
 """Where ours are; each module has a table FACTORIES by operation name."""
@@ -49,6 +55,7 @@ def bind_operation(
     resources: OperationResources,
     models: Models | None = None,
     model: str | ModelRef | None = None,
+    tools: AgentTools | None = None,
 ) -> BoundOperation:
     """A node's operation, ready to run. `names` are those that its placeholders may use.
 
@@ -63,6 +70,7 @@ def bind_operation(
         resources=resources,
         models=models,
         model=model,
+        tools=tools,
     )
     if (module := _MODULES.get(spec.op)) is not None:
         return import_module(module).FACTORIES[spec.op](binding)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from flow_runtime.errors import OperationFailed
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import IdSource, RandomIds
+
+if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
 
 Resolver = Callable[[str, int], Awaitable[tuple[str, ...]]]
 
@@ -31,12 +35,25 @@ class OperationResources:
     """The shared clients of one process, one set for each event loop. Whoever makes it closes it."""
 
     def __init__(
-        self, *, resolve: Resolver = resolve_by_system, clock: Clock | None = None, ids: IdSource | None = None
+        self,
+        *,
+        resolve: Resolver = resolve_by_system,
+        clock: Clock | None = None,
+        ids: IdSource | None = None,
+        actions: ActionManager | None = None,
     ) -> None:
         self.resolve = resolve
         self.clock: Clock = clock or SystemClock()
         self.ids: IdSource = ids or RandomIds()
+        self._actions = actions
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Any]] = WeakKeyDictionary()
+
+    @property
+    def actions(self) -> ActionManager:
+        """What asks people. Raises OperationFailed where nobody could answer."""
+        if self._actions is None:
+            raise OperationFailed("nobody can be asked here: this process has no store of actions")
+        return self._actions
 
     def shared(self, key: Hashable, make: Callable[[], Client]) -> Client:
         """The running loop's client of that key, made now if this is its first use."""

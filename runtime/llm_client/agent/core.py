@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
@@ -63,8 +65,11 @@ class Agent:
         self._tools = _by_name(tools)
         self._system = system
         self._injected = dict(injected or {})
+        self._middleware = tuple(middleware)
+        self._max_parallel_tools = max_parallel_tools
+        self._clock = clock
         self._loop = Loop(
-            runner=ToolRunner(self._tools, chained(middleware), max_parallel=max_parallel_tools, clock=clock),
+            runner=self._runner(),
             max_turns=max_turns,
             role=role,
             params=dict(params or {}),
@@ -75,6 +80,14 @@ class Agent:
     @property
     def tools(self) -> tuple[Tool, ...]:
         return tuple(self._tools.values())
+
+    def governed(self, around: Callable[[ModelEngine], ModelEngine], middleware: Sequence[Middleware] = ()) -> Agent:
+        """The same agent under somebody's rules: `around` its engine, and `middleware` outside of its own."""
+        ruled = copy(self)
+        ruled._engine = around(self._engine)
+        ruled._middleware = (*middleware, *self._middleware)
+        ruled._loop = replace(self._loop, runner=ruled._runner())
+        return ruled
 
     async def run(
         self,
@@ -137,6 +150,10 @@ class Agent:
             cancellation=cancellation,
             injected=given,
         )
+
+    def _runner(self) -> ToolRunner:
+        chain = chained(self._middleware)
+        return ToolRunner(self._tools, chain, max_parallel=self._max_parallel_tools, clock=self._clock)
 
     async def _complete(
         self, spec: RequestSpec, *, context: RequestContext, cancellation: CancellationToken | None

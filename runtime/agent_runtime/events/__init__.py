@@ -1,0 +1,1 @@
+"""What happens in the runtime, as events: `types` says what one is, `bus` who hears it, `memory` is a bus."""

@@ -1,0 +1,56 @@
+"""Several guards behind the one door of llm_client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_client.guard import Admission, Guard, Lease
+from llm_client.spec import EmbeddingSpec, RequestSpec
+from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
+from runtime_core.clock import Clock, SystemClock
+
+
+class GuardChain:
+    """Asks each guard in turn; the first refusal is the answer, and those asked before are told that nothing was sent.
+
+    The tightest bound of an answer counts, and the first guard that wants another role.
+    """
+
+    def __init__(self, *guards: Guard, clock: Clock | None = None) -> None:
+        self._guards = guards
+        self._clock = clock or SystemClock()
+
+    async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
+        """Raises what a guard raises."""
+        leases: list[Lease] = []
+        try:
+            for guard in self._guards:
+                leases.append(await guard.begin(attempt, request))  # noqa: PERF401 - what is there when one refuses counts
+        except BaseException:
+            released = Ending(status=AttemptStatus.RELEASED, ended_at=self._clock.now().timestamp(), error="refused")
+            await _Leases(leases).end(released)
+            raise
+        return _Leases(leases)
+
+
+class _Leases:
+    def __init__(self, leases: Sequence[Lease]) -> None:
+        self._leases = leases
+
+    @property
+    def admission(self) -> Admission:
+        wanted = [lease.admission for lease in self._leases]
+        bounds = [each.max_tokens for each in wanted if each.max_tokens is not None]
+        roles = [each.role for each in wanted if each.role is not None]
+        return Admission(max_tokens=min(bounds, default=None), role=roles[0] if roles else None)
+
+    async def end(self, ending: Ending) -> None:
+        """Every lease ends; then the first error of them is raised."""
+        failed: Exception | None = None
+        for lease in reversed(self._leases):
+            try:
+                await lease.end(ending)
+            except Exception as exc:  # noqa: BLE001 - one guard that fails must not keep another's reservation open
+                failed = failed or exc
+        if failed is not None:
+            raise failed

@@ -1,0 +1,65 @@
+"""Jobs on any database of runtime_core, and the names under which each backend is known."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from agent_runtime.jobs import ops
+from agent_runtime.jobs.machine import JobEvent
+from agent_runtime.jobs.records import JobRecord
+from agent_runtime.jobs.schema import MIGRATIONS
+from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
+from agent_runtime.stores import SqlStore, on_sqlite
+from runtime_core.ids import check_scope_id
+from runtime_core.stores.database import Database
+from runtime_core.stores.memory import MemoryDatabase
+
+
+class SqlJobStore(SqlStore):
+    """A JobStore. The database stays its caller's to close."""
+
+    COMPONENT = "runtime_jobs"
+    MIGRATIONS = MIGRATIONS
+
+    async def create(self, job: JobRecord) -> JobRecord:
+        return await self._run(lambda: ops.create(job))
+
+    async def get(self, scope_id: str, job_id: str) -> JobRecord | None:
+        check_scope_id(scope_id)
+        return await self._read(lambda: ops.find(scope_id, job_id))
+
+    async def apply(self, scope_id: str, job_id: str, event: JobEvent, *, now: datetime) -> JobRecord:
+        check_scope_id(scope_id)
+        return await self._run(lambda: ops.apply(scope_id, job_id, event, now))
+
+    async def list(
+        self, scope_id: str, which: JobFilter | None = None, *, after: JobCursor | None = None, limit: int = 100
+    ) -> JobPage:
+        check_scope_id(scope_id)
+        return await self._read(lambda: ops.page(scope_id, which or JobFilter(), after, limit))
+
+    async def overdue(self, *, now: datetime, limit: int) -> list[JobRecord]:
+        return await self._read(lambda: ops.overdue(now, limit))
+
+    async def lapsed(self, *, now: datetime, limit: int) -> list[JobRecord]:
+        return await self._read(lambda: ops.lapsed(now, limit))
+
+    async def forget(self, scope_id: str, *, older_than: datetime, limit: int = 1000) -> int:
+        check_scope_id(scope_id)
+        return await self._run(lambda: ops.forget(scope_id, older_than, limit))
+
+
+class InMemoryJobStore(SqlJobStore):
+    """For one process and for tests: the jobs end with it."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDatabase(), owns=True)
+
+
+class SqliteJobStore(SqlJobStore):
+    """In a file, for all processes of one machine; or on a database that is open already."""
+
+    def __init__(self, database: Database | Path | str, *, node_id: str | None = None) -> None:
+        opened, owns = on_sqlite(database, node_id)
+        super().__init__(opened, owns=owns)

@@ -1,0 +1,1 @@
+"""The kernel: requests become jobs, and jobs are done by agents and operators."""

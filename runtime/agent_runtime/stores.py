@@ -1,0 +1,95 @@
+"""What the stores of this package have in common: one implementation in SQL, on whichever database it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self, TypeVar
+
+from runtime_core.stores.database import Database
+from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.sql import OpFactory
+from runtime_core.stores.sqlite import SqliteDatabase
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """Its tables are made or upgraded before its first operation. `owns`: closing the store closes the database."""
+
+    COMPONENT: ClassVar[str]
+    MIGRATIONS: ClassVar[Sequence[Migration]]
+
+    def __init__(self, database: Database, *, owns: bool = False) -> None:
+        self._database = database
+        self._owns = owns
+        self._preparing = asyncio.Lock()
+        self._is_prepared = False
+
+    @property
+    def database(self) -> Database:
+        """Where it keeps its tables, for stores that belong beside it."""
+        return self._database
+
+    async def prepare(self) -> None:
+        """Create or upgrade the tables; every other method does it when it is first called."""
+        async with self._preparing:
+            if not self._is_prepared:
+                await migrate(self._database, self.COMPONENT, self.MIGRATIONS)
+                self._is_prepared = True
+
+    async def close(self) -> None:
+        """Let go of a database of its own; one that was passed in stays open."""
+        if self._owns:
+            await self._database.close()
+
+    async def __aenter__(self) -> Self:
+        await self.prepare()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, op_factory: OpFactory[T]) -> T:
+        if not self._is_prepared:
+            await self.prepare()
+        return await self._database.run(op_factory)
+
+    async def _read(self, op_factory: OpFactory[T]) -> T:
+        if not self._is_prepared:
+            await self.prepare()
+        return await self._database.read(op_factory)
+
+
+def on_sqlite(database: Database | Path | str, node_id: str | None) -> tuple[Database, bool]:
+    """A database and whether it was made here: of a file, or the one that was given."""
+    if isinstance(database, str | Path):
+        return SqliteDatabase(database, node_id=node_id), True
+    return database, False
+
+
+def to_seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def from_seconds(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def to_json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def from_json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def placeholders(columns: str) -> str:
+    """As many `?` as there are columns in a list of ours."""
+    return ", ".join("?" for _ in columns.split(", "))

@@ -1,0 +1,76 @@
+"""action.require: a node that waits for a person. Its value is what the person answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from agent_runtime.actions.manager import ActionManager
+from agent_runtime.actions.records import ActionSpec, ActionStatus
+from agent_runtime.errors import AgentRuntimeError
+from agentflow.placeholders import compile_args
+from flow_runtime.errors import OperationFailed, OperationTimeout
+from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
+from runtime_core.context import ExecutionContext
+from runtime_core.ids import check_scope_id
+
+
+class RequireAction:
+    """Opens an action and waits until it is settled. An answer in time is the value; none is a timeout.
+
+    The action belongs to the scope of the run, or to the `scope` that the flow names: a constant, since what a
+    request says is data. A payload that is no object is asked about as `{"value": payload}`. Whoever stops waiting
+    (the node's own timeout, a request that is gone) withdraws the question.
+    """
+
+    def __init__(self, binding: OperationBinding) -> None:
+        args = dict(binding.args)
+        scope = args.pop("scope", None)
+        self._op = binding.op
+        self._scope = None if scope is None else check_scope_id(str(scope))
+        self._args = compile_args(args, binding.names)
+        self._actions = binding.resources.actions
+
+    async def run(self, values: Mapping[str, Any], call: OperationCall) -> Any:
+        run = call.run or ExecutionContext()
+        spec = self._spec(self._args.resolve(values), run)
+        actions = self._actions.for_scope(self._scope or run.scope_id)
+        try:
+            return await self._answer(actions, spec)
+        except AgentRuntimeError as exc:
+            raise OperationFailed(f"{self._op} could not ask: {exc}", op=self._op) from exc
+
+    async def _answer(self, actions: ActionManager, spec: ActionSpec) -> Any:
+        action = await actions.require_action(spec)
+        try:
+            action = await actions.wait_for_resolution(action.action_id)
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(actions.cancel(action.action_id)))
+            raise
+        if action.status is ActionStatus.EXPIRED:
+            text = f"nobody answered the action {action.action_id} within {spec.timeout_seconds:g} s"
+            raise OperationTimeout(text, op=self._op, timeout_s=spec.timeout_seconds)
+        if action.status is not ActionStatus.RESOLVED:
+            raise OperationFailed(f"the action {action.action_id} was withdrawn", op=self._op)
+        return action.resolution
+
+    def _spec(self, args: Mapping[str, Any], run: ExecutionContext) -> ActionSpec:
+        payload = args.get("payload")
+        if not isinstance(payload, Mapping):
+            payload = {} if payload is None else {"value": payload}
+        try:
+            return ActionSpec.model_validate(
+                {
+                    "type": args["type"],
+                    "payload": {**payload},
+                    "timeout_seconds": args.get("timeout_seconds"),
+                    "job_id": None if self._scope not in (None, run.scope_id) else run.job_id,
+                }
+            )
+        except ValueError as exc:
+            raise OperationFailed(f"{self._op} cannot ask for that: {exc}", op=self._op) from exc
+
+
+FACTORIES: Mapping[str, OperationFactory] = MappingProxyType({"action.require": RequireAction})

@@ -3,6 +3,7 @@
     ServingError
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
+    ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -50,6 +51,10 @@ class AppInvalid(ServingError):
 
 class ProjectNotWritten(ServingError):
     """The folder of a new project is taken or cannot be made; nothing was written."""
+
+
+class OutputNotWritten(ServingError):
+    """The folder for generated files holds something else, or cannot be written; it is as it was."""
 
 
 class PredictorError(ServingError):

@@ -17,11 +17,12 @@ TARGETS: tuple[Target, ...] = ("kserve", "ray", "local")
 Places = Callable[[Sequence[PathStep]], Place | None]
 """Where a field of the flow stands in its file; `LoadedFlow.source_of` is one."""
 
-FIRST_LINE = '"""The flow {name}, compiled by agentflow from {file}.'
-_ABOUT = """\
-Each node is a method; what stands above it says what feeds the node and what its work is. A method may be changed
-by hand: what it returns are the node's outputs, what it raises goes to the node's error port. But the flow is the
-source, and compiling it again writes this file anew.""".split("\n")
+FIRST_LINE = '"""{what} {name}, compiled by agentflow from {file}.'
+_ABOUT = (
+    "Each node is a method; above it stands what feeds the node and what its work is. A method may be changed by hand:",
+    "what it returns are the outputs, what it raises goes to the error port. But the flow is the source, and compiling",
+    "it again writes this file anew.",
+)
 MARK = ", compiled by agentflow from "
 """What the first line of every generated file has, and no other file."""
 
@@ -42,7 +43,7 @@ def file_of(places: Places) -> str:
 
 
 def _docstring(plan: Plan, places: Places) -> Iterator[str]:
-    yield FIRST_LINE.format(name=plain(plan.name), file=file_of(places))
+    yield FIRST_LINE.format(what="The flow", name=plain(plan.name), file=file_of(places))
     yield ""
     yield from _ABOUT
     unneeded = [name for name in plan.flow.nodes if name not in plan.settings]
@@ -156,7 +157,7 @@ def _works(plan: Plan, name: str) -> Iterator[str]:
 
 def _local(name: str) -> Iterator[str]:
     yield "async def run(request: dict[str, Any], **options: Any) -> RunReport:"
-    yield f'{STEP}"""One request through the flow, with the options of `flow_runtime.run`: hub, settings, deadline_s."""'
+    yield f'{STEP}"""One request through the flow, with the options of `flow_runtime.run`."""'
     yield f"{STEP}return await run_agent({name}, request, **options)"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-MAX_COMMENT = 60
-"""Characters of a file's name in a comment."""
+MAX_PLAIN = 60
+"""Characters of a foreign name in a comment."""
 
 
 def class_name(flow: str) -> str:
@@ -16,8 +16,8 @@ def class_name(flow: str) -> str:
     return "".join(word[0].upper() + word[1:] for word in words) + "Agent"
 
 
-def plain(text: str, *, most: int = MAX_COMMENT) -> str:
+def plain(text: str, *, most: int = MAX_PLAIN) -> str:
     """A text as it may stand in a comment or a docstring: on one line, printable, without quotes and backslashes."""
     safe = "".join(char if char.isprintable() and char not in "\"'\\#" else "?" for char in text)
-    short = safe if len(safe) <= most else f"...{safe[-most:]}"
+    short = safe if len(safe) <= most else f"{safe[:most]}..."
     return " ".join(short.split()) or "?"

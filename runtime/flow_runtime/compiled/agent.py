@@ -41,8 +41,9 @@ class LocalAgent:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls._declared = {**cls._declared, **declared_in(cls)}
-        cls._plan = None
+        if (declared := declared_in(cls)) or "flow" in vars(cls):
+            cls._declared = {**cls._declared, **declared}
+            cls._plan = None
 
     def __init__(
         self, *, hub: LLMHub | None = None, models: Models | None = None, settings: LocalSettings | None = None
@@ -50,7 +51,7 @@ class LocalAgent:
         self._hub = hub
         self._models = models
         self._settings = settings or LocalSettings()
-        self._bodies: dict[str, Body] = {}
+        self.bodies: dict[str, Body] = {}
         self._stack = AsyncExitStack()
         self._runner: FlowRunner | None = None
         self._opening: asyncio.Lock | None = None
@@ -88,6 +89,10 @@ class LocalAgent:
                     self._runner = runner
             return self._runner
 
+    @property
+    def is_open(self) -> bool:
+        return self._runner is not None
+
     async def aclose(self) -> None:
         """Stop it again."""
         self._runner = None
@@ -102,9 +107,9 @@ class LocalAgent:
 
         Raises NodeFailure when all of that has failed.
         """
-        if node not in self._bodies:
+        if node not in self.bodies:
             await self.open()
-        outcome = await self._bodies[node].run(inputs, ctx.call)
+        outcome = await self.bodies[node].run(inputs, ctx.call)
         ctx.add(outcome)
         if outcome.failure is not None:
             raise NodeFailure(outcome.failure.reason, failure=outcome.failure)
@@ -112,7 +117,7 @@ class LocalAgent:
 
     def through(self, node: str, body: Body) -> Body:
         """A node as the scheduler calls it: the method of this class, around the body."""
-        self._bodies[node] = body
+        self.bodies[node] = body
         return _MethodBody(node, getattr(self, METHOD + node))
 
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:

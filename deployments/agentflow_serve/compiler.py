@@ -27,7 +27,7 @@ from agentflow.findings import errors
 from agentflow.plan import Plan, plan
 from agentflow_serve.errors import AppInvalid
 
-__all__ = ["TARGETS", "Compiled", "IRCompiler", "compile_loaded", "package_flow", "tests_of"]
+__all__ = ["TARGETS", "Compiled", "IRCompiler", "compile_loaded", "package_flow", "generated_tests"]
 
 Ir = Mapping[str, Any] | str | PathLike[str]
 """A flow as data, or the path of its file."""
@@ -54,7 +54,7 @@ def compile_loaded(loaded: LoadedFlow, *, target: Target = "kserve", forbid_code
     return Compiled(loaded, plan(loaded.flow), target)
 
 
-def tests_of(compiled: Compiled, *, module: str = "agent", feature_store: str | None = None) -> str:
+def generated_tests(compiled: Compiled, *, module: str = "agent", feature_store: str | None = None) -> str:
     """The text of the tests.
 
     Runs the flow and its nodes with scripted models and calls nothing outside, but for `feature_store`, which is read.
@@ -101,7 +101,7 @@ class IRCompiler:
 
     def generate_tests(self, ir: Ir) -> str:
         """The tests of the module, which they import as `agent`. Raises FlowInvalid with all findings."""
-        return tests_of(self._compiled(ir))
+        return generated_tests(self._compiled(ir))
 
     def package(self, ir: Ir, output: str | PathLike[str]) -> None:
         """What `agentflow package` makes of the flow, in the folder `output`.

@@ -64,7 +64,7 @@ def command(
     tests' answers in place of models; a `--feature-store` is really read, and nothing else outside is called.
     """
     from agentflow.load import load
-    from agentflow_serve.compiler import compile_loaded, package_flow, tests_of
+    from agentflow_serve.compiler import compile_loaded, package_flow, generated_tests
 
     loaded = load(flow, **_known(llmhub))
     compiled = compile_loaded(loaded, target=target, forbid_code=forbid_code)  # pyright: ignore[reportArgumentType]
@@ -74,7 +74,7 @@ def command(
     module = output.stem if output.suffix == ".py" else "agent"
     files = {f"{module}.py": compiled.module()}
     if generate_tests:
-        files[f"test_{module}.py"] = tests_of(compiled, module=module, feature_store=feature_store)
+        files[f"test_{module}.py"] = generated_tests(compiled, module=module, feature_store=feature_store)
     if output.suffix == ".py":
         from agentflow_serve.compiled.output import write_beside
 

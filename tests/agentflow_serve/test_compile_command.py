@@ -108,9 +108,9 @@ def test_validate_only_writes_nothing():
 
 def test_forbidden_code_is_a_finding_with_its_place_also_in_a_subflow():
     ended = agentflow("compile", str(TRIAGE), "-o", "out", "--forbid-code")
-    line = 1 + TRIAGE.read_text().splitlines().index("      mode: code")
+    line = 1 + TRIAGE.read_text().splitlines().index("    transform:")
     assert ended.code == Exit.INVALID_FLOW
-    assert f"{TRIAGE}:{line}:7 nodes.account.transform: error code-forbidden: node 'account' runs code" in ended.err
+    assert f"{TRIAGE}:{line}:5 nodes.account.transform: error code-forbidden: node 'account' runs code" in ended.err
     assert "nodes.urgent.transform" in ended.err and "2 errors" in ended.err
     Path("inner.yaml").write_text(INNER)
     outer = INNER.replace("inner", "outer").replace("    transform:", "    type: subflow\n    flow: inner.yaml\n    #")

@@ -137,7 +137,7 @@ async def test_node_method_generation_attempts_are_counted_and_the_last_failure_
             await model.node_generate_response(
                 {"query": "", "customer_data": {"id": 1}, "history": []}, agent.Context()
             )
-    assert (caught.value.failure.kind, caught.value.failure.attempts, models.calls["llm.writer"]) == (
+    assert (caught.value.kind, caught.value.attempts, models.calls["llm.writer"]) == (
         "validation_fail",
         2,
         2,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_runtime.errors import NodeFailure
 from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flow_runtime.compiled.agent import LocalAgent, run_agent
-    from flow_runtime.compiled.context import Context, Inputs, NodeFailure, Outputs
+    from flow_runtime.compiled.context import Context, Inputs, Outputs
     from flow_runtime.compiled.declare import code, edge, flow_facts, installed, node, operation, port
 
 __all__ = [
@@ -35,7 +36,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "agent": ("LocalAgent", "run_agent"),
-        "context": ("Context", "Inputs", "NodeFailure", "Outputs"),
+        "context": ("Context", "Inputs", "Outputs"),
         "declare": ("code", "edge", "flow_facts", "installed", "node", "operation", "port"),
     },
 )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from agentflow.plan import Plan
 from agentflow.schedule import Failure
 from flow_runtime.call import NodeCall
-from flow_runtime.compiled.context import Context, Inputs, NodeFailure, Outputs
+from flow_runtime.compiled.context import Context, Inputs, Outputs
 from flow_runtime.compiled.declare import DeclaredNode, FlowFacts, declared_in, planned
 from flow_runtime.dispatch import Body
+from flow_runtime.errors import NodeFailure
 from flow_runtime.local import LocalFlow, LocalSettings
 from flow_runtime.models import Models
 from flow_runtime.runner import FlowRunner
@@ -111,8 +112,8 @@ class LocalAgent:
             await self.open()
         outcome = await self.bodies[node].run(inputs, ctx.call)
         ctx.add(outcome)
-        if outcome.failure is not None:
-            raise NodeFailure(outcome.failure.reason, failure=outcome.failure)
+        if (failed := outcome.failure) is not None:
+            raise NodeFailure(failed.reason, kind=failed.kind, attempts=failed.attempts, retry_after=failed.retry_after)
         return outcome.outputs or {}
 
     def through(self, node: str, body: Body) -> Body:
@@ -144,13 +145,14 @@ class _MethodBody:
             outputs = await self._method(inputs, ctx)
         except NodeFailure as exc:
             logger.debug("node '%s' failed", self._node, exc_info=True)
-            return NodeOutcome(failure=exc.failure, attempts=ctx.attempts, use=ctx.use)
+            failure = Failure(str(exc), kind=exc.kind, attempts=exc.attempts, retry_after=exc.retry_after)
         except Exception as exc:
             # Only a method that was changed by hand gets here: a body's own failures are all NodeFailures.
             logger.exception("the method of node '%s' failed", self._node)
-            failure = Failure(reason=f"{type(exc).__name__}: {exc}", attempts=max(ctx.attempts, 1))
-            return NodeOutcome(failure=failure, attempts=max(ctx.attempts, 1), use=ctx.use)
-        return NodeOutcome(outputs=outputs, attempts=ctx.attempts, use=ctx.use)
+            failure = Failure(f"{type(exc).__name__}: {exc}", attempts=max(ctx.attempts, 1))
+        else:
+            return NodeOutcome(outputs=outputs, attempts=ctx.attempts, use=ctx.use)
+        return NodeOutcome(failure=failure, attempts=ctx.attempts, use=ctx.use)
 
 
 async def run_agent(

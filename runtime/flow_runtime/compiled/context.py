@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from agentflow.schedule import Failure
 from flow_runtime.call import NodeCall
-from flow_runtime.errors import FlowRuntimeError
 from runtime_core.context import ExecutionContext
 from runtime_core.loop import NodeOutcome
 from runtime_core.report import NO_USE, ModelUse
@@ -17,14 +15,6 @@ Inputs = Mapping[str, Any]
 """By input port; None for an optional one that nothing feeds."""
 Outputs = Mapping[str, Any]
 """By output port."""
-
-
-class NodeFailure(FlowRuntimeError):
-    """A node failed after all its attempts. Out of a method it goes to the node's error port (IR.md Q18)."""
-
-    def __init__(self, message: str, *, failure: Failure | None = None) -> None:
-        super().__init__(message)
-        self.failure = failure or Failure(message)
 
 
 class Context:

@@ -12,7 +12,8 @@ from typing import Any
 
 from agentflow.ir import ModelRef
 from flow_runtime.compiled.agent import METHOD, LocalAgent
-from flow_runtime.compiled.context import Context, Inputs, NodeFailure
+from flow_runtime.compiled.context import Context, Inputs
+from flow_runtime.errors import NodeFailure
 from flow_runtime.flow_tests import Hurried
 from flow_runtime.local import LocalSettings
 from flow_runtime.models import ModelAnswer, Models, name_of
@@ -70,8 +71,7 @@ async def try_node(
         try:
             found: Behaviour = {"outputs": dict(await getattr(opened, METHOD + node)(inputs, Context(request)))}
         except NodeFailure as exc:
-            failure = exc.failure
-            found = {"failure": {"reason": failure.reason, "type": failure.kind, "attempts": failure.attempts}}
+            found = {"failure": {"reason": str(exc), "type": exc.kind, "attempts": exc.attempts}}
     return {**found, "asked": models.asked} if models.asked else found
 
 

@@ -91,7 +91,7 @@ def nasty(node: str, prompt: str) -> Flow:
     return Flow.model_validate(document(node, prompt))
 
 
-def test_a_formatter_leaves_everything_as_it_is(tmp_path: Path):
+def test_a_formatter_leaves_everything_as_it_is_and_a_linter_finds_every_name(tmp_path: Path):
     for path in EXAMPLES:
         loaded = load(path)
         for target in TARGETS:
@@ -105,10 +105,11 @@ def test_a_formatter_leaves_everything_as_it_is(tmp_path: Path):
             source = compile_plan(plan(flow), target=target)[MODULE]
             (tmp_path / f"{name}-{target}.py").write_text(source, encoding="utf-8")
     options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", "--diff", *options, str(tmp_path)], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    for command in (["format", "--diff"], ["check", "--quiet", "--select", "F,E4,E7,E9,W"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *options, str(tmp_path)], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("prompt", NASTY, ids=range(len(NASTY)))

@@ -47,6 +47,15 @@ def call(name: str, /, *positional: Tree, **named: Tree) -> Group:
     return Group(f"{name}(", (*(("", each) for each in positional), *((f"{key}=", v) for key, v in named.items())), ")")
 
 
+def names_called(tree: Tree) -> Iterator[str]:
+    """What a tree calls, wherever in it."""
+    if isinstance(tree, Group):
+        if name := tree.opening.rstrip("([{"):
+            yield name
+        for _, item in tree.items:
+            yield from names_called(item)
+
+
 def written(tree: Tree, *, indent: str = "", head: str = "", tail: str = "") -> Iterator[str]:
     """The lines of a tree behind `head` and in front of `tail`."""
     start = indent + head

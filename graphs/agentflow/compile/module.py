@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Literal
 
 from agentflow.compile.declarations import declared_flow, declared_node
-from agentflow.compile.layout import STEP, WIDTH, most_columns, written
+from agentflow.compile.layout import STEP, WIDTH, Tree, most_columns, names_called, written
 from agentflow.compile.names import class_name, plain
 from agentflow.findings import PathStep, Place
 from agentflow.ir import Code, Declarative, Flow
@@ -26,13 +26,18 @@ _ABOUT = (
 MARK = ", compiled by agentflow from "
 """What the first line of every generated file has, and no other file."""
 
-_WORDS = ("Context", "Inputs", "Outputs", "code", "edge", "flow_facts", "installed", "node", "operation", "port")
-
 
 def module(plan: Plan, *, target: Target, places: Places) -> str:
     """The text of the module; the same for the same flow, places and target."""
-    body = [*_class(plan, target, places), "", "", *_TAILS[target](class_name(plan.name))]
-    lines = [*_docstring(plan, places), "", *_imports("\n".join(body), target), "", "", *body]
+    flow = declared_flow(plan)
+    nodes = {name: declared_node(plan, name) for name in plan.settings}
+    called = {name for tree in (flow, *nodes.values()) for name in names_called(tree)}
+    lines = [*_docstring(plan, places), "", *_imports(called, target, has_nodes=bool(nodes)), "", ""]
+    lines += [f"class {class_name(plan.name)}({_BASES[target]}):", f'{STEP}"""The flow {plain(plan.name)}."""', ""]
+    lines += written(flow, indent=STEP, head="flow = ")
+    for name, node in nodes.items():
+        lines += ["", *_method(plan, name, node, places(("nodes", name)))]
+    lines += ["", "", *_TAILS[target](class_name(plan.name))]
     return "\n".join(lines) + "\n"
 
 
@@ -54,16 +59,14 @@ def _docstring(plan: Plan, places: Places) -> Iterator[str]:
     yield '"""'
 
 
-def _imports(body: str, target: Target) -> Iterator[str]:
-    base = _BASES[target]
-    words = sorted({word for word in _WORDS if f"{word}(" in body or f": {word}" in body or f"-> {word}" in body})
+def _imports(called: Set[str], target: Target, *, has_nodes: bool) -> Iterator[str]:
+    from_ir = {name for name in called if name.startswith("ir.")}
+    words = {*(called - from_ir), *_FROM_COMPILED[target], *(("Context", "Inputs", "Outputs") if has_nodes else ())}
     lines: list[str] = []
-    if "ir." in body:
+    if from_ir:
         lines.append("from agentflow import ir")
     if target != "local":
         lines.append(f"from agentflow_serve.compiled import {', '.join(_FROM_SERVE[target])}")
-    else:
-        words = sorted({*words, base, "run_agent"})
     lines += _import("flow_runtime.compiled", sorted(words, key=_as_ruff_sorts))
     if target == "local":
         lines.append("from runtime_core.report import RunReport")
@@ -88,21 +91,11 @@ def _import(source: str, names: Sequence[str]) -> Iterator[str]:
     yield ")"
 
 
-def _class(plan: Plan, target: Target, places: Places) -> Iterator[str]:
-    yield f"class {class_name(plan.name)}({_BASES[target]}):"
-    yield f'{STEP}"""The flow {plain(plan.name)}."""'
-    yield ""
-    yield from written(declared_flow(plan), indent=STEP, head="flow = ")
-    for name in plan.settings:
-        yield ""
-        yield from _method(plan, name, places(("nodes", name)))
-
-
-def _method(plan: Plan, name: str, place: Place | None) -> Iterator[str]:
+def _method(plan: Plan, name: str, declared: Tree, place: Place | None) -> Iterator[str]:
     where = f"{plain(place.file.rpartition('/')[2])}:{place.line}" if place else ""
     if where:
         yield f"{STEP}# {where}"
-    yield from written(declared_node(plan, name), indent=STEP, head="@")
+    yield from written(declared, indent=STEP, head="@")
     yield from _definition(f"node_{name}")
     yield f'{STEP}{STEP}"""{_summary(plan, name)}"""'
     work = f'{STEP}{STEP}return await self.body("{name}", inputs, ctx)'
@@ -173,6 +166,11 @@ def _kserve(name: str) -> Iterator[str]:
 
 
 _BASES: dict[Target, str] = {"local": "LocalAgent", "ray": "LocalAgent", "kserve": "KServeAgent"}
+_FROM_COMPILED: dict[Target, tuple[str, ...]] = {
+    "local": ("LocalAgent", "run_agent"),
+    "ray": ("LocalAgent",),
+    "kserve": (),
+}
 _FROM_SERVE: dict[Target, tuple[str, ...]] = {
     "ray": ("AgentArgs", "application"),
     "kserve": ("KServeAgent", "serve_model"),

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from agentflow import Finding, FlowInvalid, LoadedFlow, from_mapping, inspect_flow, load
+from agentflow import Finding, FlowInvalid, LoadedFlow, from_mapping, inspect_flow, load, loads
 from agentflow.compile import MODULE, TARGETS, Target, compile_plan
 from agentflow.compile.findings import forbidden_code
 from agentflow.findings import errors
@@ -30,7 +30,7 @@ from agentflow_serve.errors import AppInvalid
 __all__ = ["TARGETS", "Compiled", "IRCompiler", "compile_loaded", "package_flow", "generated_tests"]
 
 Ir = Mapping[str, Any] | str | PathLike[str]
-"""A flow as data, or the path of its file."""
+"""A flow as data, as text, or the path of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,13 @@ class IRCompiler:
 
     def validate(self, ir: Ir) -> list[Finding]:
         """What keeps a flow from being compiled; nothing for a good one. Never raises for what is in it."""
-        flow, findings = inspect_flow(ir)
-        wrong = list(errors(findings))
-        if flow is not None and self._forbid_code:
-            wrong += forbidden_code(flow)
-        return wrong
+        if wrong := errors(inspect_flow(ir)[1]):
+            return list(wrong)
+        try:
+            self._compiled(ir)
+        except FlowInvalid as exc:
+            return list(errors(exc.findings))
+        return []
 
     def compile(self, ir: Ir) -> str:
         """The module. Raises FlowInvalid with all findings."""
@@ -108,14 +110,28 @@ class IRCompiler:
 
         Raises what that command raises, and AppInvalid where it is not installed.
         """
-        if not isinstance(ir, Mapping):
+        if not isinstance(ir, Mapping) and not (isinstance(ir, str) and _is_text(ir)):
             package_flow(Path(ir), Path(output))
             return
         with TemporaryDirectory(prefix="af-") as folder:
-            path = Path(folder, "flow.json")
-            path.write_text(json.dumps(ir), encoding="utf-8")
+            path = Path(folder, "flow.yaml")
+            path.write_text(ir if isinstance(ir, str) else json.dumps(ir), encoding="utf-8")
             package_flow(path, Path(output))
 
     def _compiled(self, ir: Ir) -> Compiled:
-        loaded = from_mapping(ir) if isinstance(ir, Mapping) else load(ir)
-        return compile_loaded(loaded, target=self._target, forbid_code=self._forbid_code)
+        return compile_loaded(_loaded(ir), target=self._target, forbid_code=self._forbid_code)
+
+
+def _loaded(ir: Ir) -> LoadedFlow:
+    match ir:
+        case Mapping():
+            return from_mapping(ir)
+        case str() if _is_text(ir):
+            return loads(ir)
+        case _:
+            return load(ir)
+
+
+def _is_text(ir: str) -> bool:
+    """As `inspect_flow` tells a flow from the path of one."""
+    return "\n" in ir or ir.lstrip().startswith("{")

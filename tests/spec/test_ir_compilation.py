@@ -207,6 +207,11 @@ def test_static_validation(ir: dict[str, Any]):
     broken = json.loads(json.dumps(ir))
     broken["edges"][0]["to"] = "fetch_customer.nothing"
     assert compiler.validate(broken)[0].code == "unknown-port"
+    line = 1 + FLOW.splitlines().index("      mode: code") - 1
+    assert [error.place.line for error in IRCompiler(forbid_code=True).validate(FLOW) if error.place] == [line]
+    assert [error.dotted_path for error in IRCompiler(forbid_code=True).validate(ir)] == [
+        "nodes.get_conversation.transform"
+    ]
 
 
 async def test_runtime_validation(agent: ModuleType):

@@ -64,7 +64,7 @@ def command(
     tests' answers in place of models; a `--feature-store` is really read, and nothing else outside is called.
     """
     from agentflow.load import load
-    from agentflow_serve.compiler import compile_loaded, package_flow, generated_tests
+    from agentflow_serve.compiler import compile_loaded, generated_tests, package_flow
 
     loaded = load(flow, **_known(llmhub))
     compiled = compile_loaded(loaded, target=target, forbid_code=forbid_code)  # pyright: ignore[reportArgumentType]

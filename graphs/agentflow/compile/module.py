@@ -20,8 +20,8 @@ Places = Callable[[Sequence[PathStep]], Place | None]
 FIRST_LINE = '"""{what} {name}, compiled by agentflow from {file}.'
 _ABOUT = (
     "Each node is a method; above it stands what feeds the node and what its work is. A method may be changed by hand:",
-    "what it returns are the outputs, what it raises goes to the error port. But the flow is the source, and compiling",
-    "it again writes this file anew.",
+    "what it returns are the outputs, what it raises goes to the error port. But the flow is the source; compiling it",
+    "again does not write over a file that was changed by hand.",
 )
 MARK = ", compiled by agentflow from "
 """What the first line of every generated file has, and no other file."""

@@ -22,6 +22,7 @@ from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.sim import SimReplica
+from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.hub_models import called_roles, needs_list_prices
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
@@ -38,6 +39,11 @@ def app(args: AppArgs) -> Application:
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, AppInvalid where both do not fit.
     """
+    return build(args)
+
+
+def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Application:
+    """The same; the nodes in the predictor's replica are the methods of `agent`, if that is the flow compiled."""
     inputs = read_inputs(args)
     planned = inputs.plan
     process = ProcessSettings(
@@ -63,6 +69,7 @@ def app(args: AppArgs) -> Application:
         process=process,
         limits=args.limits,
         inline=here.nodes,
+        agent=agent,
     )
     called = {node: target for node, target in nodes.items() if node not in planned.tools or node in here.tools}
     return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(

@@ -4,6 +4,7 @@
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
     ├── LedgerAway            the app's shared actor does not answer; who can do without it does
+    ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -55,6 +56,10 @@ class ProjectNotWritten(ServingError):
 
 class LedgerAway(ServingError):
     """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
+
+
+class OutputNotWritten(ServingError):
+    """The folder for generated files holds something else, or cannot be written; it is as it was."""
 
 
 class PredictorError(ServingError):

@@ -44,7 +44,7 @@ def read_inputs(args: AppArgs) -> AppInputs:
     and llmhub.yaml do not fit.
     """
     flow = _flow(args.flow, has_embedder=args.embedder is not None)
-    llmhub = _llmhub(args.llmhub)
+    llmhub = read_llmhub(args.llmhub)
     feature_store = check_feature_store(args.feature_store) if feature_nodes(flow.nodes.values()) else None
     return AppInputs(
         plan=plan(flow),
@@ -61,7 +61,8 @@ def _flow(flow: str | dict[str, Any], *, has_embedder: bool) -> Flow:
     return loaded.flow
 
 
-def _llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
+def read_llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
+    """An llmhub.yaml, by path or as it is. Raises ConfigError; AppInvalid where there is no such file."""
     from llmhub_runtime.config_loader import load_runtime_config, parse_runtime_config
 
     if llmhub is None:

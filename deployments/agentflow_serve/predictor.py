@@ -24,6 +24,7 @@ from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
 from agentflow_serve.shared_sessions import SharedSessions
+from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -36,12 +37,16 @@ from runtime_core.report import RunReport
 
 @dataclass(frozen=True, slots=True)
 class PredictorSpec:
-    """All that a predictor replica is told; `flow` is the flow file as JSON values, `inline` what runs here."""
+    """All that a predictor replica is told; `flow` is the flow file as JSON values, `inline` what runs here.
+
+    `agent` is the flow compiled: its methods are then the nodes that run here.
+    """
 
     flow: Mapping[str, Any]
     process: ProcessSettings
     limits: EdgeLimits
     inline: tuple[str, ...]
+    agent: type[LocalAgent] | None = None
 
 
 @serve.ingress()
@@ -52,7 +57,7 @@ class Predictor:
         self, spec: PredictorSpec, nodes: dict[str, DeploymentHandle], sim: DeploymentHandle | None
     ) -> None:
         self._spec = spec
-        self._plan = plan(Flow.model_validate(spec.flow))
+        self._plan = spec.agent.plan() if spec.agent is not None else plan(Flow.model_validate(spec.flow))
         self._stack = AsyncExitStack()
         app_name = serve.get_replica_context().app_name
         store = RunStore(self._stack, spec.process.store)
@@ -66,8 +71,10 @@ class Predictor:
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
         parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
+        agent = spec.agent() if spec.agent is not None else None
         for node in spec.inline:
-            bodies[node] = await self._stack.enter_async_context(body_of(self._plan, node, parts))
+            body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
+            bodies[node] = body if agent is None else agent.through(node, body)
         in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
         terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None

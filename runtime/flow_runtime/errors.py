@@ -7,6 +7,7 @@ FlowRuntimeError
 ├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
 ├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
+├── NodeFailure                 a node has failed for good; only compiled flows raise it
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
 ├── SessionFailed               what the session remembers could not be read or kept
@@ -61,6 +62,21 @@ class ModelFailed(FlowRuntimeError):
     def __init__(self, message: str, *, model: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.model = model
+        self.retry_after = retry_after
+
+
+class NodeFailure(FlowRuntimeError):
+    """A node of a compiled flow failed, after all its `attempts`. Out of its method it goes to its error port.
+
+    `kind` is how it failed; `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self, message: str, *, kind: FailureType = "error", attempts: int = 0, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind: FailureType = kind
+        self.attempts = attempts
         self.retry_after = retry_after
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -55,13 +55,28 @@ class LocalSettings:
     ids: IdSource = field(default_factory=RandomIds)
 
 
-class LocalFlow:
-    """An async context manager that gives a FlowRunner. `models` may be left out for a flow without prompts."""
+Through = Callable[[str, Body], Body]
+"""What stands between the dispatcher and a node's body."""
 
-    def __init__(self, flow: Flow, *, models: Models | None = None, settings: LocalSettings | None = None) -> None:
-        self._plan = plan(flow)
+
+class LocalFlow:
+    """An async context manager that gives a FlowRunner. `models` may be left out for a flow without prompts.
+
+    Every call of a node goes `through` what this makes of its body: compiled flows put their methods there.
+    """
+
+    def __init__(
+        self,
+        flow: Flow | Plan,
+        *,
+        models: Models | None = None,
+        settings: LocalSettings | None = None,
+        through: Through = lambda _, body: body,
+    ) -> None:
+        self._plan = flow if isinstance(flow, Plan) else plan(flow)
         self._models = models
         self._settings = settings or LocalSettings()
+        self._through = through
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> FlowRunner:
@@ -91,7 +106,7 @@ class LocalFlow:
                 tool_policy=settings.tool_policy,
             )
             for node in (*self._plan.graph.nodes, *self._plan.tools):
-                bodies[node] = await stack.enter_async_context(body_of(self._plan, node, parts))
+                bodies[node] = self._through(node, await stack.enter_async_context(body_of(self._plan, node, parts)))
             self._stack = stack.pop_all()
         return FlowRunner(
             self._plan,

@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": "Show what a flow becomes: nodes, stages, critical path.",
     "test": "Run the tests of a flow, with scripted models.",
     "run": "Run one request through a flow, in this process.",
+    "compile": "Write a flow as a Python agent, for kserve, Ray Serve or any program.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
     "sessions": "List, show and delete what flows remember of their sessions.",
     "doctor": "Check this machine, and a serve config, for what breaks in practice.",

@@ -3,6 +3,9 @@
     ServingError
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
+    ├── ManifestsInvalid      a flow and the settings of a cluster make no manifests; nothing was written
+    ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
+    ├── DeployFailed          a cluster refused an app, or did not get it running
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -50,6 +53,18 @@ class AppInvalid(ServingError):
 
 class ProjectNotWritten(ServingError):
     """The folder of a new project is taken or cannot be made; nothing was written."""
+
+
+class ManifestsInvalid(ServingError):
+    """A flow and the settings of a cluster do not make manifests; nothing was written."""
+
+
+class OutputNotWritten(ServingError):
+    """The folder for generated files holds something else, or cannot be written; it is as it was."""
+
+
+class DeployFailed(ServingError):
+    """A Ray cluster did not take an app, or the app did not start there."""
 
 
 class PredictorError(ServingError):

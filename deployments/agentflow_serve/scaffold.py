@@ -68,6 +68,7 @@ def write_folder(target: Path, texts: Mapping[str, str]) -> None:
             folder = Path(scratch) / target.name
             folder.mkdir()
             for name, text in texts.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(text, encoding="utf-8")
             # Onto an empty folder this is one step too; whatever else came in between makes it fail.
             folder.rename(target)

@@ -41,6 +41,13 @@ def config_of(
 
     `settings` are further keys of its `args`; those that are None are left out. Raises FlowInvalid, ConfigError.
     """
+    args = app_args(flow, llmhub, settings)
+    app = {"name": args["flow"]["metadata"]["name"], "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
+    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+
+
+def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `args` of an app with the flow and the llmhub.yaml in them. Raises FlowInvalid, ConfigError."""
     loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     if llmhub is not None:
@@ -48,9 +55,7 @@ def config_of(
 
         load_runtime_config(str(llmhub))
         args["llmhub"] = yaml.safe_load(llmhub.read_text())
-    args |= {name: value for name, value in settings.items() if value is not None}
-    app = {"name": loaded.flow.metadata.name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
-    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+    return args | {name: value for name, value in settings.items() if value is not None}
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _write(flow: Path, output: Path, llmhub: Path | None, given: dict[str, Any])
 
 
 def _check(path: Path, crds: Path | None) -> int:
-    from agentflow_serve.manifests.check import check_manifests
+    from agentflow_serve.manifest_check.check import check_manifests
 
     report = check_manifests(path, crds=crds)
     for problem in report.problems:

@@ -34,6 +34,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--allow-host", "allow_hosts", multiple=True, help="A private or plain http host that the flow may call.")
 @click.option("--egress", multiple=True, help="A further host, or host:port, that pods may call.")
 @click.option("--config-map", is_flag=True, help="Put the flow into a ConfigMap instead of the serve config.")
+@click.option("--operator-namespace", default="kuberay-operator", show_default=True, help="Where KubeRay runs.")
+@click.option("--prometheus-namespace", default="monitoring", show_default=True, help="Where Prometheus runs.")
+@click.option("--gateway-namespace", default="gateway-system", show_default=True, help="Where the Gateway runs.")
 @click.option("--hostname", help="The host name of the HTTPRoute.")
 @click.option(
     "--inference-service",

@@ -54,7 +54,7 @@ def _folder(folder: str, files: dict[str, str], kustomization: dict[str, object]
 
 
 def _development(subject: Subject, settings: ManifestSettings) -> dict[str, str]:
-    files = {} if settings.redis else {"redis.yaml": yaml_of(*development_redis(subject))}
+    files = {"redis.yaml": yaml_of(*development_redis(subject))}
     overlay = kustomize.kustomization(
         ["../../base", *files],
         images=kustomize.images(subject, settings),

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentflow_serve.manifests.common import Document
 from agentflow_serve.manifests.pods import image_of
+from agentflow_serve.manifests.ray_service import redis_name
 from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.subject import Subject
 
@@ -37,8 +38,10 @@ def images(subject: Subject, settings: ManifestSettings) -> list[Document]:
 
 
 def development_patch(subject: Subject) -> list[Document]:
-    """Fewer workers. Operations on single fields: a merge would replace the whole list of worker groups."""
-    patches: list[Document] = []
+    """Fewer workers, and a Redis of its own. Single fields: a merge would replace the whole list of worker groups."""
+    redis = f"{redis_name(subject)}:6379"
+    options = "/spec/rayClusterConfig/gcsFaultToleranceOptions"
+    patches: list[Document] = [{"op": "replace", "path": f"{options}/redisAddress", "value": redis}]
     for number, group in enumerate(subject.workers):
         where = f"/spec/rayClusterConfig/workerGroupSpecs/{number}"
         low, high = min(1, group.min_replicas), max(1, min(3, group.max_replicas))

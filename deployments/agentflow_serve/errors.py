@@ -4,6 +4,7 @@
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
     ├── ManifestsInvalid      a flow and the settings of a cluster make no manifests; nothing was written
+    ├── ServeConfigUnread     the text of a serve config in a manifest is none
     ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
     ├── DeployFailed          a cluster refused an app, or did not get it running
     └── PredictorError        a request has no answer; itself, that is a defect of ours
@@ -57,6 +58,10 @@ class ProjectNotWritten(ServingError):
 
 class ManifestsInvalid(ServingError):
     """A flow and the settings of a cluster do not make manifests; nothing was written."""
+
+
+class ServeConfigUnread(ServingError):
+    """The text in which a serve config should stand cannot be read as one."""
 
 
 class OutputNotWritten(ServingError):

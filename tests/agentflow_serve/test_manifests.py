@@ -307,7 +307,7 @@ def test_the_gateway_scales_as_its_mode_can(tmp_path: Path, mode: str, annotatio
     [
         ({"name": "a" * 48}, (), "with 48 characters, and KubeRay allows 47"),
         ({}, ("--name", "9-lives"), "gives '9-lives', which is no name for Kubernetes"),
-        ({"deployment": {"kserve": {"service_name": "Desk_1"}}}, (), "deployment.kserve.service_name gives 'Desk_1'"),
+        ({"deployment": {"kserve": {"service_name": "Desk_1"}}}, (), "the service name gives 'Desk_1'"),
         ({}, ("--name", "x" * 60), "60 characters"),
         ({}, ("--namespace", "Not_One"), "--namespace"),
         ({}, ("--store", "postgresql://u:secret@db/x"), "--store holds a password"),

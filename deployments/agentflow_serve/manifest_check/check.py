@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from agentflow_serve.errors import ServeConfigUnread
 from agentflow_serve.manifest_check.core_kinds import can_check, check_core, is_core
 from agentflow_serve.manifest_check.folder import Folder
 from agentflow_serve.manifest_check.folder_rules import check_together
@@ -12,7 +13,7 @@ from agentflow_serve.manifest_check.kserve_rules import check_inference_service
 from agentflow_serve.manifest_check.ray_rules import check_ray_service
 from agentflow_serve.manifest_check.report import Found, Manifest, Problem, Report, problem
 from agentflow_serve.manifest_check.schemas import Schemas
-from agentflow_serve.manifest_check.serve_rules import check_serve_config
+from agentflow_serve.manifest_check.serve_rules import check_serve_config, read_serve_config
 
 
 def check_manifests(path: Path, *, crds: Path | None = None) -> Report:
@@ -44,11 +45,22 @@ def _layers(manifest: Manifest, schemas: Schemas | None) -> Found:
     elif schemas is not None and schemas.has(manifest.api, manifest.kind):
         yield from schemas.check(manifest.data)
     if manifest.kind == "RayService":
-        yield from check_ray_service(manifest)
-        for path, message in check_serve_config(manifest.spec.get("serveConfigV2")):
-            yield ".".join(part for part in ("spec.serveConfigV2", path) if part), message
+        yield from _ray_service(manifest)
     elif manifest.kind == "InferenceService":
         yield from check_inference_service(manifest)
+
+
+def _ray_service(manifest: Manifest) -> Found:
+    inside = "spec.serveConfigV2"
+    try:
+        config = read_serve_config(manifest.spec.get("serveConfigV2"))
+    except ServeConfigUnread as exc:
+        yield inside, str(exc)
+        yield from check_ray_service(manifest, None)
+        return
+    yield from check_ray_service(manifest, config)
+    for path, message in check_serve_config(config):
+        yield ".".join(part for part in (inside, path) if part), message
 
 
 def _skipped(folder: Folder, schemas: Schemas | None, crds: Path | None) -> Iterator[str]:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from agentflow_serve.manifest_check.report import Manifest, Problem, items, mapping
+from agentflow_serve.manifest_check.yaml_reading import read_documents
 
 KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml")
 SUFFIXES = {".yaml", ".yml"}
 MAX_BYTES = 8 * 1024 * 1024
-
-
-class _Loader(yaml.SafeLoader):
-    """As kubectl reads: a key that stands twice is an error, not the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 class Folder:
@@ -64,11 +50,10 @@ class Folder:
             if file.stat().st_size > MAX_BYTES:
                 self._complain(file, f"is larger than {MAX_BYTES // 2**20} MiB")
                 return []
-            documents = list(yaml.load_all(file.read_text(encoding="utf-8"), Loader=_Loader))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+            return read_documents(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
             self._complain(file, f"is not YAML: {' '.join(str(exc).split())}")
             return []
-        return [document for document in documents if document is not None]
 
     def _overlay(self, file: Path, document: dict[str, Any]) -> set[Path]:
         """Follow a kustomization; the patch files that it uses."""

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-import yaml
-
 from agentflow_serve.manifest_check.report import Found, Manifest, items, mapping
 from agentflow_serve.manifests.names import DNS_LABEL, MAX_NAME
 
@@ -22,8 +20,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CLUSTER = "spec.rayClusterConfig"
 
 
-def check_ray_service(manifest: Manifest) -> Found:
-    """The rules of one RayService."""
+def check_ray_service(manifest: Manifest, serve_config: dict[str, Any] | None) -> Found:
+    """The rules of one RayService; `serve_config` is the one inside, None where it cannot be read."""
     cluster = mapping(manifest.spec.get("rayClusterConfig"))
     return chain(
         _name(manifest),
@@ -33,7 +31,7 @@ def check_ray_service(manifest: Manifest) -> Found:
         _redis(manifest, cluster),
         _autoscaler(cluster),
         _groups(cluster),
-        _ports(manifest, cluster),
+        _ports(manifest, cluster, serve_config),
     )
 
 
@@ -163,7 +161,7 @@ def _bounds(where: str, group: dict[str, Any], autoscaling: bool) -> Found:
         yield f"{where}.minReplicas", f"minReplicas {low} is above maxReplicas {high}"
 
 
-def _ports(manifest: Manifest, cluster: dict[str, Any]) -> Found:
+def _ports(manifest: Manifest, cluster: dict[str, Any], serve_config: dict[str, Any] | None) -> Found:
     """Clients reach Serve only where three places agree: its own config, the container's port, the Service."""
     containers = mapping(mapping(_head(cluster).get("template")).get("spec")).get("containers")
     head = items(containers)[:1] or [{}]
@@ -178,20 +176,15 @@ def _ports(manifest: Manifest, cluster: dict[str, Any]) -> Found:
             f"{_CLUSTER}.headGroupSpec.template",
             "no port is called `serve`: KubeRay makes the Service of the proxies from it",
         )
-    options = mapping(_serve_config(manifest).get("http_options"))
+    if serve_config is None:
+        return
+    options = mapping(serve_config.get("http_options"))
     port = options.get("port", 8000)
     listening = {number for number in named.values() if isinstance(number, int)}
     if listening and port not in listening:
         yield "spec.serveConfigV2.http_options.port", f"Serve listens on {port}, and no port `serve` has that number"
     if options.get("host", "127.0.0.1") in LOOPBACK:
         yield "spec.serveConfigV2.http_options.host", "Serve listens on loopback: nobody outside the pod reaches it"
-
-
-def _serve_config(manifest: Manifest) -> dict[str, Any]:
-    try:
-        return mapping(yaml.safe_load(str(manifest.spec.get("serveConfigV2"))))
-    except yaml.YAMLError:
-        return {"http_options": {"host": "0.0.0.0"}}
 
 
 def _head(cluster: dict[str, Any]) -> dict[str, Any]:

@@ -10,25 +10,28 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentflow.errors import FlowError
-from agentflow_serve.errors import ServingError
+from agentflow_serve.errors import ServeConfigUnread, ServingError
 from agentflow_serve.manifest_check.report import Found, mapping
+from agentflow_serve.manifest_check.yaml_reading import read_document
 from agentflow_serve.serve_config import IMPORT_PATH
 from runtime_core.errors import AgentflowError
 
 
-def check_serve_config(text: Any) -> Found:
-    """What is wrong with the text of a `serveConfigV2`, each with its path inside."""
+def read_serve_config(text: Any) -> dict[str, Any]:
+    """The config in the text of a `serveConfigV2`. Raises ServeConfigUnread."""
     if not isinstance(text, str):
-        yield "", "the serve config is a text: write `serveConfigV2: |` and indent it"
-        return
+        raise ServeConfigUnread("the serve config is a text: write `serveConfigV2: |` and indent it")
     try:
-        document = yaml.safe_load(text)
+        document = read_document(text)
     except yaml.YAMLError as exc:
-        yield "", f"the serve config is not YAML: {' '.join(str(exc).split())}"
-        return
+        raise ServeConfigUnread(f"the serve config is not YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(document, dict) or not document.get("applications"):
-        yield "", "the serve config has no applications"
-        return
+        raise ServeConfigUnread("the serve config has no applications")
+    return document
+
+
+def check_serve_config(document: dict[str, Any]) -> Found:
+    """What is wrong with a serve config, each with its path inside."""
     unknown = list(_unknown(document))
     yield from unknown
     if not unknown:

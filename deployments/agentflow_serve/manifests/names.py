@@ -14,7 +14,7 @@ DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 def service_name(flow: str, *, wanted: str | None) -> str:
     """The name of the RayService: the one that is wanted as it is, or a slug of the flow's. Raises ManifestsInvalid."""
     name = wanted if wanted is not None else re.sub(r"[^a-z0-9]+", "-", flow.lower()).strip("-")
-    where = "deployment.kserve.service_name" if wanted is not None else f"the flow's name '{flow}'"
+    where = "the service name" if wanted is not None else f"the flow's name '{flow}'"
     if not DNS_LABEL.fullmatch(name):
         raise ManifestsInvalid(
             f"{where} gives '{name}', which is no name for Kubernetes: lower-case letters, digits and hyphens, "

@@ -5,6 +5,7 @@
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
     ├── ManifestsInvalid      a flow and the settings of a cluster make no manifests; nothing was written
     ├── ServeConfigUnread     the text of a serve config in a manifest is none
+    ├── PackageInvalid        the image of a flow cannot be put together; nothing was written
     ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
     ├── DeployFailed          a cluster refused an app, or did not get it running
     └── PredictorError        a request has no answer; itself, that is a defect of ours
@@ -62,6 +63,10 @@ class ManifestsInvalid(ServingError):
 
 class ServeConfigUnread(ServingError):
     """The text in which a serve config should stand cannot be read as one."""
+
+
+class PackageInvalid(ServingError):
+    """What the image of a flow needs is not here, or not locked; nothing was written."""
 
 
 class OutputNotWritten(ServingError):

@@ -17,6 +17,7 @@ COMMANDS = {
     "test": "Run the tests of a flow, with scripted models.",
     "run": "Run one request through a flow, in this process.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
+    "package": "Write the context of a container image for a flow.",
     "manifests": "Write, or check, the Kubernetes manifests of a flow.",
     "doctor": "Check this machine, and a serve config, for what breaks in practice.",
     "schema": "Print the JSON Schema of the flow file.",

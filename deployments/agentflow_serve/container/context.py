@@ -1,0 +1,57 @@
+"""A flow and its settings become the files of a context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentflow_serve.args import parse_args
+from agentflow_serve.container import files
+from agentflow_serve.container.lock import closure, installed_lock, locked_part, read_lock
+from agentflow_serve.container.needs import needs_of
+from agentflow_serve.container.wheel import own_wheel
+from agentflow_serve.inputs import read_inputs
+from agentflow_serve.manifests.subject import POD_STORE
+from agentflow_serve.manifests.yaml_text import yaml_of
+from agentflow_serve.serve_config import IMPORT_PATH, app_args, check_code
+
+PYTHON = "3.11-slim-bookworm"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    flow: str
+    files: Mapping[str, str | bytes]
+    libraries: int
+    installed_code: tuple[str, ...]
+
+
+def context_of(
+    flow: Path, llmhub: Path | None, settings: Mapping[str, Any], *, lock: Path | None, digest: str | None
+) -> Context:
+    """Everything that `docker build` needs. Raises FlowInvalid, ConfigError and the like, and PackageInvalid."""
+    document = app_args(flow, llmhub, {"store": POD_STORE, **{k: v for k, v in settings.items() if v is not None}})
+    document["flow"].pop("tests", None)
+    args = parse_args(document)
+    inputs = read_inputs(args)
+    check_code(inputs, args)
+    needs = needs_of(args, inputs)
+    names = closure(needs.roots)
+    requirements = locked_part(read_lock((lock or installed_lock()).read_text(encoding="utf-8")), names)
+    wheel, data = own_wheel()
+    made: dict[str, str | bytes] = {
+        "Dockerfile": files.dockerfile(name=inputs.plan.name.lower(), python=PYTHON, digest=digest, wheel=wheel),
+        "requirements.txt": requirements,
+        "entrypoint.sh": files.entrypoint(),
+        "serve.yaml": yaml_of(_config(inputs.plan.name, document)),
+        wheel: data,
+    }
+    made[".dockerignore"] = files.dockerignore([name for name in made if name != "Dockerfile"])
+    return Context(inputs.plan.name, made, len(names), needs.installed_code)
+
+
+def _config(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    app = {"name": name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": dict(args)}
+    return {"proxy_location": "HeadOnly", "http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [app]}

@@ -16,6 +16,8 @@ QUEUE_AT_LEAST = 1024
 """Several of the largest batches that one request may hold: a queue that is shorter refuses what can never fit."""
 QUEUE_PER_SLOT = 16
 """How many calls may wait for each one that runs before a deployment says that it is overloaded."""
+MAX_SURGE_PERCENT = 25
+"""A quarter more while replicas are replaced, one at least: a new one must answer before an old one goes."""
 SIM_REPLICAS = Replicas(concurrency=1024)
 SIM_DRAIN_S = 1.0
 
@@ -31,6 +33,7 @@ def options_of(replicas: Replicas, *, drain_s: float) -> dict[str, Any]:
         "max_queued_requests": max(QUEUE_AT_LEAST, replicas.concurrency * QUEUE_PER_SLOT),
         "graceful_shutdown_timeout_s": drain_s + 5,
         **HEALTH_CHECK,
+        "max_surge_percent": MAX_SURGE_PERCENT,
         "ray_actor_options": actor,
     }
 

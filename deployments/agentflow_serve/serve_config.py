@@ -68,6 +68,22 @@ def read_config(path: Path) -> dict[str, Any]:
     return document
 
 
+def read_deployable(path: Path) -> dict[str, Any]:
+    """The serve config in a file, or inside the RayService of a manifest. Raises AppInvalid."""
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise AppInvalid(f"{path} is not YAML: {' '.join(str(exc).split())}") from exc
+    services = [each for each in documents if isinstance(each, dict) and each.get("kind") == "RayService"]
+    if not services:
+        return read_config(path)
+    text = (services[0].get("spec") or {}).get("serveConfigV2")
+    document = yaml.safe_load(text) if isinstance(text, str) else None
+    if not isinstance(document, dict) or not document.get("applications"):
+        raise AppInvalid(f"the RayService in {path} has no serve config with applications")
+    return document
+
+
 def read_outline(path: Path) -> dict[str, Any]:
     """A serve config of which only what we read is checked: Ray, which knows the rest, takes seconds to import.
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
     "package": "Write the context of a container image for a flow.",
     "manifests": "Write, or check, the Kubernetes manifests of a flow.",
+    "deploy": "Deploy a flow onto a Ray cluster that runs.",
     "doctor": "Check this machine, and a serve config, for what breaks in practice.",
     "schema": "Print the JSON Schema of the flow file.",
     "completion": "Print the completion script for bash, zsh or fish.",

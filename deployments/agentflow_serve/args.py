@@ -21,7 +21,8 @@ class AppArgs(BaseModel):
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
-    `sim_script` is a script for the simulated model.
+    `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
+    replica, as after a change of installed code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +37,7 @@ class AppArgs(BaseModel):
     embedder: str | None = None
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
+    revision: str | None = None
 
     @field_validator("code", mode="before")
     @classmethod

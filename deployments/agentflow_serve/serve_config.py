@@ -42,7 +42,12 @@ def config_of(
     `settings` are further keys of its `args`; those that are None are left out. Raises FlowInvalid, ConfigError.
     """
     args = app_args(flow, llmhub, settings)
-    app = {"name": args["flow"]["metadata"]["name"], "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
+    return config_around(args, name=args["flow"]["metadata"]["name"], host=host, port=port)
+
+
+def config_around(args: Mapping[str, Any], *, name: str, host: str, port: int) -> dict[str, Any]:
+    """A serve config for one machine, with one app of these arguments."""
+    app = {"name": name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": dict(args)}
     return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
 
 
@@ -51,11 +56,16 @@ def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> di
     loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     if llmhub is not None:
-        from llmhub_runtime.config_loader import load_runtime_config
-
-        load_runtime_config(str(llmhub))
-        args["llmhub"] = yaml.safe_load(llmhub.read_text())
+        args["llmhub"] = read_llmhub(llmhub)
     return args | {name: value for name, value in settings.items() if value is not None}
+
+
+def read_llmhub(path: Path) -> dict[str, Any]:
+    """The document in an llmhub.yaml. Raises ConfigError."""
+    from llmhub_runtime.config_loader import load_runtime_config
+
+    load_runtime_config(str(path))
+    return yaml.safe_load(path.read_text())
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from support.command_line import agentflow
 from support.ports import free_port
 from support.ray_head import ray_head
 
-pytestmark = pytest.mark.serve
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(600)]
 
 TEXT = [{"name": "text", "type": "string"}]
 FLOW: dict[str, Any] = {
@@ -114,7 +114,7 @@ def test_a_flow_is_deployed_with_the_token_changed_in_place_under_load_and_is_th
         assert v1.json() == {"predictions": ["again hello you"]}
         tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["you"]}
         v2 = httpx.post(f"{base}/v2/models/greeter/infer", json={"inputs": [tensor]}, timeout=30)
-        assert v2.json()["outputs"][0]["data"] == ["again hello you"]
+        assert json.loads(v2.json()["outputs"][0]["data"][0]) == "again hello you"
 
         with traffic(predict) as counts:
             exported["applications"][0]["args"]["limits"] = {"max_batch": 2}
@@ -122,7 +122,7 @@ def test_a_flow_is_deployed_with_the_token_changed_in_place_under_load_and_is_th
             changed = agentflow("deploy", *to)
             assert changed.code == Exit.OK and changed.out.startswith("change 'greeter'"), changed.err
             three = httpx.post(predict, json={"instances": [{"text": "you"}] * 3}, timeout=30)
-            assert three.status_code == 413, three.text
+            assert three.status_code == 400 and "2" in three.text, three.text
         assert counts.failed() == {} and counts.seen.total() > 50
 
         exported["applications"][0]["name"] = "another"

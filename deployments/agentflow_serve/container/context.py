@@ -15,7 +15,7 @@ from agentflow_serve.container.wheel import own_wheel
 from agentflow_serve.inputs import read_inputs
 from agentflow_serve.manifests.subject import POD_STORE
 from agentflow_serve.manifests.yaml_text import yaml_of
-from agentflow_serve.serve_config import IMPORT_PATH, app_args, check_code
+from agentflow_serve.serve_config import app_args, check_code, config_around
 
 PYTHON = "3.11-slim-bookworm"
 
@@ -45,13 +45,8 @@ def context_of(
         "Dockerfile": files.dockerfile(name=inputs.plan.name.lower(), python=PYTHON, digest=digest, wheel=wheel),
         "requirements.txt": requirements,
         "entrypoint.sh": files.entrypoint(),
-        "serve.yaml": yaml_of(_config(inputs.plan.name, document)),
+        "serve.yaml": yaml_of(config_around(document, name=inputs.plan.name, host="0.0.0.0", port=8000)),
         wheel: data,
     }
     made[".dockerignore"] = files.dockerignore([name for name in made if name != "Dockerfile"])
     return Context(inputs.plan.name, made, len(names), needs.installed_code)
-
-
-def _config(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    app = {"name": name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": dict(args)}
-    return {"proxy_location": "HeadOnly", "http_options": {"host": "0.0.0.0", "port": 8000}, "applications": [app]}

@@ -50,7 +50,7 @@ def command(
     write_generated(output, made.files, kind="image", flow=made.flow)
     for code in made.installed_code:
         click.echo(f"note: the flow runs installed code, {code}: install its package in the Dockerfile too", err=True)
-    click.echo(f"wrote {len(made.files)} files to {output}, with {made.libraries} libraries locked; next:")
+    click.echo(f"wrote {len(made.files)} files to {output}; next:")
     argument = "" if base_digest else "--build-arg PYTHON_DIGEST=sha256:... "
     click.echo(f"  docker build {argument}-t REGISTRY/{made.flow.lower()} {output}")
     return Exit.OK

@@ -24,7 +24,6 @@ PYTHON = "3.11-slim-bookworm"
 class Context:
     flow: str
     files: Mapping[str, str | bytes]
-    libraries: int
     installed_code: tuple[str, ...]
 
 
@@ -49,4 +48,4 @@ def context_of(
         wheel: data,
     }
     made[".dockerignore"] = files.dockerignore([name for name in made if name != "Dockerfile"])
-    return Context(inputs.plan.name, made, len(names), needs.installed_code)
+    return Context(inputs.plan.name, made, needs.installed_code)

@@ -123,9 +123,12 @@ def test_a_flow_is_served_without_any_config_and_the_written_config_is_one_for_s
     assert written.returncode == 0
     shutil.rmtree(desk / "configs")
     flow.unlink()
-    plain = ["bash", "-c", f"exec {sys.executable} -c 'from ray.serve.scripts import cli; cli()' run out.yaml 2>&1"]
-    with serving(plain, desk, ready="Deployed app 'hello' successfully"):
-        assert "Praise" in curl(line, port)
+    plain = ["bash", "-c", f"exec {sys.executable} -u -c 'from ray.serve.scripts import cli; cli()' run out.yaml 2>&1"]
+    with serving(plain, desk, ready="Submitted deploy config"):
+        give_up = time.monotonic() + 120
+        while "Praise" not in curl(line, port):
+            assert time.monotonic() < give_up
+            time.sleep(0.5)
 
 
 def failing(arguments: list[str], cwd: Path) -> tuple[int, str]:

@@ -21,12 +21,14 @@ RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /buil
     && /opt/venv/bin/python -m compileall -q /opt/venv/lib
 
 FROM python:$python@$${PYTHON_DIGEST}
-# KubeRay's readiness probe of workers is a bash script that calls wget and grep.
+# KubeRay's readiness probe of workers is a bash script that calls wget and grep. It may start Ray in a login shell, and
+# that forgets PATH.
 RUN apt-get update \\
     && apt-get install --yes --no-install-recommends bash grep wget \\
     && rm -rf /var/lib/apt/lists/* \\
     && useradd --uid $user --no-create-home --home-dir /tmp --shell /usr/sbin/nologin agentflow \\
-    && mkdir -p /var/lib/agentflow && chown $user:$user /var/lib/agentflow
+    && mkdir -p /var/lib/agentflow && chown $user:$user /var/lib/agentflow \\
+    && echo 'export PATH=/opt/venv/bin:$$PATH' > /etc/profile.d/agentflow.sh
 COPY --from=libraries /opt/venv /opt/venv
 COPY --chmod=0555 entrypoint.sh $app/
 COPY --chmod=0444 serve.yaml $app/

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -18,9 +19,13 @@ ADDRESSES = re.compile(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\
 
 
 def installed_lock() -> Path:
-    """The lock that this package came with: in the wheel, or beside the sources."""
+    """The lock that this package came with: inside it, beside its sources, or among the data of its wheel."""
     here = Path(__file__).resolve()
-    for place in (here.parent.parent / LOCK, here.parents[3] / LOCK):
+    places = [here.parent.parent / LOCK, here.parents[3] / LOCK]
+    with suppress(metadata.PackageNotFoundError):
+        files = metadata.distribution("agentflow-serve").files or ()
+        places += [Path(str(file.locate())) for file in files if file.name == LOCK]
+    for place in places:
         if place.is_file():
             return place
     raise PackageInvalid("this installation has no requirements.lock: name one with --lock")

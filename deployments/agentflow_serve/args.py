@@ -24,7 +24,8 @@ class AppArgs(BaseModel):
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
     `slot_modules` are the installed modules, or packages of them, whose slots `slot.call` may call.
-    `sim_script` is a script for the simulated model.
+    `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
+    replica, as after a change of installed code.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,7 @@ class AppArgs(BaseModel):
     slot_modules: tuple[str, ...] = ()
     limits: EdgeLimits = EdgeLimits()
     sim_script: str | dict[str, Any] | None = None
+    revision: str | None = None
 
     @field_validator("code", mode="before")
     @classmethod

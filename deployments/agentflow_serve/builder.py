@@ -3,7 +3,6 @@
 This module must not postpone its annotations: Serve reads `app`'s to turn the config's `args` into an AppArgs.
 """
 
-import math
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
 from typing import Any
@@ -16,6 +15,7 @@ from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
 from agentflow_serve.args import AppArgs
+from agentflow_serve.deployment_options import SIM_DRAIN_S, SIM_REPLICAS, node_drain_s, options_of
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
@@ -24,14 +24,6 @@ from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.sim import SimReplica
 from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.hub_models import called_roles, needs_list_prices
-
-HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
-"""With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
-
-QUEUE_AT_LEAST = 1024
-"""Several of the largest batches that one request may hold: a queue that is shorter refuses what can never fit."""
-QUEUE_PER_SLOT = 16
-"""How many calls may wait for each one that runs before a deployment says that it is overloaded."""
 
 
 def app(args: AppArgs) -> Application:
@@ -110,7 +102,7 @@ def _node(
         process=process,
     )
     assert stage.deployment is not None
-    drain_s = min(_longest_s(planned, node), deadline_s)
+    drain_s = node_drain_s(planned, node, deadline_s)
     deployment = _deployment(NodeReplica, stage.deployment, stage.replicas, drain_s=drain_s)
     return deployment.bind(spec, sim if calls_models(inside, process.embedder) else None, tools)
 
@@ -127,45 +119,12 @@ def _check_handles(planned: Plan, args: AppArgs) -> None:
             )
 
 
-def _longest_s(planned: Plan, node: str) -> float:
-    """The longest that a call of a node can take: every attempt and pause, and the fallback model, round by round."""
-    settings, spec = planned.settings[node], planned.node(node)
-    if spec.for_each is not None:
-        return math.inf
-    attempts = settings.attempts + (1 if spec.prompt and spec.prompt.fallback else 0)
-    pause_s = settings.backoff_s if settings.backoff == "constant" else settings.max_backoff_s or settings.backoff_s
-    turn_s = attempts * settings.timeout_s + (settings.attempts - 1) * pause_s
-    return turn_s * (spec.loop.max_rounds if spec.loop else 1)
-
-
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:
     if "sim" in planned.settings:
         raise AppInvalid("a node may not be called 'sim' beside the simulated model; rename the node")
-    replicas = Replicas(concurrency=1024)
-    return _deployment(SimReplica, f"{planned.name}.sim", replicas, drain_s=1).bind(script)
+    return _deployment(SimReplica, f"{planned.name}.sim", SIM_REPLICAS, drain_s=SIM_DRAIN_S).bind(script)
 
 
 def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) -> serve.Deployment:
-    options: dict[str, Any] = {"num_cpus": replicas.num_cpus, "num_gpus": replicas.num_gpus}
-    if replicas.memory:
-        options["memory"] = replicas.memory
-    scaling: dict[str, Any] = {"num_replicas": replicas.min_replicas}
-    if replicas.max_replicas > replicas.min_replicas:
-        target_load = replicas.target_ongoing_requests or max(1, replicas.concurrency // 2)
-        scaling = {
-            "autoscaling_config": {
-                "min_replicas": replicas.min_replicas,
-                "max_replicas": replicas.max_replicas,
-                "target_ongoing_requests": target_load,
-            }
-        }
-    make: Any = serve.deployment(
-        name=name,
-        ray_actor_options=options,
-        max_ongoing_requests=replicas.concurrency,
-        max_queued_requests=max(QUEUE_AT_LEAST, replicas.concurrency * QUEUE_PER_SLOT),
-        graceful_shutdown_timeout_s=drain_s + 5,
-        **HEALTH_CHECK,
-        **scaling,
-    )
+    make: Any = serve.deployment(name=name, **options_of(replicas, drain_s=drain_s))
     return make(target)

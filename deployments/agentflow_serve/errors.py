@@ -4,7 +4,11 @@
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
     ├── LedgerAway            the app's shared actor does not answer; who can do without it does
+    ├── ManifestsInvalid      a flow and the settings of a cluster make no manifests; nothing was written
+    ├── ServeConfigUnread     the text of a serve config in a manifest is none
+    ├── PackageInvalid        the image of a flow cannot be put together; nothing was written
     ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
+    ├── DeployFailed          a cluster refused an app, or did not get it running
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -58,8 +62,24 @@ class LedgerAway(ServingError):
     """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
 
 
+class ManifestsInvalid(ServingError):
+    """A flow and the settings of a cluster do not make manifests; nothing was written."""
+
+
+class ServeConfigUnread(ServingError):
+    """The text in which a serve config should stand cannot be read as one."""
+
+
+class PackageInvalid(ServingError):
+    """What the image of a flow needs is not here, or not locked; nothing was written."""
+
+
 class OutputNotWritten(ServingError):
     """The folder for generated files holds something else, or cannot be written; it is as it was."""
+
+
+class DeployFailed(ServingError):
+    """A Ray cluster did not take an app, or the app did not start there."""
 
 
 class PredictorError(ServingError):

@@ -21,13 +21,16 @@ _CACHES = frozenset({"__pycache__", ".pytest_cache"})
 """What Python and pytest leave in a folder; it goes with it."""
 
 
-def write_generated(target: Path, texts: Mapping[str, str], *, kind: str, flow: str) -> None:
+def write_generated(target: Path, texts: Mapping[str, str | bytes], *, kind: str, flow: str) -> None:
     """Make or renew `target` with exactly these files. `kind` and `flow` say what they are and of which flow.
 
     Raises OutputNotWritten where the folder holds anything else; it is then as it was.
     """
-    files = {name: _digest(text.encode()) for name, text in texts.items()}
-    listed = {**texts, LIST: json.dumps({"kind": kind, "flow": flow, "files": files}, indent=2) + "\n"}
+    files = {name: _digest(text if isinstance(text, bytes) else text.encode()) for name, text in texts.items()}
+    listed: dict[str, str | bytes] = {
+        **texts,
+        LIST: json.dumps({"kind": kind, "flow": flow, "files": files}, indent=2) + "\n",
+    }
     target = Path(os.path.abspath(target))
     try:
         if not target.is_dir() or not any(target.iterdir()):
@@ -71,7 +74,7 @@ def _list_of(target: Path) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and isinstance(known.get("files"), dict) and "flow" in known else None
 
 
-def _replace(target: Path, texts: Mapping[str, str]) -> None:
+def _replace(target: Path, texts: Mapping[str, str | bytes]) -> None:
     """The old folder goes aside and the new one takes its place; if that fails the old one comes back."""
     with TemporaryDirectory(dir=target.parent, prefix=".agentflow-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"

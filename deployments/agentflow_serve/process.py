@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Node
 from agentflow.subflows import all_nodes
+from agentflow_serve.key_files import export_keys
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
@@ -67,6 +68,7 @@ async def open_parts(
 ) -> NodeParts:
     """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
+    export_keys(os.environ)
     clock = SystemClock()
     resources = OperationResources(actions=await _open_actions(store) if asks_people(nodes) else None)
     stack.push_async_callback(resources.aclose)

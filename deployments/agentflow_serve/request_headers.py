@@ -16,7 +16,7 @@ from agentflow_serve.limits import EdgeLimits
 RawHeaders = list[tuple[bytes, bytes]]
 """Headers as ASGI has them, with names in lower case."""
 
-_CONTROL = frozenset(
+CONTROL_HEADERS = frozenset(
     {
         b"x-request-timeout-seconds",
         b"x-request-disconnect-disabled",
@@ -131,4 +131,4 @@ def without_control(headers: RawHeaders) -> RawHeaders:
 
 def _is_control(name: bytes) -> bool:
     name = name.replace(b"_", b"-")
-    return name in _CONTROL or name.startswith(_CONTROL_PREFIXES)
+    return name in CONTROL_HEADERS or name.startswith(_CONTROL_PREFIXES)

@@ -41,16 +41,31 @@ def config_of(
 
     `settings` are further keys of its `args`; those that are None are left out. Raises FlowInvalid, ConfigError.
     """
+    args = app_args(flow, llmhub, settings)
+    return config_around(args, name=args["flow"]["metadata"]["name"], host=host, port=port)
+
+
+def config_around(args: Mapping[str, Any], *, name: str, host: str, port: int) -> dict[str, Any]:
+    """A serve config for one machine, with one app of these arguments."""
+    app = {"name": name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": dict(args)}
+    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+
+
+def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `args` of an app with the flow and the llmhub.yaml in them. Raises FlowInvalid, ConfigError."""
     loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     if llmhub is not None:
-        from llmhub_runtime.config_loader import load_runtime_config
+        args["llmhub"] = read_llmhub(llmhub)
+    return args | {name: value for name, value in settings.items() if value is not None}
 
-        load_runtime_config(str(llmhub))
-        args["llmhub"] = yaml.safe_load(llmhub.read_text())
-    args |= {name: value for name, value in settings.items() if value is not None}
-    app = {"name": loaded.flow.metadata.name, "route_prefix": "/", "import_path": IMPORT_PATH, "args": args}
-    return {"proxy_location": "HeadOnly", "http_options": {"host": host, "port": port}, "applications": [app]}
+
+def read_llmhub(path: Path) -> dict[str, Any]:
+    """The document in an llmhub.yaml. Raises ConfigError."""
+    from llmhub_runtime.config_loader import load_runtime_config
+
+    load_runtime_config(str(path))
+    return yaml.safe_load(path.read_text())
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -60,6 +75,22 @@ def read_config(path: Path) -> dict[str, Any]:
     document = _read(path, ServeDeploySchema)
     if not document.get("applications"):
         raise AppInvalid(f"{path} is not a serve config: it has no applications")
+    return document
+
+
+def read_deployable(path: Path) -> dict[str, Any]:
+    """The serve config in a file, or inside the RayService of a manifest. Raises AppInvalid."""
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise AppInvalid(f"{path} is not YAML: {' '.join(str(exc).split())}") from exc
+    services = [each for each in documents if isinstance(each, dict) and each.get("kind") == "RayService"]
+    if not services:
+        return read_config(path)
+    text = (services[0].get("spec") or {}).get("serveConfigV2")
+    document = yaml.safe_load(text) if isinstance(text, str) else None
+    if not isinstance(document, dict) or not document.get("applications"):
+        raise AppInvalid(f"the RayService in {path} has no serve config with applications")
     return document
 
 

@@ -100,6 +100,16 @@ def _public_base(provider_class: type[AnyLLM] | None) -> str | None:
     return provider_class.API_BASE or _PUBLIC_BASES.get(provider_class.PROVIDER_NAME)
 
 
+def public_address(provider: str, *, any_llm: type[AnyLLM]) -> str | None:
+    """The public address of a provider that has no `api_base`, None where nobody says it."""
+    if provider == SIM or provider.strip().lower() not in any_llm.get_supported_providers():
+        return None
+    try:
+        return _public_base(any_llm.get_provider_class(provider))
+    except ImportError:
+        return None
+
+
 def _refuse(call: ResolvedCall, provider_class: type[AnyLLM] | None, environ: Mapping[str, str]) -> None:
     """Raises when nobody can say where the call goes; any-llm may still know an address of its own."""
     key = f"providers.{call.provider}.api_base"

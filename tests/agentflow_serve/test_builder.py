@@ -16,7 +16,7 @@ from agentflow.errors import FlowInvalid
 from agentflow.ir import Flow
 from agentflow_serve import app
 from agentflow_serve.args import parse_args
-from agentflow_serve.builder import HEALTH_CHECK
+from agentflow_serve.deployment_options import HEALTH_CHECK
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec

@@ -39,7 +39,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(command: list[str], cwd: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def serving(
+    command: list[str], cwd: Path, ready: str = "Press Ctrl-C"
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A server that has said that it is ready, and what it printed; ended by Ctrl-C, with nothing left of it."""
     ray_dir = Path(tempfile.mkdtemp(prefix="af-"))
     server = subprocess.Popen(
@@ -56,7 +58,7 @@ def serving(command: list[str], cwd: Path) -> Iterator[tuple[subprocess.Popen[st
         lines: list[str] = []
         for line in server.stdout:
             lines.append(line.rstrip())
-            if "Press Ctrl-C" in line:
+            if ready in line:
                 break
         else:
             pytest.fail(f"it ended before it was ready: {server.stderr.read() if server.stderr else ''}")
@@ -107,18 +109,26 @@ def test_a_flow_is_served_without_any_config_and_the_written_config_is_one_for_s
     flow.write_text(blocks("yaml")[0])
     port = free_port()
     options = ["--llmhub", "configs/llmhub.sim.yaml", "--port", str(port)]
-    with serving([*AGENTFLOW, "serve", "hello.yaml", *options], desk) as (_, printed):
+    with serving([*AGENTFLOW, "serve", "hello.yaml", *options, "--reload"], desk) as (_, printed):
         [line] = [line for line in printed if line.startswith("curl ")]
-        assert "predictions" in curl(line, port)
+        assert "Greet" in curl(line, port)
+        flow.write_text(flow.read_text().replace("Greet", "Praise"))
+        give_up = time.monotonic() + 120
+        while "Praise" not in (said := curl(line, port)):
+            assert "Greet" in said and time.monotonic() < give_up
+            time.sleep(0.5)
     written = subprocess.run(
         [*AGENTFLOW, "serve", "hello.yaml", *options, "--write-config", "out.yaml"], cwd=desk, check=True, timeout=60
     )
     assert written.returncode == 0
     shutil.rmtree(desk / "configs")
     flow.unlink()
-    with serving([*AGENTFLOW, "serve", "--config", "out.yaml"], desk) as (_, printed):
-        [line] = [line for line in printed if line.startswith("curl ")]
-        assert "predictions" in curl(line, port)
+    plain = ["bash", "-c", f"exec {sys.executable} -u -c 'from ray.serve.scripts import cli; cli()' run out.yaml 2>&1"]
+    with serving(plain, desk, ready="Submitted deploy config"):
+        give_up = time.monotonic() + 120
+        while "Praise" not in curl(line, port):
+            assert time.monotonic() < give_up
+            time.sleep(0.5)
 
 
 def failing(arguments: list[str], cwd: Path) -> tuple[int, str]:

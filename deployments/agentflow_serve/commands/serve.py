@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.exits import Exit, explain
 from agentflow_serve.commands.options import embedder_option, feature_store_option
 from agentflow_serve.commands.paths import DOCUMENT
 from agentflow_serve.ports import port_problem
 
 if TYPE_CHECKING:
+    from agentflow_serve.self_contained import SelfContained
     from agentflow_serve.serve_config import CheckedApp
 
 POLL_S = 0.5
@@ -49,6 +50,9 @@ class ServeFailed(click.ClickException):
 @feature_store_option
 @embedder_option
 @click.option("--address", help="A running Ray cluster; without it a local one is started and ended with the command.")
+@click.option(
+    "--reload", is_flag=True, help="Deploy again, in place, when the flow, its modules or the llmhub.yaml change."
+)
 @click.option("--write-config", type=click.Path(path_type=Path), help="Write the serve config there and do not serve.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait until the graph is ready.")
 @click.option("--verbose", is_flag=True, help="Show the logs of Ray and of every replica.")
@@ -62,6 +66,7 @@ def command(
     feature_store: str | None,
     embedder: str | None,
     address: str | None,
+    reload: bool,
     write_config: Path | None,
     timeout: float,
     verbose: bool,
@@ -69,22 +74,22 @@ def command(
     """Serve FLOW, or the apps of a serve config, until Ctrl-C.
 
     A serve config says everything itself: --llmhub, --host, --port, --placement, --feature-store, --embedder and
-    --write-config are for FLOW.
+    --write-config are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a request
+    is answered by one version; a change that is not valid is told, and what was served goes on.
     """
-    from agentflow_serve.serve_config import address_of, check_config, config_of, read_config
+    from agentflow_serve.serve_config import address_of, check_config
 
     _check_usage(flow, config)
-    if config is not None:
-        document = read_config(config)
-    else:
-        assert flow is not None
-        settings = {"placement": placement, "feature_store": feature_store, "embedder": embedder}
-        document = config_of(flow, llmhub, host=host, port=port, settings=settings)
+    settings = {"placement": placement, "feature_store": feature_store, "embedder": embedder}
+    read = _reader(flow, config, llmhub, host=host, port=port, settings=settings, contained=reload)
+    first = read()
+    document = first.document
     if write_config is not None:
         write_config.write_text(_dump(document))
         click.echo(f"wrote {write_config}; start it with: serve run {write_config}")
         return Exit.OK
-    apps = check_config(document, os.environ if address is None else None)
+    environ = os.environ if address is None else None
+    apps = check_config(document, environ)
     listens = address_of(document)
     if address is None:
         if problem := port_problem(*listens):
@@ -92,19 +97,75 @@ def command(
     else:
         _check_cluster(address)
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
-        path = config
-        if path is None:
+
+        def deploy(document: Mapping[str, Any]) -> None:
+            names = [app.name for app in check_config(document, environ)]
             path = Path(folder) / "serve.yaml"
             path.write_text(_dump(document))
-        if not interrupted.is_set():
-            _deploy(path)
-        _wait_until_running([app.name for app in apps], timeout, interrupted)
+            if not interrupted.is_set():
+                _deploy(path)
+            _wait_until_running(names, timeout, interrupted)
+
+        deploy(document)
         if not interrupted.is_set():
             for app in apps:
                 _show(listens, app)
             click.echo("Press Ctrl-C to stop.")
-            interrupted.wait()
+        if reload:
+            _serve_changes(first, read, deploy, interrupted)
+        interrupted.wait()
     return Exit.OK
+
+
+def _reader(
+    flow: Path | None,
+    config: Path | None,
+    llmhub: Path | None,
+    *,
+    host: str,
+    port: int,
+    settings: Mapping[str, str | None],
+    contained: bool,
+) -> Callable[[], SelfContained]:
+    """How to get the serve config, again and again; with every file of it inside where they are watched."""
+    from agentflow_serve.self_contained import SelfContained, self_contained, self_contained_flow
+    from agentflow_serve.serve_config import config_of, read_config
+
+    def read() -> SelfContained:
+        if flow is not None:
+            if contained:
+                return self_contained_flow(flow, llmhub, host=host, port=port, settings=settings)
+            return SelfContained(config_of(flow, llmhub, host=host, port=port, settings=settings))
+        assert config is not None
+        document = read_config(config)
+        return self_contained(document, placement="inline").watching(config) if contained else SelfContained(document)
+
+    return read
+
+
+def _serve_changes(
+    first: SelfContained,
+    read: Callable[[], SelfContained],
+    deploy: Callable[[Mapping[str, Any]], None],
+    interrupted: threading.Event,
+) -> None:
+    from agentflow_serve.reload import serve_changes
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    serve_changes(first, read=read, deploy=deploy, explain=_explain, say=say, stop=interrupted)
+
+
+def _explain(error: Exception) -> None:
+    """What is wrong with an edit. Unlike at the end of a command, nothing may come through: something is served."""
+    try:
+        if isinstance(error, click.ClickException):
+            error.show()
+        else:
+            explain(error)
+    except Exception as exc:  # noqa: BLE001 - the server must outlive an edit that Ray, or we, did not expect
+        click.echo(f"error: {type(exc).__name__}: {exc}", err=True)
 
 
 def _check_usage(flow: Path | None, config: Path | None) -> None:

@@ -1,0 +1,27 @@
+"""How clients come in: the KServe paths and no others, without the headers that steer Serve or claim an identity."""
+
+from __future__ import annotations
+
+from agentflow_serve.manifests.common import SERVE_PORT, Document, document, serve_service
+from agentflow_serve.manifests.settings import ManifestSettings
+from agentflow_serve.manifests.subject import Subject
+from agentflow_serve.request_headers import CONTROL_HEADERS
+
+GATEWAY = "agentflow"
+MULTIPLEXED = "serve_multiplexed_model_id"
+"""Serve spells this one with underscores."""
+
+
+def http_route(subject: Subject, settings: ManifestSettings) -> Document:
+    stripped = sorted({*(name.decode() for name in CONTROL_HEADERS), MULTIPLEXED})
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": path}} for path in ("/v1/models", "/v2")],
+        "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": stripped}}],
+        "timeouts": {"request": f"{int(subject.deadline_s) + 5}s"},
+        "backendRefs": [{"name": serve_service(subject), "port": SERVE_PORT}],
+    }
+    parent = {"name": GATEWAY, "namespace": settings.gateway_namespace}
+    spec: Document = {"parentRefs": [parent], "rules": [rule]}
+    if settings.hostname:
+        spec = {"parentRefs": [parent], "hostnames": [settings.hostname], "rules": [rule]}
+    return document(subject, "gateway.networking.k8s.io/v1", "HTTPRoute", subject.name, spec=spec)

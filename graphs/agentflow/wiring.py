@@ -21,6 +21,11 @@ class Condition(Protocol):
     """What decides whether a wire carries its value: in a flow an Expression, in another program's graph its own."""
 
     @property
+    def source(self) -> str:
+        """Its text, for people."""
+        ...
+
+    @property
     def context_fields(self) -> frozenset[str]: ...
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:

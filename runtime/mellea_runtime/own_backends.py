@@ -10,7 +10,7 @@ from mellea.core import Backend
 from mellea.stdlib.start_backend import backend_name_to_class
 
 from llmhub_runtime.errors import UnmeteredCallError
-from llmhub_runtime.models import SERVED_FLOW
+from llmhub_runtime.names import SERVED_FLOW
 from mellea_runtime.errors import RuntimeSettingsInvalid
 from mellea_runtime.options import named_options
 

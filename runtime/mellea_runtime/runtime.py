@@ -13,7 +13,7 @@ from mellea.core import Backend
 from mellea.stdlib.context import ChatContext, SimpleContext
 
 from llm_client.spec import RequestContext
-from llmhub_runtime.models import SERVED_FLOW
+from llmhub_runtime.names import SERVED_FLOW
 from mellea_runtime.backend import RoleBackend
 from mellea_runtime.conversation import (
     Checkpoint,

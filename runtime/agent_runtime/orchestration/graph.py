@@ -164,6 +164,10 @@ class _Condition:
     test: Expression | Callable[[OperatorResult], bool]
     context_fields: frozenset[str] = frozenset()
 
+    @property
+    def source(self) -> str:
+        return self.test.source if isinstance(self.test, Expression) else getattr(self.test, "__name__", "a function")
+
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         result: OperatorResult = values["value"]
         if isinstance(self.test, Expression):

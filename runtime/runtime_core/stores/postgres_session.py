@@ -78,6 +78,9 @@ class Session:
         try:
             form = self._forms.get(statement.text) or await self._learn(statement)
             params = _with_times(statement.params, form.times) if form.times else statement.params
+            if statement.counts:
+                status = await self._raw.execute(form.text, *params, timeout=self._timeout_s)
+                return [(int(status.rpartition(" ")[2]),)]
             records = await self._raw.fetch(form.text, *params, timeout=self._timeout_s)
         except DRIVER_ERRORS as error:
             raise self._interrupted(error) from error

@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable
 from agentflow.agent_use import agent_operation
 from agentflow.errors import PlaceholderError
 from agentflow.ir import Declarative, Node, OperationSpec
-from agentflow.operations import ASKING, VECTOR_SEARCHES, is_on_store
+from agentflow.operations import ASKING, SLOT_CALL, VECTOR_SEARCHES, is_on_store
 from agentflow.placeholders import compile_args
-from agentflow.settings import slot_call
 from agentflow.subflows import all_nodes
 from agentflow.types import PortType
 
@@ -41,6 +40,12 @@ def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
 def asks_people(nodes: Iterable[Node]) -> bool:
     """Whether one of these nodes, in subflows as well, waits for a person."""
     return any((spec := operation_of(node)) and spec.op == ASKING for node in all_nodes(nodes))
+
+
+def slot_call(node: Node) -> OperationSpec | None:
+    """A node's operation if that is `slot.call`."""
+    spec = operation_of(node)
+    return spec if spec is not None and spec.op == SLOT_CALL else None
 
 
 def operation_of(node: Node) -> OperationSpec | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar, get_args
 
 from agentflow.agent_use import agent_roles
-from agentflow.feature_use import operation_of
-from agentflow.ir import Backoff, Declarative, FailureKind, Flow, ModelRef, Node, OperationSpec, Port
-from agentflow.operations import ASKING, SLOT_CALL
+from agentflow.feature_use import operation_of, slot_call
+from agentflow.ir import Backoff, FailureKind, Flow, ModelRef, Node, Port
+from agentflow.operations import ASKING
 from agentflow.subflows import all_flows
 from agentflow.tools import called_tools
 
@@ -94,12 +94,6 @@ def model_of(flow: Flow, node: Node) -> str | ModelRef | None:
         return node.prompt.role or node.prompt.model or flow.defaults.role
     slot = slot_call(node)
     return None if slot is None else slot.args.get("role") or flow.defaults.role
-
-
-def slot_call(node: Node) -> OperationSpec | None:
-    """A node's operation if that is `slot.call`."""
-    spec = node.transform.spec if isinstance(node.transform, Declarative) else None
-    return spec if spec is not None and spec.op == SLOT_CALL else None
 
 
 def needs_judge(flow: Flow) -> bool:

@@ -6,11 +6,12 @@ import json
 
 from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node, listed, unknown_field
 from agentflow.errors import PlaceholderError, SchemaInvalid, TemplateError
+from agentflow.feature_use import slot_call
 from agentflow.findings import Finding, PathStep
 from agentflow.ir import Fallback, ModelRef, Node, OperationSpec, Prompt
 from agentflow.placeholders import compile_args
 from agentflow.schemas import compile_schema
-from agentflow.settings import model_of, slot_call
+from agentflow.settings import model_of
 from agentflow.templates import compile_template
 from agentflow.tree import shortened
 from agentflow.types import PortType

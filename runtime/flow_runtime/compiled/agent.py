@@ -96,7 +96,8 @@ class LocalAgent:
 
     async def aclose(self) -> None:
         """Stop it again."""
-        self._runner = None
+        self._runner = self._opening = None
+        self.bodies.clear()
         await self._stack.aclose()
 
     async def run(self, request: Mapping[str, Any], **options: Any) -> RunReport:
@@ -143,6 +144,8 @@ class _MethodBody:
         ctx = Context(call=call)
         try:
             outputs = await self._method(inputs, ctx)
+            if not isinstance(outputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"a method returns the outputs by port, not {type(outputs).__name__}")
         except NodeFailure as exc:
             logger.debug("node '%s' failed", self._node, exc_info=True)
             failure = Failure(str(exc), kind=exc.kind, attempts=exc.attempts, retry_after=exc.retry_after)

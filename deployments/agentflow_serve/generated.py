@@ -17,17 +17,18 @@ from agentflow_serve.errors import OutputNotWritten, ProjectNotWritten
 from agentflow_serve.scaffold import write_folder
 
 LIST = ".agentflow.json"
-_CACHES = frozenset({"__pycache__", ".pytest_cache"})
-"""What Python and pytest leave in a folder; it goes with it."""
 
 
-def write_generated(target: Path, texts: Mapping[str, str], *, kind: str, flow: str) -> None:
+def write_generated(target: Path, texts: Mapping[str, str | bytes], *, kind: str, flow: str) -> None:
     """Make or renew `target` with exactly these files. `kind` and `flow` say what they are and of which flow.
 
     Raises OutputNotWritten where the folder holds anything else; it is then as it was.
     """
-    files = {name: _digest(text.encode()) for name, text in texts.items()}
-    listed = {**texts, LIST: json.dumps({"kind": kind, "flow": flow, "files": files}, indent=2) + "\n"}
+    files = {name: _digest(text if isinstance(text, bytes) else text.encode()) for name, text in texts.items()}
+    listed: dict[str, str | bytes] = {
+        **texts,
+        LIST: json.dumps({"kind": kind, "flow": flow, "files": files}, indent=2) + "\n",
+    }
     target = Path(os.path.abspath(target))
     try:
         if not target.is_dir() or not any(target.iterdir()):
@@ -50,8 +51,7 @@ def _check_ours(target: Path, *, kind: str, flow: str) -> None:
         raise OutputNotWritten(
             f"{target} holds the {kind} of the flow '{known['flow']}', not of '{flow}': choose another folder"
         )
-    files = [path for path in target.rglob("*") if path.is_file() and path.name != LIST]
-    found = {str(path.relative_to(target)): path for path in files if not _CACHES & set(path.relative_to(target).parts)}
+    found = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file() and path.name != LIST}
     strange = sorted(found.keys() - known["files"].keys())
     changed = sorted(
         name
@@ -71,7 +71,7 @@ def _list_of(target: Path) -> dict[str, Any] | None:
     return known if isinstance(known, dict) and isinstance(known.get("files"), dict) and "flow" in known else None
 
 
-def _replace(target: Path, texts: Mapping[str, str]) -> None:
+def _replace(target: Path, texts: Mapping[str, str | bytes]) -> None:
     """The old folder goes aside and the new one takes its place; if that fails the old one comes back."""
     with TemporaryDirectory(dir=target.parent, prefix=".agentflow-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"

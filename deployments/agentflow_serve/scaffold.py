@@ -56,7 +56,7 @@ def project(template: str, name: str) -> Project:
     return Project(texts, sample)
 
 
-def write_folder(target: Path, texts: Mapping[str, str]) -> None:
+def write_folder(target: Path, texts: Mapping[str, str | bytes]) -> None:
     """Make the folder `target` with these files, in one step; an empty one may be there. Raises ProjectNotWritten."""
     target = Path(os.path.abspath(target))
     if target == Path.cwd():  # it would be replaced under the feet of the shell
@@ -68,7 +68,12 @@ def write_folder(target: Path, texts: Mapping[str, str]) -> None:
             folder = Path(scratch) / target.name
             folder.mkdir()
             for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8")
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(text, bytes):
+                    file.write_bytes(text)
+                else:
+                    file.write_text(text, encoding="utf-8")
             # Onto an empty folder this is one step too; whatever else came in between makes it fail.
             folder.rename(target)
     except OSError as exc:

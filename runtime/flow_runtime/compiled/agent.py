@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from agentflow.plan import Plan
@@ -152,10 +153,10 @@ class _MethodBody:
         except Exception as exc:
             # Only a method that was changed by hand gets here: a body's own failures are all NodeFailures.
             logger.exception("the method of node '%s' failed", self._node)
-            failure = Failure(f"{type(exc).__name__}: {exc}", attempts=max(ctx.attempts, 1))
+            failure = Failure(f"{type(exc).__name__}: {exc}", attempts=max(ctx.outcome.attempts, 1))
         else:
-            return NodeOutcome(outputs=outputs, attempts=ctx.attempts, use=ctx.use)
-        return NodeOutcome(failure=failure, attempts=ctx.attempts, use=ctx.use)
+            return replace(ctx.outcome, outputs=outputs, failure=None)
+        return replace(ctx.outcome, outputs=None, failure=failure)
 
 
 async def run_agent(

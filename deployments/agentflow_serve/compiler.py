@@ -71,13 +71,15 @@ def generated_tests(compiled: Compiled, *, module: str = "agent", feature_store:
     return tests_module(compiled.plan, examples, module=module, places=compiled.loaded.source_of)
 
 
-def package_flow(flow: Path, output: Path) -> None:
-    """`agentflow package FLOW -o OUTPUT`. Raises AppInvalid where that command is not installed."""
+def package_flow(flow: Path, output: Path, *, llmhub: Path | None = None, feature_store: str | None = None) -> None:
+    """`agentflow package FLOW --output OUTPUT`. Raises AppInvalid where that command is not installed."""
     try:
         command = importlib.import_module("agentflow_serve.commands.package").command
     except ModuleNotFoundError as exc:
         raise AppInvalid("this installation has no `agentflow package`: compile without --package") from exc
-    command.main([str(flow), "--output", str(output)], standalone_mode=False)
+    options = {"--llmhub": llmhub, "--feature-store": feature_store}
+    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    command.main([str(flow), "--output", str(output), *given], standalone_mode=False)
 
 
 class IRCompiler:

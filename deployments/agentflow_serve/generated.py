@@ -17,8 +17,6 @@ from agentflow_serve.errors import OutputNotWritten, ProjectNotWritten
 from agentflow_serve.scaffold import write_folder
 
 LIST = ".agentflow.json"
-_CACHES = frozenset({"__pycache__", ".pytest_cache"})
-"""What Python and pytest leave in a folder; it goes with it."""
 
 
 def write_generated(target: Path, texts: Mapping[str, str | bytes], *, kind: str, flow: str) -> None:
@@ -53,8 +51,7 @@ def _check_ours(target: Path, *, kind: str, flow: str) -> None:
         raise OutputNotWritten(
             f"{target} holds the {kind} of the flow '{known['flow']}', not of '{flow}': choose another folder"
         )
-    files = [path for path in target.rglob("*") if path.is_file() and path.name != LIST]
-    found = {str(path.relative_to(target)): path for path in files if not _CACHES & set(path.relative_to(target).parts)}
+    found = {str(path.relative_to(target)): path for path in target.rglob("*") if path.is_file() and path.name != LIST}
     strange = sorted(found.keys() - known["files"].keys())
     changed = sorted(
         name

@@ -28,7 +28,7 @@ class FlowTestResult:
         return not self.problems
 
 
-class Hurried(SystemClock):
+class _Hurried(SystemClock):
     """The pauses between attempts say nothing about a flow, and tests should not wait for them."""
 
     async def sleep(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ async def run_tests(
 
     Features are read from and written to `feature_store` for good. Text is embedded as the simulated model does.
     """
-    settings = LocalSettings(store="memory:", clock=Hurried(), feature_store=feature_store, embedder=embedder)
+    settings = LocalSettings(store="memory:", clock=_Hurried(), feature_store=feature_store, embedder=embedder)
     return [await run_test(flow, test, settings) for test in flow.tests]
 
 

@@ -74,6 +74,8 @@ async def test_a_method_may_be_changed_by_hand(desk: ModuleType, caplog: pytest.
                 raise LookupError("no halves of 13")
             if inputs["n"] == 14:
                 raise NodeFailure("too much", kind="timeout", attempts=7)
+            if inputs["n"] == 15:
+                return None
             made = await super().node_halve(inputs, ctx)
             return {"n": made["n"] * ctx.get("n")}
 
@@ -88,6 +90,7 @@ async def test_a_method_may_be_changed_by_hand(desk: ModuleType, caplog: pytest.
             "attempts": 1,
         }
         assert "the method of node 'halve' failed" in caplog.text
+        assert "outputs by port, not NoneType" in (await agent.run({"n": 15})).output["reason"]
         output = (await agent.run({"n": 14})).output
     assert output == {"reason": "too much", "node": "halve", "type": "timeout", "attempts": 7}
 
@@ -126,7 +129,7 @@ async def test_the_first_call_opens_an_agent_once_and_it_can_be_opened_again(des
     assert opened == ["halve", "explain"]
     await agent.aclose()
     assert not agent.is_open
-    assert (await agent.run({"n": 2})).output == 0.5
+    assert await agent.node_halve({"n": 2}, Context({"n": 2})) == {"n": 0.5}
     await agent.aclose()
 
 

@@ -64,6 +64,7 @@ def command(
     tests' answers in place of models; a `--feature-store` is really read, and nothing else outside is called.
     """
     from agentflow.load import load
+    from agentflow_serve.compiled.output import write_agent, write_beside
     from agentflow_serve.compiler import compile_loaded, generated_tests, package_flow
 
     loaded = load(flow, **_known(llmhub))
@@ -75,22 +76,17 @@ def command(
     files = {f"{module}.py": compiled.module()}
     if generate_tests:
         files[f"test_{module}.py"] = generated_tests(compiled, module=module, feature_store=feature_store)
-    if output.suffix == ".py":
-        from agentflow_serve.compiled.output import write_beside
-
-        write_beside(output.parent, files)
-        folder = output.parent
+    is_file = output.suffix == ".py"
+    folder = output.parent if is_file else output
+    if is_file:
+        write_beside(folder, files)
     else:
-        from agentflow_serve.generated import write_generated
-
-        write_generated(output, files, kind="agent", flow=loaded.flow.metadata.name)
-        folder = output
+        write_agent(folder, files, flow=loaded.flow.metadata.name)
     for name in files:
         click.echo(f"wrote {folder / name}")
     if as_package:
-        context = output.with_name(f"{output.stem}-container")
-        package_flow(flow, context)
-        click.echo(f"wrote {context}, a container context")
+        beside = output.with_name(f"{output.stem}-container")
+        package_flow(flow, beside, llmhub=llmhub, feature_store=feature_store)
     return Exit.OK
 
 

@@ -1,16 +1,28 @@
-"""Compiled files beside other files: all of them or none, and never over anything that was not compiled before."""
+"""Where compiled files go: all of them or none, and never over anything that was not compiled before."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agentflow.compile import MARK
 from agentflow_serve.errors import OutputNotWritten
+from agentflow_serve.generated import LIST, write_generated
 
 _FIRST_BYTES = 1024
+_CACHES = ("__pycache__", ".pytest_cache")
+"""What Python and pytest leave where an agent was run or tested; nobody's work."""
+
+
+def write_agent(folder: Path, files: Mapping[str, str], *, flow: str) -> None:
+    """Make or renew a folder that holds nothing but a compiled flow. Raises OutputNotWritten."""
+    for cache in _CACHES:
+        if (folder / LIST).is_file() and not (folder / cache).is_symlink():
+            shutil.rmtree(folder / cache, ignore_errors=True)
+    write_generated(folder, files, kind="agent", flow=flow)
 
 
 def write_beside(folder: Path, files: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from agentflow.plan import Plan
 from agentflow.wiring import REQUEST, Wire
 
 _APART = frozenset({"id", "position", "inputs", "outputs", "transform"})
-_ORDER = ("description", "type", "flow", "prompt", "transform", "error", "state", "for_each", "loop", "runtime")
+_FIRST = ("description", "type", "flow", "prompt", "transform")
 
 
 def declared_node(plan: Plan, name: str) -> Group:
@@ -30,7 +30,8 @@ def declared_node(plan: Plan, name: str) -> Group:
     others = _fields(node, leaving_out=_APART)
     if node.transform is not None:
         others["transform"] = _transform(node.transform)
-    return call("node", text(name), **parts, **{key: others[key] for key in sorted(others, key=_ORDER.index)})
+    first = {key: others.pop(key) for key in _FIRST if key in others}
+    return call("node", text(name), **parts, **first, **others)
 
 
 def declared_flow(plan: Plan) -> Group:
@@ -100,6 +101,8 @@ def _value(value: Any) -> Tree:
             return literal(value.value)
         case tuple():
             return _tuple(_value(each) for each in cast("tuple[Any, ...]", value))
+        case list():
+            return Group("[", tuple(("", _value(each)) for each in cast("list[Any]", value)), "]")
         case dict() if any(isinstance(each, BaseModel) for each in cast("dict[str, Any]", value).values()):
             items = cast("dict[str, Any]", value).items()
             return Group("{", tuple((f"{_key(key)}: ", _value(each)) for key, each in items), "}")

@@ -44,7 +44,11 @@ def module(plan: Plan, *, target: Target, places: Places) -> str:
 def file_of(places: Places) -> str:
     """The name of the flow's file, without the folders on the way to it: they differ from machine to machine."""
     place = places(())
-    return plain(place.file.replace("\\", "/").rpartition("/")[2]) if place else "its data"
+    return _file_name(place) if place else "its data"
+
+
+def _file_name(place: Place) -> str:
+    return plain(place.file.replace("\\", "/").rpartition("/")[2])
 
 
 def _docstring(plan: Plan, places: Places) -> Iterator[str]:
@@ -92,7 +96,7 @@ def _import(source: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _method(plan: Plan, name: str, declared: Tree, place: Place | None) -> Iterator[str]:
-    where = f"{plain(place.file.rpartition('/')[2])}:{place.line}" if place else ""
+    where = f"{_file_name(place)}:{place.line}" if place else ""
     if where:
         yield f"{STEP}# {where}"
     yield from written(declared, indent=STEP, head="@")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from agentflow.plan import Plan
@@ -96,7 +97,8 @@ class LocalAgent:
 
     async def aclose(self) -> None:
         """Stop it again."""
-        self._runner = None
+        self._runner = self._opening = None
+        self.bodies.clear()
         await self._stack.aclose()
 
     async def run(self, request: Mapping[str, Any], **options: Any) -> RunReport:
@@ -143,16 +145,18 @@ class _MethodBody:
         ctx = Context(call=call)
         try:
             outputs = await self._method(inputs, ctx)
+            if not isinstance(outputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"a method returns the outputs by port, not {type(outputs).__name__}")
         except NodeFailure as exc:
             logger.debug("node '%s' failed", self._node, exc_info=True)
             failure = Failure(str(exc), kind=exc.kind, attempts=exc.attempts, retry_after=exc.retry_after)
         except Exception as exc:
             # Only a method that was changed by hand gets here: a body's own failures are all NodeFailures.
             logger.exception("the method of node '%s' failed", self._node)
-            failure = Failure(f"{type(exc).__name__}: {exc}", attempts=max(ctx.attempts, 1))
+            failure = Failure(f"{type(exc).__name__}: {exc}", attempts=max(ctx.outcome.attempts, 1))
         else:
-            return NodeOutcome(outputs=outputs, attempts=ctx.attempts, use=ctx.use)
-        return NodeOutcome(failure=failure, attempts=ctx.attempts, use=ctx.use)
+            return replace(ctx.outcome, outputs=outputs, failure=None)
+        return replace(ctx.outcome, outputs=None, failure=failure)
 
 
 async def run_agent(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from flow_runtime.call import NodeCall
 from runtime_core.context import ExecutionContext
 from runtime_core.loop import NodeOutcome
-from runtime_core.report import NO_USE, ModelUse
 
 Inputs = Mapping[str, Any]
 """By input port; None for an optional one that nothing feeds."""
@@ -25,8 +25,7 @@ class Context:
 
     def __init__(self, request: Mapping[str, Any] | None = None, *, call: NodeCall | None = None) -> None:
         self.call = call or _call(request or {})
-        self.attempts = 0
-        self.use: ModelUse = NO_USE
+        self.outcome = NodeOutcome(attempts=0)
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.call.fields.get(name, default)
@@ -52,9 +51,9 @@ class Context:
         return self.get("auth")
 
     def add(self, outcome: NodeOutcome) -> None:
-        """What a body took; a method may run its body more than once."""
-        self.attempts += outcome.attempts
-        self.use += outcome.use
+        """What came of a body; a method may run its body more than once, and all that it took counts."""
+        before = self.outcome
+        self.outcome = replace(outcome, attempts=before.attempts + outcome.attempts, use=before.use + outcome.use)
 
 
 def _call(request: Mapping[str, Any]) -> NodeCall:

@@ -74,5 +74,10 @@ class ListenedModels:
                 each.answers[name_of(model)].append(said)
         return answer
 
+    @property
+    def judge(self) -> str | None:
+        """Who judges answers, of models that know it."""
+        return getattr(self._models, "judge", None)
+
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         return await self._models.embed(role, texts)

@@ -14,7 +14,7 @@ from agentflow.ir import ModelRef
 from flow_runtime.compiled.agent import METHOD, LocalAgent
 from flow_runtime.compiled.context import Context, Inputs
 from flow_runtime.errors import NodeFailure
-from flow_runtime.flow_tests import Hurried
+from flow_runtime.flow_tests import _Hurried as Hurried
 from flow_runtime.local import LocalSettings
 from flow_runtime.models import ModelAnswer, Models, name_of
 from flow_runtime.scripted_models import ScriptedModels
@@ -104,6 +104,11 @@ class Overheard:
         answer = await self._models.chat(model, messages, params, tools=tools)
         self.said.append((name_of(model), answer))
         return answer
+
+    @property
+    def judge(self) -> str | None:
+        """Who judges answers, of models that know it."""
+        return getattr(self._models, "judge", None)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         return await self._models.embed(role, texts)

@@ -2,8 +2,8 @@
 
     ServingError
     ├── AppInvalid            the arguments of the app do not make an app; the operator must change them
-    ├── LedgerAway            the app's shared actor does not answer; who can do without it does
     ├── ProjectNotWritten     a new project's folder cannot be made; nothing was written
+    ├── LedgerAway            the app's shared actor does not answer; who can do without it does
     └── PredictorError        a request has no answer; itself, that is a defect of ours
         ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
         └── RunFailed         a run ended without an answer
@@ -49,12 +49,12 @@ class AppInvalid(ServingError):
     """A flow, its models and the arguments of a serve config do not fit together; nothing was deployed."""
 
 
-class LedgerAway(ServingError):
-    """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
-
-
 class ProjectNotWritten(ServingError):
     """The folder of a new project is taken or cannot be made; nothing was written."""
+
+
+class LedgerAway(ServingError):
+    """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
 
 
 class PredictorError(ServingError):

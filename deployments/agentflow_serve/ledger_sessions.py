@@ -35,7 +35,7 @@ class Place(NamedTuple):
     session_id: str
 
 
-async def open_stored_sessions(store: RunStore, ttl_s: float | None) -> StoredSessions:
+async def open_sessions(store: RunStore, ttl_s: float | None) -> StoredSessions:
     """The sessions in a run store, ready to be used."""
     sessions = StoredSessions(await store.database(), clock=SystemClock(), ttl_s=ttl_s)
     await sessions.prepare()
@@ -82,5 +82,5 @@ class LedgerSessions:
 
     async def _opened(self) -> StoredSessions:
         if self._store is None:
-            self._store = await open_stored_sessions(self._run_store, self._ttl_s)
+            self._store = await open_sessions(self._run_store, self._ttl_s)
         return self._store

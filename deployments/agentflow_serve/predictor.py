@@ -12,15 +12,18 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.ir import Flow
+from agentflow.memory import remembers
 from agentflow.plan import plan
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
+from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import open_parts, open_sessions, open_state, state_backends
+from agentflow_serve.process import open_parts, open_state, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
+from agentflow_serve.shared_sessions import SharedSessions
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -54,8 +57,8 @@ class Predictor:
         app_name = serve.get_replica_context().app_name
         store = RunStore(self._stack, spec.process.store)
         flow_nodes = self._plan.flow.nodes.values()
-        self._sessions = await open_sessions(self._stack, spec.process, flow_nodes, store=store)
-        shares = self._sessions is not None or "memory" in state_backends(flow_nodes)
+        keeps_sessions = any(remembers(node) == "session" for node in flow_nodes)
+        shares = keeps_sessions or "memory" in state_backends(flow_nodes)
         self._ledger = SharedState(app_name) if shares else None
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
@@ -65,7 +68,9 @@ class Predictor:
         parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
         for node in spec.inline:
             bodies[node] = await self._stack.enter_async_context(body_of(self._plan, node, parts))
-        in_run = [node for node in self._plan.flow.nodes.values() if node.state and node.state.scope == "request"]
+        in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
+        terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
+        self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
         self._runner = FlowRunner(
             self._plan,
             dispatch,

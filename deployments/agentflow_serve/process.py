@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.exceptions import RayError
@@ -14,7 +13,6 @@ from ray.serve.handle import DeploymentHandle
 
 from agentflow.feature_use import calls_models
 from agentflow.ir import Node
-from agentflow.memory import remembers
 from agentflow.subflows import all_nodes
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
@@ -26,9 +24,6 @@ from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from llmhub_runtime.models import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
-
-if TYPE_CHECKING:
-    from agentflow_serve.shared_sessions import SharedSessions
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -80,19 +75,6 @@ async def open_parts(
 async def open_state(store: RunStore, nodes: Iterable[Node]) -> StateBackends:
     """The state backends that these nodes keep something in."""
     return StateBackends({name: await _open_backend(store, name) for name in sorted(state_backends(nodes))})
-
-
-async def open_sessions(
-    stack: AsyncExitStack, settings: ProcessSettings, nodes: Iterable[Node], *, store: RunStore
-) -> SharedSessions | None:
-    """The sessions that these nodes remember, for the process that runs the graph; None where they remember none."""
-    if all(remembers(node) != "session" for node in nodes):
-        return None
-    from agentflow_serve.ledger_sessions import SessionTerms
-    from agentflow_serve.shared_sessions import SharedSessions
-
-    terms = SessionTerms(settings.store, settings.session_ttl_s)
-    return await SharedSessions.open(stack, serve.get_replica_context().app_name, terms, store)
 
 
 def state_backends(nodes: Iterable[Node]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from agentflow_serve.errors import LedgerAway
-from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_stored_sessions
+from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_sessions
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import CALL_TIMEOUT_S, LedgerCalls
 from agentflow_serve.session_wire import records_from_wire, records_to_wire
@@ -52,7 +52,7 @@ class SharedSessions:
     @classmethod
     async def open(cls, stack: AsyncExitStack, app_name: str, terms: SessionTerms, store: RunStore) -> SharedSessions:
         """Those of an app; commits that nobody waits for any more have ended when `stack` is closed."""
-        past = None if terms.store == MEMORY else await open_stored_sessions(store, terms.ttl_s)
+        past = None if terms.store == MEMORY else await open_sessions(store, terms.ttl_s)
         sessions = cls(LedgerCalls(app_name), terms, past)
         stack.push_async_callback(sessions.drain)
         return sessions

@@ -17,8 +17,8 @@ COMMANDS = {
     "test": "Run the tests of a flow, with scripted models.",
     "run": "Run one request through a flow, in this process.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
-    "doctor": "Check this machine, and a serve config, for what breaks in practice.",
     "sessions": "List, show and delete what flows remember of their sessions.",
+    "doctor": "Check this machine, and a serve config, for what breaks in practice.",
     "schema": "Print the JSON Schema of the flow file.",
     "completion": "Print the completion script for bash, zsh or fish.",
 }

@@ -6,6 +6,7 @@ that has begun here ends all the same. What arrives while the store commits is c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from runtime_core.sessions.cache import CachedSessions
 from runtime_core.sessions.catalog import SessionInfo
 from runtime_core.sessions.store import StoredSessions
 
-SessionMethod = Literal["read", "append", "info", "delete"]
+SessionMethod = Literal["read", "append", "fork", "merge", "info", "delete"]
 WireRead = tuple[int, WireRecords]
 
 
@@ -59,6 +60,14 @@ class LedgerSessions:
 
     async def append(self, place: Place, records: WireRecords, base: int) -> int:
         return await self._commits.run(self._append(place, records, base))
+
+    async def fork(self, place: Place, into: str, at: int | None) -> int:
+        store = await self._opened()
+        return await self._commits.run(store.fork(**place._asdict(), into=into, at=at))
+
+    async def merge(self, place: Place, sources: Sequence[str]) -> int:
+        store = await self._opened()
+        return await self._commits.run(store.merge(**place._asdict(), sources=sources))
 
     async def info(self, place: Place) -> SessionInfo | None:
         return await (await self._opened()).info(**place._asdict())

@@ -7,9 +7,9 @@ has to be known about a call that was given up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_sessions
@@ -22,6 +22,8 @@ from runtime_core.sessions.catalog import SessionInfo
 from runtime_core.sessions.protocol import SessionRead
 from runtime_core.sessions.records import SessionRecord
 from runtime_core.sessions.store import StoredSessions
+
+T = TypeVar("T")
 
 ANSWER_WITHIN_S = 2.0
 """A restart takes two to four seconds; with a store of one's own there is no reason to wait for it."""
@@ -65,8 +67,27 @@ class SharedSessions:
         return SessionRead(version, records_from_wire(records))
 
     async def append(self, *, scope_id: str, session_id: str, records: Sequence[SessionRecord], base: int) -> int:
-        """As the store's; it goes on when the caller is cancelled."""
-        return await self._commits.run(self._append(Place(scope_id, session_id), records, base))
+        """As the store's; it goes on when the caller is cancelled, and so do all other changes."""
+        place, sent = Place(scope_id, session_id), records_to_wire(records)
+        return await self._change(
+            "append", place, sent, base, past=lambda store: store.append(**place._asdict(), records=records, base=base)
+        )
+
+    async def fork(self, *, scope_id: str, session_id: str, into: str, at: int | None = None) -> int:
+        place = Place(scope_id, session_id)
+        return await self._change(
+            "fork", place, into, at, past=lambda store: store.fork(**place._asdict(), into=into, at=at)
+        )
+
+    async def merge(self, *, scope_id: str, session_id: str, sources: Sequence[str]) -> int:
+        place = Place(scope_id, session_id)
+        return await self._change(
+            "merge", place, sources, past=lambda store: store.merge(**place._asdict(), sources=sources)
+        )
+
+    async def delete(self, *, scope_id: str, session_id: str) -> bool:
+        place = Place(scope_id, session_id)
+        return await self._change("delete", place, past=lambda store: store.delete(**place._asdict()))
 
     async def info(self, *, scope_id: str, session_id: str) -> SessionInfo | None:
         try:
@@ -74,21 +95,22 @@ class SharedSessions:
         except LedgerAway as exc:
             return await self._without(exc).info(scope_id=scope_id, session_id=session_id)
 
-    async def delete(self, *, scope_id: str, session_id: str) -> bool:
-        try:
-            return await self._ask("delete", Place(scope_id, session_id))
-        except LedgerAway as exc:
-            return await self._without(exc).delete(scope_id=scope_id, session_id=session_id)
-
     async def drain(self) -> None:
-        """Return when every append that was begun has ended."""
+        """Return when every change that was begun has ended."""
         await self._commits.drain()
 
-    async def _append(self, place: Place, records: Sequence[SessionRecord], base: int) -> int:
-        try:
-            return await self._ask("append", place, records_to_wire(records), base)
-        except LedgerAway as exc:
-            return await self._without(exc).append(**place._asdict(), records=records, base=base)
+    async def _change(
+        self, method: SessionMethod, place: Place, *args: Any, past: Callable[[StoredSessions], Awaitable[T]]
+    ) -> T:
+        """What the actor says; where it says nothing, `past` does the same to the store itself."""
+
+        async def change() -> T:
+            try:
+                return await self._ask(method, place, *args)
+            except LedgerAway as exc:
+                return await past(self._without(exc))
+
+        return await self._commits.run(change())
 
     async def _ask(self, method: SessionMethod, place: Place, *args: Any) -> Any:
         if self._past is not None and self._clock() < self._away_until:

@@ -86,6 +86,17 @@ async def test_an_append_whose_answer_got_lost_is_kept_once(store: StoredSession
     assert (await store.read(**HERE)).version == 2
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_sessions_fork_and_merge_on_both_ways(store: StoredSessions, actor: Actor, away: bool):
+    sessions, branch = shared(actor, store, [0.0]), {**HERE, "session_id": "branch"}
+    await sessions.append(**HERE, records=[said("a"), said("b")], base=0)
+    actor.away = away
+    assert await sessions.fork(**HERE, into="branch", at=1) == 1
+    await sessions.append(**branch, records=[said("c")], base=1)
+    assert await sessions.merge(**HERE, sources=["branch"]) == 3
+    assert [record.text for record in (await store.read(**HERE)).records] == ["a", "b", "c"]
+
+
 async def test_an_append_goes_on_when_its_caller_is_cancelled(store: StoredSessions, actor: Actor):
     actor.gate = asyncio.Event()
     sessions = shared(actor, store, [0.0])

@@ -31,8 +31,9 @@ edges:
   - {from: chat.answer, to: _output.answer}
 """
 ANSWERS = {"I am Ada": "Hello Ada", "What is 1 + 1?": "It is 2", "Who am I?": "You are Ada"}
+# The first rule that matches anything in the conversation counts, so the last turn comes first.
 SCRIPT: dict[str, Any] = {
-    "rules": [{"match": {"contains": asked}, "reply": {"answer": answer}} for asked, answer in ANSWERS.items()]
+    "rules": [{"match": {"contains": asked}, "reply": {"answer": ANSWERS[asked]}} for asked in reversed(ANSWERS)]
 }
 
 

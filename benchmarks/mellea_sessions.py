@@ -90,7 +90,7 @@ def _conversation(
         for turn in range(2 * TURNS)
     ]
     messages = [{"role": record.role, "content": record.text} for record in records]
-    bare = AnyLLM.create_openai_compatible("sim", sim.openai_base, api_key="none", max_retries=0)
+    bare: Any = AnyLLM.create_openai_compatible("sim", sim.openai_base, api_key="none", max_retries=0)
     backend, context = _role_backend(runner, engine), thaw(records)
 
     async def turn() -> None:

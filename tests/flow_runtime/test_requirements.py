@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.flow_tests import run_tests
@@ -198,22 +200,23 @@ look:
     assert kept[3].usage is not None and kept[3].usage.output_tokens > 0
 
 
-async def test_images_go_with_a_prompt_that_is_remembered():
+@pytest.mark.parametrize("more", ["memory: run", "requirements: [{text: be short, check: len(value) < 6}]"])
+async def test_images_go_with_a_prompt_that_is_remembered_or_checked(more: str):
     flow = small_flow(
-        """
+        f"""
 ask:
-  inputs: [{name: x, type: string}]
-  outputs: [{name: out, type: string}]
-  prompt: {role: writer, template: "what?", memory: run, images: ["${x}"]}
+  inputs: [{{name: x, type: string}}]
+  outputs: [{{name: out, type: string}}]
+  prompt: {{role: writer, template: "what?", images: ["${{x}}"], {more}}}
 """,
         EDGES,
     )
     for url in ("data:image/jpeg;base64,aGk=", "https://example.com/cat.png"):
-        _, models = await answered(flow, "a cat", x=url)
-        assert models.calls[0][1][-1]["content"] == [
-            {"type": "text", "text": "what?"},
-            {"type": "image_url", "image_url": {"url": url}},
-        ]
+        report, models = await answered(flow, "a cat", x=url)
+        assert report.output == "a cat"
+        text, image = models.calls[0][1][-1]["content"]
+        assert text["text"].startswith("what?")
+        assert image == {"type": "image_url", "image_url": {"url": url}}
 
 
 async def test_two_tenants_at_the_same_time_see_nothing_of_each_other():

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from flow_runtime import LocalFlow, LocalSettings
+from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import CodeRefused, ModelFailed, OperationFailed
+from llmhub_runtime import LLMHub, parse_runtime_config
+from llmhub_runtime.sim import SimServer, parse_script
 from runtime_core.report import RunReport
 from support.flows import ScriptedModels, small_flow
 
@@ -75,3 +77,28 @@ async def test_only_allowed_modules_are_imported():
         await made(flow_of("system", "{}", module="os"), modules=())
     with pytest.raises(OperationFailed, match=r"there is no slot support\.slots:absent"):
         await made(flow_of("absent", "{}"))
+
+
+async def test_the_calls_of_slots_are_the_nodes_own_whatever_thread_they_come_from():
+    async with SimServer() as sim:
+        sim.set_script(
+            parse_script(
+                {
+                    "rules": [
+                        {"match": {"contains": "summarize"}, "reply": {"answer": {"result": "short"}}},
+                        {"reply": {"answer": {"result": {"title": "t", "urgent": False}}}},
+                    ]
+                }
+            )
+        )
+        document = {
+            "project": "t",
+            "env": "t",
+            "providers": {"sim": {"api_base": sim.openai_base}},
+            "roles": {"writer": {"provider": "sim", "model": "m", "mode": "chat"}},
+        }
+        async with LLMHub(config_obj=parse_runtime_config(document)) as hub:
+            for slot, type in (("summarize", "string"), ("triage", "object")):
+                report = await run(flow_of(slot, '{text: "${x}"}', type=type), {"x": "help"}, hub=hub)
+                assert report.error is None
+                assert report.nodes["work"].use.calls == 1 and report.use.input_tokens > 0

@@ -12,7 +12,6 @@ from agentflow.ir import FlowTest
 from agentflow.settings import models_of, needs_judge, roles_of
 from agentflow.subflows import all_nodes
 
-
 JUDGE = "judge"
 """Who judges answers in a test; without a script of this name it is the prompt's own role."""
 

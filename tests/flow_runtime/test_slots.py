@@ -62,6 +62,12 @@ async def test_an_answer_that_does_not_parse_is_asked_for_again_and_then_a_failu
     assert (report.nodes["work"].error or {})["type"] == "validation_fail"
 
 
+async def test_what_a_slot_gives_back_must_be_json():
+    report, _ = await made(flow_of("makes_no_json", "{}"))
+    assert (report.nodes["work"].error or {})["type"] == "validation_fail"
+    assert "no JSON" in str(report.error)
+
+
 async def test_what_a_slot_or_its_model_raises_is_an_error_of_the_node():
     report, _ = await made(flow_of("breaks", '{text: "${x}"}'))
     assert "raised KeyError" in str(report.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentflow.checks.memory import VALUE
+from agentflow.checks.memory import VALUE, check_names
 from agentflow.errors import ExpressionFailed
 from agentflow.expressions import compile_expression
 from agentflow.ir import ModelRef, Prompt
@@ -16,8 +16,7 @@ from flow_runtime.models_engine import JUDGE, ModelsEngine
 from flow_runtime.prompt import Answered
 from flow_runtime.prompt_tools import PromptTools
 from mellea_runtime.errors import RequirementsUnmet
-from mellea_runtime.prompting import Prompt as Asked
-from mellea_runtime.prompting import Prompter
+from mellea_runtime.prompting import Asked, Prompter
 from mellea_runtime.requirements import DEFAULT_REPAIRS, Check
 
 Parse = Callable[[str], Any]
@@ -33,7 +32,7 @@ class PromptSession:
         self._tools = tools
         self._prompter = Prompter()
         self._repairs = DEFAULT_REPAIRS if prompt.repair_attempts is None else prompt.repair_attempts
-        names = {VALUE, "context", *input_names}
+        names = check_names(input_names)
         self._checks: list[Bind] = [
             _judged(each.text) if each.check is None else _computed(each.text, each.check, names, parse)
             for each in prompt.requirements
@@ -100,7 +99,7 @@ def _judged(text: str) -> Bind:
     return lambda values: Check(text)
 
 
-def _computed(text: str, source: str, names: set[str], parse: Parse) -> Bind:
+def _computed(text: str, source: str, names: frozenset[str], parse: Parse) -> Bind:
     expression = compile_expression(source, names)
 
     def bind(values: Mapping[str, Any]) -> Check:

@@ -101,6 +101,9 @@ class FlowRunner:
 
         try:
             memory = await self._remembered(context, parent)
+        except SessionFailed as exc:
+            return RunReport(run_id=run_id, trace_id=context.trace_id, error=_unavailable(exc))
+        try:
             report = await run_graph(
                 self.plan.graph,
                 RunStarted(request=_whole(request, fields), fields=fields),
@@ -112,9 +115,6 @@ class FlowRunner:
                 observe=observe,
             )
             return await self._committed(self._checked(report), memory, context, parent)
-        except SessionFailed as exc:
-            error = RunError(code="unavailable", message=str(exc))
-            return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
         finally:
             if self._has_request_state:
                 await self._forget(context)
@@ -145,7 +145,10 @@ class FlowRunner:
         if memory is None or report.error is not None:
             return report
         if parent is None:
-            await memory.commit(self._sessions, context.scope_id)
+            try:
+                await memory.commit(self._sessions, context.scope_id)
+            except SessionFailed as exc:
+                return replace(report, output=None, error=_unavailable(exc))
         return replace(report, records=memory.kept())
 
     def _checked(self, report: RunReport) -> RunReport:
@@ -159,6 +162,10 @@ class FlowRunner:
             await self._state.forget_run(context)
         except AgentflowError:
             logger.warning("the state of run %s could not be dropped", context.run_id, exc_info=True)
+
+
+def _unavailable(error: SessionFailed) -> RunError:
+    return RunError(code="unavailable", message=str(error))
 
 
 def _whole(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

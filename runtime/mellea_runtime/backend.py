@@ -99,7 +99,7 @@ class RoleBackend(PortedBackend):
         tools = _tools(action, context, chosen) if tool_calls and format is None else {}
         spec = RequestSpec.model_construct(
             messages=tuple(prompt),
-            role=chosen.role or (self.judge if judges and self.judge else self.role),
+            role=(self.judge if judges else None) or chosen.role or self.role,
             params=chosen.params if format is None else {**chosen.params, "response_format": self._format(format)},
             tools=tuple(convert_tools_to_json(tools)),
             tool_choice=chosen.tool_choice if tools else None,

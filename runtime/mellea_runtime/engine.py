@@ -7,6 +7,7 @@ are brought home, with the caller's context variables.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,7 @@ from llm_client.errors import (
 from llm_client.events import StreamEvent, StreamFailed
 from llm_client.results import CompletionResult, EmbeddingResult
 from llm_client.spec import EmbeddingSpec, RequestContext, RequestSpec
+from mellea_runtime.errors import WouldBlockLoop
 
 T = TypeVar("T")
 
@@ -63,12 +65,23 @@ class HomeLoop:
         home = self._loop()
         if home is asyncio.get_running_loop():
             return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+        return await asyncio.wrap_future(on_loop(work, home))
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._home is None or self._home.is_closed():
             self._home = asyncio.get_running_loop()
         return self._home
+
+
+def on_loop(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[T]:
+    """Starts work on a loop of another thread, with this one's context variables.
+
+    Raises WouldBlockLoop for a loop that stands still, on which it would never end.
+    """
+    if not loop.is_running():
+        work.close()
+        raise WouldBlockLoop("the event loop that the engine lives on is not running; ask from a task of that loop")
+    return asyncio.run_coroutine_threadsafe(work, loop)
 
 
 async def _brought(
@@ -85,12 +98,15 @@ async def _brought(
             async with aclosing(events):
                 async for event in events:
                     put(event)
+        except asyncio.CancelledError:
+            put(CallCancelled("The event loop of the engine ended during the call."))
+            raise
         except Exception as exc:  # noqa: BLE001 - raised again where the events are read
             put(exc)
         else:
             put(None)
 
-    pumping = asyncio.run_coroutine_threadsafe(pump(), home)
+    pumping = on_loop(pump(), home)
     try:
         while (item := await arrived.get()) is not None:
             if isinstance(item, BaseException):

@@ -3,7 +3,7 @@
 MelleaRuntimeError (an AgentflowError)
 |- MelleaIncompatible             another mellea is installed than the one this code was written for
 |- RuntimeSettingsInvalid         a backend, a model id or an environment variable that makes no sense
-|- WouldBlockLoop                 a sync method was called on the event loop that it would have to wait for
+|- WouldBlockLoop                 a call would wait for an event loop that cannot do its work meanwhile
 |- SlotRefused                    the module of a slot is not among those that this server allows
 |- SlotNotFound                   no such module, or no such function in it
 |- SlotFailed                     a slot raised, or its answer did not parse, `attempts` times
@@ -41,7 +41,7 @@ class RuntimeSettingsInvalid(MelleaRuntimeError):
 
 
 class WouldBlockLoop(MelleaRuntimeError):
-    """Await the async twin of the method instead."""
+    """A sync method on the engine's own loop, where its async twin is to be awaited; or that loop does not run."""
 
 
 class _AboutSlot(MelleaRuntimeError):

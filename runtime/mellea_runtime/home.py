@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from llmhub_runtime.background import BackgroundLoop
+from mellea_runtime.engine import on_loop
 from mellea_runtime.errors import WouldBlockLoop
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Home:
         if self.loop is None or self._is_here():
             work.close()
             raise WouldBlockLoop("a sync method would block the event loop that its model call needs; await its twin")
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        return on_loop(work, self.loop).result()
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
         """For async code on any loop."""
@@ -37,7 +38,7 @@ class Home:
             return await asyncio.wrap_future(self._background.submit(work))
         if self._is_here():
             return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+        return await asyncio.wrap_future(on_loop(work, self.loop))
 
     def iterate(self, items: AsyncGenerator[T]) -> Iterator[T]:
         """For sync code: each item as it comes."""

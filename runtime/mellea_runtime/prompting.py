@@ -20,7 +20,7 @@ from runtime_core.sessions.records import SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Asked:
     """`images` are URLs, data: URLs among them. `params` are those of a request, such as temperature."""
 
     text: str
@@ -39,7 +39,7 @@ class Prompter:
         self._formatter = CachedFormatter("")
 
     async def ask(
-        self, prompt: Prompt, engine: ChatEngine, *, role: str | None = None, judge: str | None = None
+        self, prompt: Asked, engine: ChatEngine, *, role: str | None = None, judge: str | None = None
     ) -> CompletionResult:
         """The first answer that passes. Raises RequirementsUnmet, and what the engine raises."""
         backend = RoleBackend(engine, role, judge=judge, formatter=self._formatter)

@@ -6,9 +6,12 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.flow_tests import run_tests
+from flow_runtime.hub_models import called_roles
 from llmhub_runtime import LLMHub, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from runtime_core.report import RunReport
@@ -198,22 +201,23 @@ look:
     assert kept[3].usage is not None and kept[3].usage.output_tokens > 0
 
 
-async def test_images_go_with_a_prompt_that_is_remembered():
+@pytest.mark.parametrize("more", ["memory: run", "requirements: [{text: be short, check: len(value) < 6}]"])
+async def test_images_go_with_a_prompt_that_is_remembered_or_checked(more: str):
     flow = small_flow(
-        """
+        f"""
 ask:
-  inputs: [{name: x, type: string}]
-  outputs: [{name: out, type: string}]
-  prompt: {role: writer, template: "what?", memory: run, images: ["${x}"]}
+  inputs: [{{name: x, type: string}}]
+  outputs: [{{name: out, type: string}}]
+  prompt: {{role: writer, template: "what?", images: ["${{x}}"], {more}}}
 """,
         EDGES,
     )
     for url in ("data:image/jpeg;base64,aGk=", "https://example.com/cat.png"):
-        _, models = await answered(flow, "a cat", x=url)
-        assert models.calls[0][1][-1]["content"] == [
-            {"type": "text", "text": "what?"},
-            {"type": "image_url", "image_url": {"url": url}},
-        ]
+        report, models = await answered(flow, "a cat", x=url)
+        assert report.output == "a cat"
+        text, image = models.calls[0][1][-1]["content"]
+        assert text["text"].startswith("what?")
+        assert image == {"type": "image_url", "image_url": {"url": url}}
 
 
 async def test_two_tenants_at_the_same_time_see_nothing_of_each_other():
@@ -266,3 +270,30 @@ async def test_flow_tests_script_the_judge_or_the_prompts_own_role():
         ],
     )
     assert [(result.name, result.problems) for result in await run_tests(flow)] == [("judged", ()), ("by itself", ())]
+
+
+async def test_the_judge_of_llmhub_judges_and_is_warmed_up_and_metered_like_any_role():
+    flow = flow_of("requirements: [be kind]")
+    async with SimServer() as sim:
+        sim.set_script(
+            parse_script(
+                {"rules": [{"match": {"role": "referee"}, "reply": {"answer": "yes"}}, {"reply": {"answer": "fine"}}]}
+            )
+        )
+        document = {
+            "project": "t",
+            "env": "t",
+            "providers": {"sim": {"api_base": sim.openai_base}, "openai": {}},
+            "roles": {
+                "writer": {"provider": "sim", "model": "m", "mode": "chat"},
+                "referee": {"provider": "sim", "model": "j", "mode": "chat"},
+            },
+            "judge": "referee",
+        }
+        async with LLMHub(config_obj=parse_runtime_config(document)) as hub:
+            report = await run(flow, {"x": "it"}, hub=hub)
+        assert report.output == "fine"
+        assert [entry.role for entry in sim.log() if entry.kind == "chat"] == ["writer", "referee"]
+        assert report.nodes["ask"].use.calls == 2
+    assert called_roles(flow, judge="referee") == {"writer", "referee"}
+    assert called_roles(flow_of(SHORT), judge="referee") == {"writer"}

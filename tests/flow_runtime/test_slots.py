@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from flow_runtime import LocalFlow, LocalSettings
+from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import CodeRefused, ModelFailed, OperationFailed
+from llmhub_runtime import LLMHub, parse_runtime_config
+from llmhub_runtime.sim import SimServer, parse_script
 from runtime_core.report import RunReport
 from support.flows import ScriptedModels, small_flow
 
@@ -60,6 +62,12 @@ async def test_an_answer_that_does_not_parse_is_asked_for_again_and_then_a_failu
     assert (report.nodes["work"].error or {})["type"] == "validation_fail"
 
 
+async def test_what_a_slot_gives_back_must_be_json():
+    report, _ = await made(flow_of("makes_no_json", "{}"))
+    assert (report.nodes["work"].error or {})["type"] == "validation_fail"
+    assert "no JSON" in str(report.error)
+
+
 async def test_what_a_slot_or_its_model_raises_is_an_error_of_the_node():
     report, _ = await made(flow_of("breaks", '{text: "${x}"}'))
     assert "raised KeyError" in str(report.error)
@@ -75,3 +83,28 @@ async def test_only_allowed_modules_are_imported():
         await made(flow_of("system", "{}", module="os"), modules=())
     with pytest.raises(OperationFailed, match=r"there is no slot support\.slots:absent"):
         await made(flow_of("absent", "{}"))
+
+
+async def test_the_calls_of_slots_are_the_nodes_own_whatever_thread_they_come_from():
+    async with SimServer() as sim:
+        sim.set_script(
+            parse_script(
+                {
+                    "rules": [
+                        {"match": {"contains": "summarize"}, "reply": {"answer": {"result": "short"}}},
+                        {"reply": {"answer": {"result": {"title": "t", "urgent": False}}}},
+                    ]
+                }
+            )
+        )
+        document = {
+            "project": "t",
+            "env": "t",
+            "providers": {"sim": {"api_base": sim.openai_base}},
+            "roles": {"writer": {"provider": "sim", "model": "m", "mode": "chat"}},
+        }
+        async with LLMHub(config_obj=parse_runtime_config(document)) as hub:
+            for slot, type in (("summarize", "string"), ("triage", "object")):
+                report = await run(flow_of(slot, '{text: "${x}"}', type=type), {"x": "help"}, hub=hub)
+                assert report.error is None
+                assert report.nodes["work"].use.calls == 1 and report.use.input_tokens > 0

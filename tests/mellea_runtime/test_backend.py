@@ -17,10 +17,10 @@ from mellea.stdlib.requirements import req, simple_validate
 from mellea.stdlib.sampling import RepairTemplateStrategy
 from pydantic import BaseModel
 
-from llm_client import CallFailed, CallRateLimited
-from mellea_runtime import ROLE
+from llm_client import CallFailed, CallRateLimited, CompletionResult, RequestContext
+from mellea_runtime import ROLE, RoleBackend
 from support.engine import check_books
-from support.mellea import bodies, sim_backend
+from support.mellea import HandEngine, bodies, sim_backend
 
 
 class City(BaseModel):
@@ -236,3 +236,20 @@ async def test_sync_code_in_a_thread_asks_on_the_engines_own_loop():
         streamed = await asyncio.to_thread(session.chat, "hi", model_options={ModelOption.STREAM: True})
         assert (message.content, streamed.content) == ("from afar", "from afar")
         check_books(await behind.rows(), behind.sent())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_model_thought_stays_with_its_answer(stream: bool):
+    engine = HandEngine([CompletionResult(content="42", finish_reason="stop", reasoning="six times seven")])
+    message = await MelleaSession(RoleBackend(engine), ChatContext()).achat(
+        "?", model_options={ModelOption.STREAM: stream}
+    )
+    assert (message.content, message.thinking) == ("42", "six times seven")
+
+
+async def test_on_whose_behalf_is_told_with_every_call():
+    engine = HandEngine()
+    backend = RoleBackend(engine, asker=lambda: RequestContext(tenant_id="acme", run_id="run-1"))
+    await MelleaSession(backend, ChatContext()).achat("hi")
+    await backend.embed(["a"])
+    assert [context.tenant_id for context in engine.contexts if context] == ["acme"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from mellea import MelleaSession
 from mellea.core import CBlock, ModelOutputThunk
 from mellea.stdlib.components import Instruction, SimpleComponent
 from mellea.stdlib.context import ChatContext, SimpleContext
@@ -12,7 +13,7 @@ from mellea.stdlib.functional import avalidate
 from mellea.stdlib.requirements import req
 
 from llm_client import CallCancelled, CallTimedOut
-from mellea_runtime import RoleBackend, SharedThunk
+from mellea_runtime import ROLE, RoleBackend, SharedThunk, WouldBlockLoop
 from mellea_runtime.scope import call_scope
 from support.mellea import HandEngine
 
@@ -137,3 +138,19 @@ async def test_a_long_conversation_keeps_no_prompts():
     kept, _ = await RoleBackend(engine, keep_prompts=True).generate_from_context(CBlock("hi"), ctx=context)
     await kept.avalue()
     assert kept.generate_log is not None and len(kept.generate_log.prompt or ()) == 11
+
+
+def test_an_engine_whose_loop_stands_still_is_an_error_and_no_hang():
+    with asyncio.Runner() as runner:
+        session = MelleaSession(RoleBackend(HandEngine(), home=runner.get_loop()), ChatContext())
+        assert runner.run(session.achat("hi")).content == "ok"
+        for options in ({}, {"stream": True}):
+            with pytest.raises(WouldBlockLoop, match="is not running"):
+                session.chat("hi", model_options=options)
+
+
+async def test_a_judge_keeps_its_role_when_a_call_names_another_for_the_answer():
+    engine = HandEngine(["fine", "yes"])
+    session = MelleaSession(RoleBackend(engine, "small", judge="judge"), ChatContext())
+    await session.ainstruct("Write.", requirements=["be kind"], model_options={ROLE: "large"})
+    assert [spec.role for spec in engine.asked] == ["large", "judge"]

@@ -34,4 +34,8 @@ def breaks(text: str) -> str:
     raise KeyError(text)
 
 
+def makes_no_json() -> object:
+    return object()
+
+
 NO_SLOT = 7

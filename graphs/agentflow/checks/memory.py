@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agentflow.checks.scope import CONTEXT, Findings, Scope, at_node
 from agentflow.errors import ExpressionError
 from agentflow.expressions import compile_expression
@@ -31,7 +33,7 @@ def check_memory(scope: Scope) -> Findings:
 
 
 def _requirements(name: str, node: Node, prompt: Prompt) -> Findings:
-    names = check_names(node)
+    names = check_names(port.name for port in node.inputs)
     for index, requirement in enumerate(prompt.requirements):
         if requirement.check is None:
             continue
@@ -43,6 +45,6 @@ def _requirements(name: str, node: Node, prompt: Prompt) -> Findings:
             yield at_node("bad-expression", str(exc), hint, node=name, at=at)
 
 
-def check_names(node: Node) -> frozenset[str]:
+def check_names(inputs: Iterable[str]) -> frozenset[str]:
     """What the check of a requirement may read: the answer as `value`, the request's fields, the input ports."""
-    return frozenset({VALUE, CONTEXT, *(port.name for port in node.inputs)})
+    return frozenset({VALUE, CONTEXT, *inputs})

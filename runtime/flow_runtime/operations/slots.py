@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from agentflow.ir import ModelRef
 from agentflow.placeholders import compile_args
@@ -50,7 +51,10 @@ class SlotCall:
             if exc.invalid:
                 raise OutputInvalid(str(exc)) from exc
             raise OperationFailed(str(exc), op=self._op) from exc
-        return _JSON.dump_python(made, mode="json")
+        try:
+            return _JSON.dump_python(made, mode="json")
+        except PydanticSerializationError as exc:
+            raise OutputInvalid(f"what the slot gave back is no JSON: {exc}") from exc
 
 
 def _model(binding: OperationBinding) -> tuple[Models, str | ModelRef]:

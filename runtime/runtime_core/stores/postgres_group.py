@@ -72,7 +72,7 @@ class Writes:
     async def _transact(self, session: Session, batch: Batch) -> Outcomes | Exception:
         """The outcomes of the committed group, or what kept it from being stored."""
         try:
-            await session.begin(reading=False)
+            await session.begin(reading=False, alone=len(batch) == 1)
             outcomes: Outcomes = [Done(await session.run(op_factory)) for op_factory in batch]
         except Interrupted as error:
             await _roll_back(session)

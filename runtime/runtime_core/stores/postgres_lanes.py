@@ -214,8 +214,6 @@ def _settle(answer: asyncio.Future[Any], outcome: Outcome) -> None:
     if not answer.done():
         if isinstance(outcome, Done):
             answer.set_result(outcome.value)
-        elif isinstance(outcome.error, StopIteration):  # a future refuses to carry it
-            answer.set_exception(RuntimeError(f"an operation raised {outcome.error!r}"))
         else:
             answer.set_exception(outcome.error)
     elif isinstance(outcome, Failed):

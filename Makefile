@@ -39,7 +39,7 @@ table: setup
 	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py
 
 bench: setup
-	$(BIN)/python -m benchmarks $(BENCH)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_REPLAY),--replay $(FUZZ_REPLAY)) $(FUZZ)

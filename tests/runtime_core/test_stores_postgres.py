@@ -86,6 +86,17 @@ async def test_processes_that_start_at_once_migrate_once(url: str) -> None:
         await asyncio.gather(*(starter.close() for starter in starters))
 
 
+async def test_a_migration_takes_nothing_else_out_of_its_serializable_transaction(url: str) -> None:
+    def level() -> Op[str]:
+        rows = yield Sql("SELECT current_setting('transaction_isolation')")
+        return rows[0][0]
+
+    async with PostgresDatabase(url, options=PostgresOptions(write_connections=1)) as database:
+        calls = (prepare_journal(database), *(database.run(level) for _ in range(5)))
+        _, *levels = await asyncio.gather(*calls)
+        assert set(levels) == {"serializable"}
+
+
 @pytest.mark.parametrize("count", [1, 100])
 async def test_a_cancelled_caller_abandons_the_answer_and_not_the_write(
     database: PostgresDatabase, url: str, count: int

@@ -1,6 +1,6 @@
 """A PostgreSQL server of the tests' own, from a wheel: started once, with a schema for each test that asks.
 
-It flushes nothing to the disk, which only a crash of the machine could tell.
+Without `fsync` it flushes nothing to the disk, which only a crash of the machine could tell.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from pathlib import Path
 
 import asyncpg
 
-_SETTINGS = {"fsync": "off", "shared_buffers": "32MB", "autovacuum": "off", "listen_addresses": ""}
+_SETTINGS = {"shared_buffers": "32MB", "autovacuum": "off", "listen_addresses": ""}
 
 
 class PostgresServer:
     """One server on a socket in `folder`; the server is a child of this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool = False) -> None:
         self._folder = folder
+        self._settings = {**_SETTINGS, "fsync": "on" if fsync else "off"}
         self._names = itertools.count()
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -63,7 +64,7 @@ class PostgresServer:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        settings = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in _SETTINGS.items())
+        settings = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in self._settings.items())
         with (self._folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [_programs() / "postgres", "-D", self._folder / "data", "-k", self._folder, *settings],
@@ -90,10 +91,10 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(*, fsync: bool = False) -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="af-pg-"))
     try:
-        server = PostgresServer(folder)
+        server = PostgresServer(folder, fsync=fsync)
         try:
             yield server
         finally:

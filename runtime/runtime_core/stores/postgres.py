@@ -32,8 +32,8 @@ class PostgresOptions:
     connect_timeout_s: float = 3.0
     command_timeout_s: float = 10.0
     patience_s: float = 5.0
-    write_connections: int = 2
-    read_connections: int = 2
+    write_connections: int = 4
+    read_connections: int = 4
     max_batch: int = 64
 
 

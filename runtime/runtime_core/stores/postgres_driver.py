@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
+from runtime_core.stores.postgres_errors import DRIVER_ERRORS
+
 # Servers have few connections, and a served flow has many processes.
 IDLE_S = 60.0
 
@@ -64,7 +66,7 @@ async def close_pool(pool: DriverPool, *, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
             await pool.close()
-    except TimeoutError:
+    except DRIVER_ERRORS:
         pool.terminate()
 
 

@@ -32,7 +32,10 @@ Outcomes: TypeAlias = list[Outcome | None]
 
 
 class Engine(Protocol):
-    """What a lane does with a batch: one outcome for each operation."""
+    """What a lane does with a batch: one outcome for each operation. `collisions` are those so far."""
+
+    @property
+    def collisions(self) -> int: ...
 
     async def handle(self, session: Session, batch: Batch) -> Outcomes: ...
 
@@ -44,10 +47,12 @@ class Writes:
         self._rng = rng
         self._gate = asyncio.Lock()
         self.commits = 0
+        self.collisions = 0
 
     async def handle(self, session: Session, batch: Batch) -> Outcomes:
         result = await self._transact(session, batch)
         if _collided(result):
+            self.collisions += 1
             async with self._gate:
                 result = await self._insist(session, batch, result)
         if isinstance(result, list):
@@ -67,7 +72,7 @@ class Writes:
     async def _transact(self, session: Session, batch: Batch) -> Outcomes | Exception:
         """The outcomes of the committed group, or what kept it from being stored."""
         try:
-            await session.begin(reading=False)
+            await session.begin(reading=False, alone=len(batch) == 1)
             outcomes: Outcomes = [Done(await session.run(op_factory)) for op_factory in batch]
         except Interrupted as error:
             await _roll_back(session)
@@ -95,6 +100,8 @@ class Writes:
 
 class Reads:
     """All operations of a batch see one snapshot, taken when its turn comes."""
+
+    collisions = 0
 
     async def handle(self, session: Session, batch: Batch) -> Outcomes:
         outcomes: Outcomes = []

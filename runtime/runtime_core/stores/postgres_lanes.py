@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 # Between two tries to connect: short, because a restarted server should find its users back within a second.
 _RETRY_S = 0.1
 
+# Lanes that are won back with each group that did not collide.
+_MORE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
@@ -49,7 +53,10 @@ class _Job:
 
 
 class Lanes:
-    """Up to `lanes` connections of the pool at a time, each with a batch. Use it on one event loop."""
+    """Up to `lanes` connections of the pool at a time, each with a batch. Use it on one event loop.
+
+    A second lane begins only while the first one is busy, so little work takes few connections.
+    """
 
     def __init__(
         self,
@@ -68,6 +75,9 @@ class Lanes:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Job] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._busy = 0
+        self._width = float(options.lanes)
         self._trouble: StoreError | None = None
 
     async def submit(self, op_factory: OpFactory[T]) -> T:
@@ -76,7 +86,8 @@ class Lanes:
         job = _Job(op_factory, answer, deadline=self._loop.time() + self._options.patience_s)
         self._waiting.append(job)
         self._watch(job)
-        if len(self._lanes) < self._options.lanes:
+        if self._running < int(self._width):
+            self._running += 1
             lane = self._loop.create_task(self._work(), context=contextvars.Context())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
@@ -88,18 +99,26 @@ class Lanes:
             await asyncio.wait(self._lanes)
 
     async def _work(self) -> None:
-        while self._waiting:
-            connection = await self._acquire()
-            if connection is None:
-                continue
-            session = self._session_of(connection)
-            try:
-                while self._waiting and session.broken is None:
-                    await self._handle(session, self._next_batch())
-            finally:
-                await self._give_back(connection, session)
-            if session.broken is not None:
-                await asyncio.sleep(_RETRY_S)
+        try:
+            while self._is_needed():
+                connection = await self._acquire()
+                if connection is not None:
+                    await self._use(connection)
+        finally:
+            self._running -= 1
+
+    async def _use(self, connection: DriverConnection) -> None:
+        session = self._session_of(connection)
+        try:
+            while self._is_needed() and session.broken is None:
+                await self._handle(session, self._next_batch())
+        finally:
+            await self._give_back(connection, session)
+        if session.broken is not None:
+            await asyncio.sleep(_RETRY_S)
+
+    def _is_needed(self) -> bool:
+        return bool(self._waiting) and self._running <= self._width
 
     async def _acquire(self) -> DriverConnection | None:
         """A connection, or None after trouble; whoever has waited long enough, or would in vain, is told."""
@@ -123,13 +142,18 @@ class Lanes:
             await self._pool.release(connection, timeout=self._options.command_timeout_s)
 
     def _next_batch(self) -> list[_Job]:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._options.max_batch))]
+        """What waits, less a share for each other lane that has nothing to do."""
+        idle = max(1, int(self._width) - self._busy)
+        share = math.ceil(len(self._waiting) / idle)
+        batch = [self._waiting.popleft() for _ in range(min(share, self._options.max_batch))]
         for job in batch:
             if job.timer is not None:
                 job.timer.cancel()
         return batch
 
     async def _handle(self, session: Session, batch: list[_Job]) -> None:
+        collisions = self._engine.collisions
+        self._busy += 1
         try:
             outcomes = await self._engine.handle(session, [job.op_factory for job in batch])
         except BaseException as error:
@@ -137,12 +161,22 @@ class Lanes:
             for job, own in zip(batch, copies(session.broken, len(batch)), strict=True):
                 _settle(job.answer, Failed(own))
             raise
+        finally:
+            self._busy -= 1
         if session.broken is not None:
             self._trouble = session.broken
+        self._adapt(collided=self._engine.collisions > collisions)
         for job, outcome in zip(batch, outcomes, strict=True):
             if outcome is not None:
                 _settle(job.answer, outcome)
         self._again([job for job, outcome in zip(batch, outcomes, strict=True) if outcome is None])
+
+    def _adapt(self, *, collided: bool) -> None:
+        """Fewer lanes with larger groups where lanes collide, and slowly more again."""
+        if collided:
+            self._width = max(1.0, self._width / 2)
+        else:
+            self._width = min(float(self._options.lanes), self._width + _MORE)
 
     def _again(self, lost: list[_Job]) -> None:
         """Back to the head of the queue, in their order."""
@@ -180,8 +214,6 @@ def _settle(answer: asyncio.Future[Any], outcome: Outcome) -> None:
     if not answer.done():
         if isinstance(outcome, Done):
             answer.set_result(outcome.value)
-        elif isinstance(outcome.error, StopIteration):  # a future refuses to carry it
-            answer.set_exception(RuntimeError(f"an operation raised {outcome.error!r}"))
         else:
             answer.set_exception(outcome.error)
     elif isinstance(outcome, Failed):

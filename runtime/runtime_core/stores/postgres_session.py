@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from runtime_core.errors import StoreError, StoreValueError
+from runtime_core.stores.dialect import POSTGRES
 from runtime_core.stores.postgres_driver import DriverConnection
 from runtime_core.stores.postgres_errors import DRIVER_ERRORS, Interrupted, Trouble, interruption
 from runtime_core.stores.qmarks import numbered
@@ -21,10 +22,15 @@ MAX_STATEMENTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A statement as PostgreSQL wants it; `times` are the positions of parameters that are points in time."""
+    """A statement as PostgreSQL wants it.
+
+    `times` are the positions of parameters that are points in time; `alone` is one of the dialect's statements for
+    a transaction of its own.
+    """
 
     text: str
     times: tuple[int, ...]
+    alone: bool
 
 
 class Session:
@@ -39,14 +45,16 @@ class Session:
         self._timeout_s = timeout_s
         self._location = location
         self._reading = False
+        self._alone = False
         self.broken: StoreError | None = None
 
-    async def begin(self, *, reading: bool) -> None:
-        """Start a serializable transaction, or one on a snapshot.
+    async def begin(self, *, reading: bool, alone: bool = False) -> None:
+        """Start a serializable transaction, or one on a snapshot. `alone`: for one operation.
 
         The server gives up on a statement by itself, and on us should we vanish in the middle.
         """
         self._reading = reading
+        self._alone = alone
         level = "REPEATABLE READ READ ONLY" if reading else "SERIALIZABLE"
         patience_ms = max(1, int(self._timeout_s * 800))
         await self._execute(
@@ -77,6 +85,8 @@ class Session:
     async def _fetch(self, statement: Sql) -> Rows:
         try:
             form = self._forms.get(statement.text) or await self._learn(statement)
+            if form.alone and not self._alone:
+                raise Interrupted(Trouble.FAILED, StoreError("This statement needs a transaction of its own."))
             params = _with_times(statement.params, form.times) if form.times else statement.params
             if statement.counts:
                 status = await self._raw.execute(form.text, *params, timeout=self._timeout_s)
@@ -101,7 +111,7 @@ class Session:
             times = tuple(place for place, name in enumerate(types) if name == "timestamptz")
         if len(self._forms) >= MAX_STATEMENTS:
             self._forms.clear()
-        form = self._forms[statement.text] = Form(text, times)
+        form = self._forms[statement.text] = Form(text, times, alone=statement.text in POSTGRES.alone)
         return form
 
 

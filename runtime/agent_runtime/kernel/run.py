@@ -102,7 +102,7 @@ class Run:
         return self._counted(ExecutionResult(job_id=job.job_id, content=as_json(done.content), data=data))
 
     def _counted(self, result: ExecutionResult) -> ExecutionResult:
-        taken = self.context.meter.taken
+        taken = self.context.meter
         return result.model_copy(
             update={
                 "model_calls": taken.use.calls,

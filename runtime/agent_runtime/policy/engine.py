@@ -159,7 +159,7 @@ class PolicyEngine:
 
 def _any_name(patterns: Iterable[str]) -> Concerns:
     matches = any_of(patterns)
-    return lambda names: any(map(matches, names))
+    return lambda names: matches(names[0]) or (len(names) > 1 and matches(names[1]))
 
 
 def _resource_and_operation(rule: DataAccessPolicy) -> Concerns:

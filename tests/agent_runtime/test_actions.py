@@ -181,6 +181,37 @@ async def test_a_job_store_that_is_gone_does_not_undo_an_answer(store: InMemoryA
         assert (await jobs.get(job_id)).status is JobStatus.RUNNING
 
 
+async def test_a_waiter_outlasts_a_store_that_is_gone_for_less_than_a_minute() -> None:
+    class Moody(InMemoryActionStore):
+        down = False
+
+        async def get(self, scope_id: str, action_id: str) -> Any:
+            if self.down:
+                looked.set()
+                raise StoreUnavailableError("The store is gone.")
+            return await super().get(scope_id, action_id)
+
+    clock, looked = ManualClock(), asyncio.Event()
+    async with Moody() as store, asyncio.timeout(10):
+        manager = ActionManager(store, clock=clock, poll_s=0.01)
+        for minutes in (0.9, 1.0):
+            action = await manager.require_action(CONFIRM)
+            waiting = asyncio.create_task(manager.wait_for_resolution(action.action_id))
+            looked.clear()
+            store.down = True
+            await looked.wait()
+            clock.advance(60 * minutes)
+            looked.clear()
+            await looked.wait()
+            store.down = False
+            await manager.resolve(action.resume_token, resolution={})
+            if minutes < 1:
+                assert (await waiting).status is ActionStatus.RESOLVED
+            else:
+                with pytest.raises(StoreUnavailableError):
+                    await waiting
+
+
 async def test_the_sweep_expires_and_moves_jobs_of_all_scopes(store: InMemoryActionStore) -> None:
     clock = ManualClock()
     async with InMemoryJobStore() as job_store:

@@ -14,7 +14,7 @@ import click
 
 from benchmarks.harness import Figure, show
 
-IN_PROCESS = ("local_runs", "loading", "engine", "orchestration")
+IN_PROCESS = ("local_runs", "loading", "engine", "agent_runtime", "orchestration")
 ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start")
 ALL = IN_PROCESS + ON_RAY_SERVE
 

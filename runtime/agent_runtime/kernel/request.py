@@ -52,9 +52,9 @@ class ExecutionRequest(_Frozen):
 class ExecutionResult(_Frozen):
     """What came of a request that succeeded; the handle of any other raises.
 
-    `content` is the answer, `output` the checked value of a schema, `data` the fields that an operator added. The counts
-    are those of all model and tool calls below it; `cost_micro` is in millionths of a dollar, over the calls whose price
-    is known; `unpriced` counts the others.
+    `content` is the answer, `output` the checked value of a schema, `data` the fields that an operator added. The
+    counts are those of all model and tool calls below it; `cost_micro` is in millionths of a dollar, over the calls
+    whose price is known; `unpriced` counts the others.
     """
 
     job_id: str

@@ -193,8 +193,10 @@ class ActionManager:
     async def sweep(self, *, limit: int = 100) -> list[ActionRecord]:
         """Expire up to `limit` actions of all scopes whose time is up; those. Call it now and then.
 
-        It also tells jobs of settled actions, where whoever settled them died in between.
+        It also tells jobs of settled actions, where whoever settled them died in between. Raises ScopeMismatchError
+        on a manager that is bound.
         """
+        self._scopes.all_of_them("sweep()")
         due = await self.store.due(now=self.clock.now(), limit=limit)
         expired = [await self._apply(action.scope_id, action.action_id, Expire()) for action in due]
         for action in await self.store.untold(limit=limit):

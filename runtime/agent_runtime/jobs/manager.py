@@ -229,27 +229,32 @@ class JobManager:
                 await listener.wait(timeout_s=self._poll_s if left is None else min(self._poll_s, left))
 
     async def sweep(self, *, limit: int = 100) -> list[JobRecord]:
-        """Time out up to `limit` jobs of all scopes whose deadline has passed; those. Call it now and then."""
+        """Time out up to `limit` jobs of all scopes whose deadline has passed; those. Call it now and then.
+
+        Raises ScopeMismatchError on a manager that is bound.
+        """
+        self._scopes.all_of_them("sweep()")
         overdue = await self.store.overdue(now=self.clock.now(), limit=limit)
         return [await self._apply_to((job.scope_id, job.job_id), Look()) for job in overdue]
 
     async def recover(self, *, limit: int = 100) -> list[JobRecord]:
         """Take up to `limit` jobs of all scopes whose worker is gone; those, started and held by this worker.
 
-        One that was begun `max_attempts` times already is failed instead.
+        One that was begun `max_attempts` times already is failed instead. Raises ScopeMismatchError on a manager
+        that is bound.
         """
+        self._scopes.all_of_them("recover()")
         taken: list[JobRecord] = []
-        for job in await self.store.lapsed(now=self.clock.now(), limit=limit):
-            event: JobEvent = Start(self.owner, self._lease())
-            if job.attempt >= self._max_attempts:
-                event = Fail(JobFailure(code="worker_lost", message=f"Its worker was lost {job.attempt} times."))
-            try:
-                after = await self._apply_to((job.scope_id, job.job_id), event)
-            except (JobStateError, JobNotFoundError):  # somebody else was first
-                continue
-            if after.status is JobStatus.RUNNING:
-                self._scopes.remember(after.job_id, after.scope_id)
-                taken.append(after)
+        for lapsed in await self.store.lapsed(now=self.clock.now(), limit=limit):
+            key = (lapsed.scope_id, lapsed.job_id)
+            with suppress(JobStateError, JobNotFoundError):  # somebody else was first
+                job = await self._apply_to(key, Start(self.owner, self._lease()))
+                if job.attempt > self._max_attempts:
+                    lost = JobFailure(code="worker_lost", message=f"Its worker was lost {lapsed.attempt} times.")
+                    await self._apply_to(key, Fail(lost, by=self.owner))
+                elif job.status is JobStatus.RUNNING:
+                    self._scopes.remember(job.job_id, job.scope_id)
+                    taken.append(job)
         return taken
 
     async def _look(self, job_id: str) -> JobRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from agentflow.agent_use import agent_tools
 from agentflow.checks.scope import Findings, Scope, listed
 from agentflow.feature_use import embedders_of
 from agentflow.findings import Finding, PathStep
@@ -18,7 +19,9 @@ def check_tests(scope: Scope) -> Findings:
     names: set[str] = set()
     asked = roles_of(scope.flow) | embedders_of(scope.flow.nodes.values(), None)
     asked |= {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
-    has_tools = any(node.prompt and node.prompt.tools for node in all_nodes(scope.flow.nodes.values()))
+    has_tools = any(
+        (node.prompt and node.prompt.tools) or agent_tools(node) for node in all_nodes(scope.flow.nodes.values())
+    )
     for index, test in enumerate(scope.flow.tests):
         at = ("tests", index)
         if test.name in names:

@@ -515,6 +515,9 @@ async def test_children_of_a_run_are_traced_as_one(kernel: RuntimeKernel, engine
 
     kernel.add_operator(leaf)
     kernel.add_operator(root)
-    await (await kernel.execute(ExecutionRequest(operator_id="root"))).result()
+    handle = await kernel.execute(ExecutionRequest(operator_id="root"))
+    await handle.result()
     above, below = seen
     assert (below.trace_id, below.parent) == (above.trace_id, above.run_id)
+    told = [event async for event in handle.events() if event.type is RuntimeEventType.RUN_STARTED]
+    assert [event.trace_id for event in told] == [above.trace_id]

@@ -295,7 +295,7 @@ class RuntimeKernel:
             config=self._config,
             clock=self._clock,
             ids=self._ids,
-            observe=Teller(self.bus, job).operator,
+            observe=Teller(self.bus, job, execution.trace_id).operator,
             overseer=self._overseer,
             meter=meter,
         )

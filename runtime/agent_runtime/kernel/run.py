@@ -47,7 +47,7 @@ class Run:
 
     async def perform(self, doer: Agent | Operator, job: JobRecord, bus: EventBus) -> ExecutionResult:
         """Raises whatever goes wrong, and RunFailed for an operator's result without success."""
-        teller = Teller(bus, job)
+        teller = Teller(bus, job, self.context.execution.trace_id)
         async with self.parent.slots if self.parent is not None else nullcontext():
             await teller.tell(RuntimeEventType.RUN_STARTED, {"operator_id": self.request.operator_id})
             try:
@@ -118,9 +118,10 @@ async def _streamed(agent: BoundAgent, prompt: str) -> AgentResult:
 class Teller:
     """Publishes what happens in one job."""
 
-    def __init__(self, bus: EventBus, job: JobRecord) -> None:
+    def __init__(self, bus: EventBus, job: JobRecord, trace_id: str) -> None:
         self._bus = bus
         self._job = job
+        self._trace_id = trace_id
 
     async def operator(self, event: OperatorEvent) -> None:
         await self.tell(event.type, {**event.facts, "path": list(event.path)})
@@ -135,6 +136,7 @@ class Teller:
                     "job_id": job.job_id,
                     "run_id": job.run_id,
                     "session_id": job.session_id,
+                    "trace_id": self._trace_id,
                     "data": data,
                 }
             )

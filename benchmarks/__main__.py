@@ -14,7 +14,16 @@ import click
 
 from benchmarks.harness import Figure, show
 
-IN_PROCESS = ("local_runs", "loading", "compiling", "engine", "mellea_sessions", "orchestration", "postgres")
+IN_PROCESS = (
+    "local_runs",
+    "loading",
+    "compiling",
+    "engine",
+    "mellea_sessions",
+    "agent_runtime",
+    "orchestration",
+    "postgres",
+)
 ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start")
 ALL = IN_PROCESS + ON_RAY_SERVE
 

@@ -40,6 +40,14 @@ class Scopes:
             )
         return self.bound_to
 
+    def all_of_them(self, what: str) -> None:
+        """Raises ScopeMismatchError for `what` is done to all scopes, if the manager is bound to one."""
+        if self.bound_to is not None:
+            raise ScopeMismatchError(
+                f"{what} is for all scopes, and this manager is bound to {self.bound_to!r}; call another one.",
+                bound_to=self.bound_to,
+            )
+
     def remember(self, record_id: str, scope_id: str) -> None:
         if self.bound_to is None and scope_id != DEFAULT_SCOPE:
             self._made[record_id] = scope_id

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agent_runtime.actions.manager import ActionManager
+from agent_runtime.actions.records import ActionRecord, ActionSpec
+from agent_runtime.actions.sql_store import InMemoryActionStore
 from agentflow.differences import differences
+from agentflow.feature_use import asks_people
 from agentflow.ir import Expectation, Flow, FlowTest
 from flow_runtime.local import LocalFlow, LocalSettings
 from flow_runtime.scripted_models import ScriptedModels
@@ -35,14 +39,28 @@ class _Hurried(SystemClock):
         await asyncio.sleep(0)
 
 
+class _NobodyAnswers(ActionManager):
+    """In a test every question expires at once, so that what a flow does then can be tested."""
+
+    async def require_action(self, spec: ActionSpec) -> ActionRecord:
+        return await super().require_action(spec.model_copy(update={"timeout_seconds": 1e-6}))
+
+
 async def run_tests(
     flow: Flow, *, feature_store: str | None = None, embedder: str | None = None
 ) -> list[FlowTestResult]:
     """Every test of a flow, one after the other; none sees the state of another.
 
     Features are read from and written to `feature_store` for good. Text is embedded as the simulated model does.
+    People who are asked do not answer.
     """
-    settings = LocalSettings(store="memory:", clock=_Hurried(), feature_store=feature_store, embedder=embedder)
+    settings = LocalSettings(
+        store="memory:",
+        clock=_Hurried(),
+        feature_store=feature_store,
+        embedder=embedder,
+        actions=_NobodyAnswers(InMemoryActionStore()) if asks_people(flow.nodes.values()) else None,
+    )
     return [await run_test(flow, test, settings) for test in flow.tests]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flow_runtime.call import NodeCall
+
+if TYPE_CHECKING:
+    from agent_runtime.policy.engine import PolicyEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,18 @@ class AdmitAllTools:
 
     async def admit(self, request: ToolRequest) -> None:
         return None
+
+
+class AdmitByPolicy:
+    """The rules of a PolicyEngine, which may ask a person first."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+
+    async def admit(self, request: ToolRequest) -> None:
+        """Raises PolicyDenied."""
+        from agent_runtime.policy.guard import demand
+
+        run = request.call.context
+        result = await self._engine.check_tool(request.tool, run, arguments=request.arguments)
+        demand(result, run, f"The tool {request.tool}")

@@ -39,8 +39,8 @@ class ActionMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
         self.jobs = JobManager(InMemoryJobStore(), clock=self.clock)
-        root = ActionManager(InMemoryActionStore(), job_manager=self.jobs, clock=self.clock)
-        self.managers = {scope_id: root.for_scope(scope_id) for scope_id in SCOPES}
+        self.root = ActionManager(InMemoryActionStore(), job_manager=self.jobs, clock=self.clock)
+        self.managers = {scope_id: self.root.for_scope(scope_id) for scope_id in SCOPES}
         self.job_ids: dict[str, str] = {}
         for scope_id in SCOPES:
             job = self.wait(self.jobs.create(JobSpec(scope_id=scope_id)))
@@ -54,7 +54,7 @@ class ActionMachine(RuleBasedStateMachine):
         return self.runner.run(call)
 
     def teardown(self) -> None:
-        self.wait(self.managers["tenant-1"].store.close())  # type: ignore[attr-defined]
+        self.wait(self.root.store.close())  # type: ignore[attr-defined]
         self.wait(self.jobs.store.close())  # type: ignore[attr-defined]
         self.runner.close()
 
@@ -113,7 +113,7 @@ class ActionMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        self.wait(self.managers["tenant-1"].sweep())
+        self.wait(self.root.sweep())
         for key in list(self.open):
             self.notice_expiry(key)
 

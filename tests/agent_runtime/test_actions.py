@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import pickle
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import pytest
 
 from agent_runtime import (
-    ActionConflictError,
     ActionExpiredError,
     ActionManager,
     ActionNotFoundError,
@@ -20,22 +17,18 @@ from agent_runtime import (
     ActionSpec,
     ActionStatus,
     InMemoryActionStore,
-    InMemoryEventBus,
     InMemoryJobStore,
     JobManager,
     JobNotFoundError,
     JobSpec,
     JobStateError,
     JobStatus,
-    RuntimeEvent,
-    ScopeMismatchError,
     SqliteActionStore,
 )
 from agent_runtime.actions.sql_store import SqlActionStore
 from runtime_core.clock import ManualClock
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.memory import MemoryDatabase
-from support.agent_stores import action_of
 
 CONFIRM = ActionSpec(type="confirm", payload={"message": "Proceed?"})
 
@@ -188,6 +181,37 @@ async def test_a_job_store_that_is_gone_does_not_undo_an_answer(store: InMemoryA
         assert (await jobs.get(job_id)).status is JobStatus.RUNNING
 
 
+async def test_a_waiter_outlasts_a_store_that_is_gone_for_less_than_a_minute() -> None:
+    class Moody(InMemoryActionStore):
+        down = False
+
+        async def get(self, scope_id: str, action_id: str) -> Any:
+            if self.down:
+                looked.set()
+                raise StoreUnavailableError("The store is gone.")
+            return await super().get(scope_id, action_id)
+
+    clock, looked = ManualClock(), asyncio.Event()
+    async with Moody() as store, asyncio.timeout(10):
+        manager = ActionManager(store, clock=clock, poll_s=0.01)
+        for minutes in (0.9, 1.0):
+            action = await manager.require_action(CONFIRM)
+            waiting = asyncio.create_task(manager.wait_for_resolution(action.action_id))
+            looked.clear()
+            store.down = True
+            await looked.wait()
+            clock.advance(60 * minutes)
+            looked.clear()
+            await looked.wait()
+            store.down = False
+            await manager.resolve(action.resume_token, resolution={})
+            if minutes < 1:
+                assert (await waiting).status is ActionStatus.RESOLVED
+            else:
+                with pytest.raises(StoreUnavailableError):
+                    await waiting
+
+
 async def test_the_sweep_expires_and_moves_jobs_of_all_scopes(store: InMemoryActionStore) -> None:
     clock = ManualClock()
     async with InMemoryJobStore() as job_store:
@@ -212,90 +236,6 @@ async def test_the_same_request_may_be_repeated_with_an_id_of_the_callers_own(ma
         await manager.resolve(first.resume_token, resolution={})
     assert (await manager.resolve(second.resume_token, resolution={})).status is ActionStatus.RESOLVED
     assert len(await manager.list()) == 1
-
-
-# -- tokens (S7) -------------------------------------------------------------------------------------------------------
-
-
-async def test_a_token_works_once_in_its_own_scope_and_in_time(store: InMemoryActionStore) -> None:
-    clock = ManualClock()
-    root = ActionManager(store, clock=clock)
-    mine, theirs = root.for_scope("tenant-1"), root.for_scope("tenant-2")
-    action = await mine.require_action(CONFIRM.model_copy(update={"timeout_seconds": 10}))
-    late = await mine.require_action(CONFIRM.model_copy(update={"timeout_seconds": 10}))
-    for wrong in (action.resume_token[:-1], action.resume_token + "A", "", "ü" * 43, "x" * 10_000, late.action_id):
-        with pytest.raises(ActionNotFoundError):
-            await mine.resolve(wrong, resolution={})
-    with pytest.raises(ActionNotFoundError):
-        await theirs.resolve(action.resume_token, resolution={})
-    with pytest.raises(ActionNotFoundError):
-        await theirs.resolve(action_id=action.action_id, resolution={})
-    await mine.resolve(action.resume_token, resolution={"n": 1})
-    with pytest.raises(ActionConflictError):
-        await mine.resolve(action.resume_token, resolution={"n": 1})
-    clock.advance(10)
-    with pytest.raises(ActionExpiredError):
-        await mine.resolve(late.resume_token, resolution={})
-    with pytest.raises(ScopeMismatchError):
-        await mine.require_action(CONFIRM.model_copy(update={"scope_id": "tenant-2"}))
-
-
-async def test_of_many_that_answer_at_once_one_counts(manager: ActionManager) -> None:
-    action = await manager.require_action(CONFIRM)
-    answers = [manager.resolve(action.resume_token, resolution={"n": number}) for number in range(20)]
-    outcomes = await asyncio.gather(*answers, return_exceptions=True)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ActionConflictError"] * 19 + ["ActionRecord"]
-
-
-async def test_tokens_are_256_random_bits(manager: ActionManager) -> None:
-    tokens = [(await manager.require_action(CONFIRM)).resume_token for _ in range(200)]
-    assert len(set(tokens)) == 200
-    assert {len(token) for token in tokens if token} == {43}
-    # every character position takes many values, except the last one, which holds four bits only
-    assert all(len({token[position] for token in tokens if token}) > 30 for position in range(42))
-
-
-async def test_no_token_is_stored_logged_shown_or_announced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, jobs: JobManager
-) -> None:
-    bus = InMemoryEventBus()
-    events: list[RuntimeEvent] = []
-    await bus.subscribe(events.append)
-    with caplog.at_level(logging.DEBUG):
-        async with SqliteActionStore(tmp_path / "a.db") as store:
-            manager = ActionManager(store, event_bus=bus, job_manager=jobs)
-            action = await manager.require_action(ActionSpec(job_id=await started(jobs), type="confirm"))
-            token = action.resume_token
-            assert token is not None
-            errors: list[Exception] = []
-            await manager.resolve(token, resolution={"approved": True})
-            for call in (manager.resolve(token, resolution={}), manager.resolve(token + "x", resolution={})):
-                try:
-                    await call
-                except Exception as exc:
-                    errors.append(exc)
-            await bus.flush()
-            shown = [
-                repr(action),
-                str(action),
-                action.model_dump_json(),
-                repr(action.model_dump()),
-                *map(repr, await manager.list()),
-                *(each.model_dump_json() for each in events),
-                *map(repr, errors),
-                *map(str, errors),
-                *(record.getMessage() for record in caplog.records),
-            ]
-        on_disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    assert len(events) == 2 and len(errors) == 2
-    assert not [text for text in shown if token in text]
-    assert token.encode() not in on_disk
-
-
-def test_the_token_of_a_record_is_lost_when_it_is_read_again() -> None:
-    action = action_of(resume_token="secret")
-    assert type(action).model_validate_json(action.model_dump_json()).resume_token is None
-    assert pickle.loads(pickle.dumps(action)) == action
 
 
 async def test_an_answer_is_a_json_object(manager: ActionManager) -> None:

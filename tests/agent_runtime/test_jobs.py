@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from agent_runtime import (
+    ActionManager,
+    InMemoryActionStore,
     InMemoryEventBus,
     InMemoryJobStore,
     JobConflictError,
@@ -212,6 +214,23 @@ async def test_a_lost_worker_is_replaced_until_it_was_lost_too_often(tmp_path: P
         assert failed.error is not None and failed.error.code == "worker_lost"
 
 
+async def test_a_worker_that_came_back_in_time_keeps_its_job() -> None:
+    class LateNews(InMemoryJobStore):
+        async def lapsed(self, **bounds: Any) -> list[JobRecord]:
+            found = await super().lapsed(**bounds)
+            await worker.renew(found[0].job_id)
+            return found
+
+    clock = ManualClock()
+    async with LateNews() as store:
+        worker = JobManager(store, clock=clock, lease_s=10)
+        job = await worker.create(JobSpec())
+        await worker.start(job.job_id)
+        clock.advance(10)
+        assert await JobManager(store, clock=clock, max_attempts=1).recover() == []
+        assert (await worker.complete(job.job_id)).status is JobStatus.SUCCEEDED
+
+
 async def test_a_worker_that_was_replaced_stops_and_does_not_end_the_job(store: InMemoryJobStore) -> None:
     clock = ManualClock()
     slow, quick = JobManager(store, clock=clock, lease_s=9), JobManager(store, clock=clock, lease_s=9)
@@ -326,6 +345,9 @@ async def test_a_bound_manager_never_leaves_its_scope(manager: JobManager) -> No
     assert (refused.value.scope_id, refused.value.bound_to) == ("tenant-2", "tenant-1")
     with pytest.raises(ScopeMismatchError):
         mine.for_scope("tenant-2")
+    for for_all in (mine.sweep, mine.recover, ActionManager(InMemoryActionStore(), scope_id="tenant-1").sweep):
+        with pytest.raises(ScopeMismatchError, match="for all scopes"):
+            await for_all()
     assert (await mine.list(JobFilter())).jobs == []
     assert (await mine.create(JobSpec())).scope_id == "tenant-1"
 

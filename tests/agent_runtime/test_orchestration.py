@@ -411,6 +411,11 @@ async def test_an_agent_of_an_operator_calls_models_on_behalf_of_the_run():
             answer = await self.agent.run("hello")
             return OperatorResult(content=answer.content)
 
+    class Kept(Own):
+        def __init__(self, agent: Agent) -> None:
+            self.agent = agent
+
+    assert (await Kept(Agent(engine=ScriptedEngine())).execute({}, context())).content == "<hello>"
     run = ExecutionContext(scope_id="tenant-1", principal_id="ada", session_id="s", job_id="j")
     await ChainOperator([Own(Agent(engine=engine))]).execute({}, OperatorContext(execution=run))
     [(_, asked)] = engine.asked

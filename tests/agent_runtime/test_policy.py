@@ -25,6 +25,8 @@ from agent_runtime import (
     GuardChain,
     InMemoryActionStore,
     InMemoryEventBus,
+    InMemoryJobStore,
+    JobManager,
     ModelPolicy,
     PolicyDenied,
     PolicyDocument,
@@ -35,6 +37,8 @@ from agent_runtime import (
     RuntimeEvent,
     ToolPolicy,
 )
+from flow_runtime.call import NodeCall
+from flow_runtime.tool_policy import AdmitByPolicy, ToolRequest
 from llm_client import Admission, Agent, RequestSpec, tool
 from llm_client.errors import CallRefused
 from llm_client.guard import Lease
@@ -252,6 +256,14 @@ async def test_nobody_answering_is_a_no(actions: ActionManager) -> None:
     assert not alone.allowed and "nobody can be asked" in alone.reason
 
 
+async def test_a_job_that_is_over_asks_nobody() -> None:
+    async with InMemoryActionStore() as store, InMemoryJobStore() as job_store:
+        actions = ActionManager(store, job_manager=JobManager(job_store))
+        engine = PolicyEngine([ASK], actions=actions)
+        result = await engine.check_model("gpt-4", ME.model_copy(update={"job_id": "job-over"}))
+        assert not result.allowed and "nobody could be asked" in result.reason
+
+
 async def test_who_stops_waiting_withdraws_the_question(actions: ActionManager) -> None:
     engine = PolicyEngine([ASK], actions=actions)
     checking = asyncio.create_task(engine.check_model("gpt-4", ME))
@@ -277,6 +289,19 @@ async def test_what_was_not_simply_allowed_is_an_event() -> None:
         ("policy.warned", "file_read", "careful"),
         ("policy.denied", "shell", "the rule 'no shell' denies it"),
     ]
+
+
+async def test_a_flow_asks_the_policy_before_every_tool() -> None:
+    engine = PolicyEngine([ToolPolicy(tool_patterns=("delete_*",), allowed_scopes=("internal",))])
+    policy = AdmitByPolicy(engine)
+    for context, allowed in ((ME, True), (OTHER, False)):
+        request = ToolRequest("node", "delete_file", None, {"name": "x"}, NodeCall(context, {}))
+        if allowed:
+            await policy.admit(request)
+        else:
+            with pytest.raises(PolicyDenied) as denied:
+                await policy.admit(request)
+            assert denied.value.scope_id == "tenant-1"
 
 
 # -- the doors of layer 0 ----------------------------------------------------------------------------------------------

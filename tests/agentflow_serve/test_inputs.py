@@ -117,6 +117,17 @@ def test_a_prompt_needs_an_llmhub_and_a_flow_without_prompts_does_not(files: Pat
     assert (inputs.llmhub, inputs.needs_sim, inputs.sim_script) == (None, False, None)
 
 
+def test_the_roles_of_agents_are_asked_of_the_llmhub_like_those_of_prompts(files: Path):
+    agents = "transform: {mode: declarative, spec: {op: agent.run, args: {agent: main, input: hi}}}"
+    (files / "agents.yaml").write_text(WITHOUT_PROMPT.replace(FORMAT, agents))
+    with pytest.raises(AppInvalid, match="node 'say' has agents"):
+        read(flow="agents.yaml")
+    assert read(flow="agents.yaml", llmhub="hub.yaml").needs_sim
+    (files / "agents.yaml").write_text(WITHOUT_PROMPT.replace(FORMAT, agents.replace("main", "nobody")))
+    with pytest.raises(UnknownRoleError, match="no role 'nobody'"):
+        read(flow="agents.yaml", llmhub="hub.yaml")
+
+
 @pytest.mark.parametrize(("provider", "needed"), [("{}", True), ("{api_base: 'http://model:9/v1'}", False)])
 def test_the_app_brings_a_simulated_model_only_if_nobody_says_where_one_is(files: Path, provider: str, needed: bool):
     (files / "hub.yaml").write_text(LLMHUB.replace("sim: {}", f"sim: {provider}"))

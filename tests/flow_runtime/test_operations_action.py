@@ -15,6 +15,7 @@ from agentflow.ir import OperationSpec
 from agentflow.settings import node_settings
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import OperationFailed
+from flow_runtime.flow_tests import run_tests
 from flow_runtime.operations import OperationResources, OperationSettings, bind_operation
 from runtime_core.context import Identity
 from runtime_core.report import RunReport
@@ -133,6 +134,15 @@ async def test_the_action_is_in_the_scope_of_the_run_unless_the_flow_names_anoth
             action = await the_open_one(there)
             await there.resolve(action_id=action.action_id, resolution={})
             assert (await running).output == {"answer": {}}
+
+
+async def test_in_a_flows_own_tests_nobody_answers() -> None:
+    tested = """
+tests:
+  - {name: nobody is there, input: {order: o-7}, expect: {outputs: {late: "nobody: timeout"}}}
+"""
+    [result] = await run_tests(agentflow.loads(REFUND + tested).flow)
+    assert result.problems == ()
 
 
 async def test_without_a_manager_the_run_store_keeps_the_question_for_other_processes(tmp_path: Path) -> None:

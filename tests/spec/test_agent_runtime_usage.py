@@ -313,7 +313,7 @@ async def test_with_budget_enforcement(kernel: RuntimeKernel):
             ),
         )
     )
-    assert (await handle.result()).success
+    assert (await handle.result()).content
     spent = await kernel.execute(ExecutionRequest(prompt="Again", budgets=BudgetSpec(max_tokens=0)))
     with pytest.raises(BudgetExceededError):
         await spent.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from agentflow.agent_use import agent_tools
 from agentflow.checks.scope import Findings, Scope, listed
 from agentflow.feature_use import embedders_of
 from agentflow.findings import Finding, PathStep
@@ -23,7 +24,9 @@ def check_tests(scope: Scope) -> Findings:
     asked |= {f"{model.provider}/{model.name}" for model in models_of(scope.flow)}
     if needs_judge(scope.flow):
         asked |= {JUDGE}
-    has_tools = any(node.prompt and node.prompt.tools for node in all_nodes(scope.flow.nodes.values()))
+    has_tools = any(
+        (node.prompt and node.prompt.tools) or agent_tools(node) for node in all_nodes(scope.flow.nodes.values())
+    )
     for index, test in enumerate(scope.flow.tests):
         at = ("tests", index)
         if test.name in names:

@@ -26,15 +26,16 @@ from agent_runtime.errors import (
 )
 from agent_runtime.events.bus import EventBus
 from agent_runtime.jobs.manager import JobManager
-from agent_runtime.repeat import until_known
+from agent_runtime.repeat import Patience, until_known
 from agent_runtime.scopes import Scopes
 from runtime_core.clock import Clock, SystemClock
-from runtime_core.errors import StoreError
+from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
+STORE_PATIENCE_S = 60.0
 _RESOLUTION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
@@ -161,23 +162,26 @@ class ActionManager:
     async def wait_for_resolution(self, action_id: str, *, timeout_s: float | None = None) -> ActionRecord:
         """The action once it is resolved, expired or withdrawn: look at its `status` and `resolution`.
 
-        Raises ActionPendingError after `timeout_s`; the action stays open. Raises ActionNotFoundError.
+        Raises ActionPendingError after `timeout_s`; the action stays open. Raises ActionNotFoundError, and
+        StoreUnavailableError when the store has been gone for a minute.
         """
         give_up = None if timeout_s is None else self.clock.monotonic() + timeout_s
-        scope_id = self._scopes.of(action_id)
+        patience = Patience(self.clock, limit_s=STORE_PATIENCE_S)
         # Listening comes before looking: an answer between the two would not be heard.
-        async with self._signals.listen(signal_key(scope_id, action_id)) as listener:
+        async with self._signals.listen(signal_key(self._scopes.of(action_id), action_id)) as listener:
             while True:
-                action = await self.get(action_id)
                 pause = self._poll_s
-                if not action.is_settled and action.expires_at is not None:
-                    left = (action.expires_at - self.clock.now()).total_seconds()
-                    if left <= 0:
-                        action = await self._apply(scope_id, action_id, Expire())
-                    pause = min(pause, left)
-                if action.is_settled:
-                    await self._tell_job(action)
-                    return action
+                try:
+                    action = await self._look(action_id)
+                except StoreUnavailableError as exc:
+                    patience.excuse(exc)
+                else:
+                    patience.renew()
+                    if action.is_settled:
+                        await self._tell_job(action)
+                        return action
+                    if action.expires_at is not None:
+                        pause = min(pause, (action.expires_at - self.clock.now()).total_seconds())
                 if give_up is not None:
                     if (left := give_up - self.clock.monotonic()) <= 0:
                         raise ActionPendingError(
@@ -189,13 +193,22 @@ class ActionManager:
     async def sweep(self, *, limit: int = 100) -> list[ActionRecord]:
         """Expire up to `limit` actions of all scopes whose time is up; those. Call it now and then.
 
-        It also tells jobs of settled actions, where whoever settled them died in between.
+        It also tells jobs of settled actions, where whoever settled them died in between. Raises ScopeMismatchError
+        on a manager that is bound.
         """
+        self._scopes.all_of_them("sweep()")
         due = await self.store.due(now=self.clock.now(), limit=limit)
         expired = [await self._apply(action.scope_id, action.action_id, Expire()) for action in due]
         for action in await self.store.untold(limit=limit):
             await self._tell_job(action)
         return expired
+
+    async def _look(self, action_id: str) -> ActionRecord:
+        """The action as it is, expired if its time is up."""
+        action = await self.get(action_id)
+        if not action.is_settled and action.expires_at is not None and action.expires_at <= self.clock.now():
+            return await self._apply(action.scope_id, action_id, Expire())
+        return action
 
     async def _of_token(self, token: str) -> ActionRecord:
         hashed = token_hash(token)

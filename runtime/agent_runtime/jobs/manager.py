@@ -32,13 +32,15 @@ from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec, JobStatus
 from agent_runtime.jobs.running import RunningWork, Stop
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage, JobStore
 from agent_runtime.jobs.supervise import Holder, Supervision, Work
-from agent_runtime.repeat import until_known
+from agent_runtime.repeat import Patience, until_known
 from agent_runtime.scopes import Scopes
 from runtime_core.clock import Clock, SystemClock
+from runtime_core.errors import StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds
 
 LEASE_S = 60.0
 POLL_S = 1.0
+STORE_PATIENCE_S = 60.0
 MOST_ATTEMPTS = 3
 
 
@@ -204,42 +206,63 @@ class JobManager:
         return await Supervision(key, work, holder).run()
 
     async def wait(self, job_id: str, *, timeout_s: float | None = None) -> JobRecord:
-        """The job when it has ended; or as it is after `timeout_s`. Raises JobNotFoundError."""
+        """The job when it has ended; or as it is after `timeout_s`.
+
+        Raises JobNotFoundError, and StoreUnavailableError when the store has been gone for a minute.
+        """
         scope_id = self._scopes.of(job_id)
         give_up = None if timeout_s is None else self.clock.monotonic() + timeout_s
+        patience = Patience(self.clock, limit_s=STORE_PATIENCE_S)
         async with self._signals.listen(signal_key(scope_id, job_id)) as listener:
             while True:
-                job = await self.get(job_id)
-                if not job.is_terminal and job.deadline is not None and job.deadline <= self.clock.now():
-                    job = await self._apply(job_id, Look())
                 left = None if give_up is None else give_up - self.clock.monotonic()
-                if job.is_terminal or (left is not None and left <= 0):
-                    return job
+                try:
+                    job = await self._look(job_id)
+                except StoreUnavailableError as exc:
+                    patience.excuse(exc)
+                    if left is not None and left <= 0:
+                        raise
+                else:
+                    patience.renew()
+                    if job.is_terminal or (left is not None and left <= 0):
+                        return job
                 await listener.wait(timeout_s=self._poll_s if left is None else min(self._poll_s, left))
 
     async def sweep(self, *, limit: int = 100) -> list[JobRecord]:
-        """Time out up to `limit` jobs of all scopes whose deadline has passed; those. Call it now and then."""
+        """Time out up to `limit` jobs of all scopes whose deadline has passed; those. Call it now and then.
+
+        Raises ScopeMismatchError on a manager that is bound.
+        """
+        self._scopes.all_of_them("sweep()")
         overdue = await self.store.overdue(now=self.clock.now(), limit=limit)
         return [await self._apply_to((job.scope_id, job.job_id), Look()) for job in overdue]
 
     async def recover(self, *, limit: int = 100) -> list[JobRecord]:
         """Take up to `limit` jobs of all scopes whose worker is gone; those, started and held by this worker.
 
-        One that was begun `max_attempts` times already is failed instead.
+        One that was begun `max_attempts` times already is failed instead. Raises ScopeMismatchError on a manager
+        that is bound.
         """
+        self._scopes.all_of_them("recover()")
         taken: list[JobRecord] = []
-        for job in await self.store.lapsed(now=self.clock.now(), limit=limit):
-            event: JobEvent = Start(self.owner, self._lease())
-            if job.attempt >= self._max_attempts:
-                event = Fail(JobFailure(code="worker_lost", message=f"Its worker was lost {job.attempt} times."))
-            try:
-                after = await self._apply_to((job.scope_id, job.job_id), event)
-            except (JobStateError, JobNotFoundError):  # somebody else was first
-                continue
-            if after.status is JobStatus.RUNNING:
-                self._scopes.remember(after.job_id, after.scope_id)
-                taken.append(after)
+        for lapsed in await self.store.lapsed(now=self.clock.now(), limit=limit):
+            key = (lapsed.scope_id, lapsed.job_id)
+            with suppress(JobStateError, JobNotFoundError):  # somebody else was first
+                job = await self._apply_to(key, Start(self.owner, self._lease()))
+                if job.attempt > self._max_attempts:
+                    lost = JobFailure(code="worker_lost", message=f"Its worker was lost {lapsed.attempt} times.")
+                    await self._apply_to(key, Fail(lost, by=self.owner))
+                elif job.status is JobStatus.RUNNING:
+                    self._scopes.remember(job.job_id, job.scope_id)
+                    taken.append(job)
         return taken
+
+    async def _look(self, job_id: str) -> JobRecord:
+        """The job as it is, timed out if its deadline has passed."""
+        job = await self.get(job_id)
+        if not job.is_terminal and job.deadline is not None and job.deadline <= self.clock.now():
+            return await self._apply(job_id, Look())
+        return job
 
     async def _apply(self, job_id: str, event: JobEvent) -> JobRecord:
         job = await self._apply_to((self._scopes.of(job_id), job_id), event)

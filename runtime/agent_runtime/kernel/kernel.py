@@ -9,22 +9,21 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pydantic import JsonValue, ValidationError
-
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
 from agent_runtime.actions.sql_store import InMemoryActionStore
 from agent_runtime.actions.store import ActionStore
-from agent_runtime.errors import ExecutionError, JobError, JobStateError, LimitReached, OrchestrationError
+from agent_runtime.errors import ExecutionError, JobError, JobStateError, OrchestrationError
 from agent_runtime.events.bus import EventBus
 from agent_runtime.events.memory import InMemoryEventBus
 from agent_runtime.events.types import RuntimeEventType
 from agent_runtime.jobs import announce
 from agent_runtime.jobs.machine import Look
 from agent_runtime.jobs.manager import JobManager
-from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec
+from agent_runtime.jobs.records import JobFailure, JobRecord
 from agent_runtime.jobs.sql_store import InMemoryJobStore
-from agent_runtime.jobs.store import JobFilter, JobStore
+from agent_runtime.jobs.store import JobStore
+from agent_runtime.kernel.admission import Admission, Parent, depth_below, let_go, request_of
 from agent_runtime.kernel.handle import ExecutionHandle
 from agent_runtime.kernel.oversight import PolicyOverseer
 from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult
@@ -44,14 +43,11 @@ from llm_client.agent.core import Agent
 from llm_client.agent.loop import ModelEngine
 from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock, SystemClock
-from runtime_core.context import BudgetSpec, ExecutionContext
+from runtime_core.context import ExecutionContext
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds, new_trace_id
 
 Owned = TypeVar("Owned", bound=SqlStore)
-
-OURS = "kernel"
-"""Where a job's metadata holds what the kernel needs to do it again."""
 
 STORE_TRIES = 6
 STORE_PAUSE_S = 0.05
@@ -63,10 +59,10 @@ class RuntimeKernel:
     """Does what it is asked, as jobs (source: agent-runtime, RuntimeKernel).
 
     `agent` answers requests without an operator id; left out, it is a plain one over `engine`, with the plugins'
-    tools. Stores that are left out are in memory; results are kept beside the jobs. `policies` are rules for models
-    and tools, and with them count those of the plugins and a `policy_engine` of your own. `config` bounds jobs that
-    are started below others. `jobs`, `actions` and `bus` are there to be shared. A job's record holds what was asked,
-    so that another process can do it again.
+    tools. Stores that are left out are in memory; results are kept in the database of the job store if it has one.
+    `policies` are rules for models and tools, and with them count those of the plugins and a `policy_engine` of your
+    own. `config` bounds jobs that are started below others. `jobs`, `actions` and `bus` are there to be shared. A
+    job's record holds what was asked, so that another process can do it again.
 
     A kernel belongs to one event loop: use it with `async with`, or `aclose()`. It closes what it made itself.
     """
@@ -108,6 +104,7 @@ class RuntimeKernel:
             clock=self._clock,
             ids=self._ids,
         )
+        self._admission = Admission(self._config, self.jobs)
         self._policy = PolicyEngine(policies, actions=self.actions, event_bus=self.bus)
         engines = (self._policy,) if policy_engine is None else (self._policy, policy_engine)
         self._overseer = PolicyOverseer(engines)
@@ -141,14 +138,14 @@ class RuntimeKernel:
         """
         await self._open()
         doer = self._doer(request)
-        parent = await self._parent(request)
+        parent = await self._admission.under(request, self._runs.get((request.scope_id, request.parent_job_id or "")))
         run_id = self._ids.new("run")
         log = self.bus.expect(run_id)
         try:
-            submitted = await self.jobs.submit(self._spec(request, run_id, parent))
+            submitted = await self.jobs.submit(self._admission.spec(request, run_id, parent))
         except BaseException:
             self.bus.settle(run_id, None)
-            _no_child(parent)
+            let_go(parent)
             raise
         job = submitted.job
         key = (job.scope_id, job.job_id)
@@ -156,7 +153,7 @@ class RuntimeKernel:
         if submitted.is_new:
             self._start(doer, request, job, log, parent)
         else:
-            _no_child(parent)
+            let_go(parent)
         return self.handle(job.job_id, scope_id=job.scope_id, attached=not submitted.is_new)
 
     def handle(self, job_id: str, *, scope_id: str = "default", attached: bool = True) -> ExecutionHandle:
@@ -187,16 +184,17 @@ class RuntimeKernel:
         await self._open()
         taken: list[ExecutionHandle] = []
         for job in await self.jobs.recover(limit=limit):
+            key = (job.scope_id, job.job_id)
+            if key in self._runs:  # this process was only slow
+                continue
             try:
-                ours: Any = job.metadata[OURS]
-                request = ExecutionRequest.model_validate(ours["request"])
+                request = request_of(job)
                 doer = self._doer(request)
-            except (KeyError, TypeError, ValidationError, OrchestrationError) as exc:
-                failure = JobFailure(code="worker_lost", message=f"Nobody here can do it again: {exc}")
+            except OrchestrationError as exc:
+                failure = JobFailure(code="worker_lost", message=f"Its worker was lost, and nobody can go on: {exc}")
                 with suppress(JobStateError):
                     await self.jobs.for_scope(job.scope_id).fail(job.job_id, failure)
                 continue
-            key = (job.scope_id, job.job_id)
             run_id = self._ids.new("run")
             log = self.bus.expect(run_id)
             self.bus.settle(run_id, key)
@@ -254,78 +252,20 @@ class RuntimeKernel:
             raise OrchestrationError(f"There is no operator '{request.operator_id}'; there are: {known}.")
         return operator
 
-    async def _parent(self, request: ExecutionRequest) -> Run | JobRecord | None:
-        """The run that this one is part of. Raises LimitReached where it may have no more children, or none."""
-        if request.parent_job_id is None:
-            return None
-        run = self._runs.get((request.scope_id, request.parent_job_id))
-        most, deepest = self._config.max_child_jobs, self._config.max_depth
-        jobs = self.jobs.for_scope(request.scope_id)
-        parent = run or await jobs.get(request.parent_job_id)
-        if run is None:
-            children = len((await jobs.list(JobFilter(parent_job_id=request.parent_job_id), limit=most)).jobs)
-        else:
-            children = run.children
-        if children >= most:
-            message = f"Job {request.parent_job_id} has {children} children, and max_child_jobs is {most}: raise it."
-            raise LimitReached(message, limit="max_child_jobs", allowed=most)
-        if (depth := _depth(parent) + 1) > deepest:
-            message = (
-                f"A child of job {request.parent_job_id} would be {depth} levels deep, and max_depth is {deepest}."
-            )
-            raise LimitReached(message, limit="max_depth", allowed=deepest)
-        if run is not None:
-            run.children += 1
-        return parent
-
-    def _spec(self, request: ExecutionRequest, run_id: str, parent: Run | JobRecord | None) -> JobSpec:
-        budgets = self._budgets(request, parent)
-        limits = (request.timeout_seconds, budgets and budgets.max_runtime_seconds)
-        timeout_s = min((limit for limit in limits if limit is not None), default=None)
-        if timeout_s is None and parent is not None:
-            timeout_s = self._config.timeout_seconds
-        ours: dict[str, JsonValue] = {
-            "request": request.model_dump(mode="json", exclude_defaults=True),
-            "depth": 0 if parent is None else _depth(parent) + 1,
-        }
-        return JobSpec(
-            scope_id=request.scope_id,
-            principal_id=request.principal_id,
-            session_id=request.session_id,
-            run_id=run_id,
-            parent_job_id=request.parent_job_id if self._config.propagate_cancellation else None,
-            idempotency_key=request.idempotency_key,
-            request_hash=request.request_hash() if request.idempotency_key is not None else None,
-            deadline=request.deadline,
-            timeout_seconds=timeout_s,
-            budgets=budgets,
-            policy_ref=request.policy_ref,
-            versions=request.versions,
-            metadata={**request.metadata, OURS: ours},
-            tags=request.tags,
-        )
-
-    def _budgets(self, request: ExecutionRequest, parent: Run | JobRecord | None) -> BudgetSpec | None:
-        """The request's own, or less where its parent has less left."""
-        if parent is None or not self._config.inherit_budgets:
-            return request.budgets
-        left = parent.context.meter.rest() if isinstance(parent, Run) else parent.budgets
-        return left if request.budgets is None else request.budgets.within(left)
-
     def _start(
         self,
         doer: Agent | Operator,
         request: ExecutionRequest,
         job: JobRecord,
         log: RunLog,
-        parent: Run | JobRecord | None,
+        parent: Parent | None,
     ) -> None:
         key = (job.scope_id, job.job_id)
         above = parent if isinstance(parent, Run) else None
         run = self._runs[key] = Run(
             request=request,
             context=self._context(request, job, above),
-            depth=0 if parent is None else _depth(parent) + 1,
+            depth=depth_below(parent),
             slots=asyncio.Semaphore(self._config.at_a_time),
             parent=above,
         )
@@ -355,7 +295,7 @@ class RuntimeKernel:
             config=self._config,
             clock=self._clock,
             ids=self._ids,
-            observe=Teller(self.bus, job).operator,
+            observe=Teller(self.bus, job, execution.trace_id).operator,
             overseer=self._overseer,
             meter=meter,
         )
@@ -397,19 +337,6 @@ class RuntimeKernel:
     def _forget(self, key: Key) -> None:
         self._tasks.pop(key, None)
         self._runs.pop(key, None)
-
-
-def _depth(above: Run | JobRecord) -> int:
-    if isinstance(above, Run):
-        return above.depth
-    ours = above.metadata.get(OURS)
-    depth = ours.get("depth") if isinstance(ours, dict) else None
-    return depth if isinstance(depth, int) else 0
-
-
-def _no_child(parent: Run | JobRecord | None) -> None:
-    if isinstance(parent, Run):
-        parent.children -= 1
 
 
 def _registered(plugins: Iterable[Plugin]) -> PluginRegistry:

@@ -20,7 +20,7 @@ class PolicyOverseer:
 
     async def admit_model(self, spec: RequestSpec, target: Target | None, execution: ExecutionContext) -> int | None:
         """Raises PolicyDenied."""
-        name = spec.role or "default" if target is None else target.model
+        name = (spec.role or "default") if target is None else target.model
         provider = None if target is None else target.provider
         chars = sum(len(str(message.get("content") or "")) for message in spec.messages)
         bounds: list[int] = []

@@ -6,6 +6,7 @@ import hashlib
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import to_jsonable_python
 
 from agent_runtime.jobs.records import IdempotencyKey
 from runtime_core.context import BudgetSpec, CallerId, PolicyRef, RunVersions, ScopeId, TraceId, UtcTime
@@ -49,10 +50,11 @@ class ExecutionRequest(_Frozen):
 
 
 class ExecutionResult(_Frozen):
-    """What came of a request that succeeded. `content` is the answer, `output` the checked value of a schema.
+    """What came of a request that succeeded; the handle of any other raises.
 
-    `data` are the fields that an operator added. The counts are those of all model and tool calls below it;
-    `cost_micro` is in millionths of a dollar, over the calls whose price is known; `unpriced` counts the others.
+    `content` is the answer, `output` the checked value of a schema, `data` the fields that an operator added. The
+    counts are those of all model and tool calls below it; `cost_micro` is in millionths of a dollar, over the calls
+    whose price is known; `unpriced` counts the others.
     """
 
     job_id: str
@@ -66,14 +68,7 @@ class ExecutionResult(_Frozen):
     cost_micro: int = 0
     unpriced: int = 0
 
-    @property
-    def success(self) -> bool:
-        """Always; a request that did not succeed has no result, and its handle raises."""
-        return True
-
 
 def as_json(value: Any) -> JsonValue:
     """A value as it can be stored; what is no JSON becomes text."""
-    from pydantic_core import to_jsonable_python
-
     return to_jsonable_python(value, fallback=str, inf_nan_mode="strings")

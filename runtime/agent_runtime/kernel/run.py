@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 
 from agent_runtime.errors import BudgetExceededError
@@ -16,7 +16,7 @@ from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult, as_j
 from agent_runtime.orchestration.context import OperatorContext, OperatorEvent
 from agent_runtime.orchestration.governed import BoundAgent
 from agent_runtime.orchestration.operators import Operator
-from agent_runtime.orchestration.results import OperatorResult
+from agent_runtime.orchestration.results import TEXT, OperatorResult
 from llm_client.agent.core import Agent
 from llm_client.agent.events import AgentEnded
 from llm_client.agent.results import AgentResult
@@ -47,7 +47,7 @@ class Run:
 
     async def perform(self, doer: Agent | Operator, job: JobRecord, bus: EventBus) -> ExecutionResult:
         """Raises whatever goes wrong, and RunFailed for an operator's result without success."""
-        teller = Teller(bus, job)
+        teller = Teller(bus, job, self.context.execution.trace_id)
         async with self.parent.slots if self.parent is not None else nullcontext():
             await teller.tell(RuntimeEventType.RUN_STARTED, {"operator_id": self.request.operator_id})
             try:
@@ -71,28 +71,18 @@ class Run:
         if isinstance(doer, Operator):
             return self._of_operator(await self._operate(doer), job)
         agent = BoundAgent(doer, self.context)
-        return self._of_agent(await (self._streamed(agent) if self.request.stream else agent.run(self._prompt)), job)
-
-    @property
-    def _prompt(self) -> str:
-        return self.request.prompt
+        prompt = self.request.prompt
+        return self._of_agent(await (_streamed(agent, prompt) if self.request.stream else agent.run(prompt)), job)
 
     async def _operate(self, operator: Operator) -> OperatorResult:
-        given = {"text": self._prompt, **self.request.input} if self._prompt else dict(self.request.input)
+        prompt, fields = self.request.prompt, self.request.input
+        given = {TEXT: prompt, **fields} if prompt else dict(fields)
         done = await operator.execute(given, self.context)
         if not done.success:
             if isinstance(done.cause, AgentflowError):
                 raise done.cause
             raise RunFailed(done.error or "The operator failed.", done.code or "operator_failed") from done.cause
         return done
-
-    async def _streamed(self, agent: BoundAgent) -> AgentResult:
-        async for event in agent.stream(self._prompt):
-            if isinstance(event, AgentEnded):
-                return event.result
-            if isinstance(event, StreamFailed):
-                raise RunFailed(event.message, event.code)
-        raise AssertionError("the last event of a stream is its end")
 
     def _of_agent(self, answer: AgentResult, job: JobRecord) -> ExecutionResult:
         return self._counted(ExecutionResult(job_id=job.job_id, content=answer.content, output=as_json(answer.output)))
@@ -102,7 +92,7 @@ class Run:
         return self._counted(ExecutionResult(job_id=job.job_id, content=as_json(done.content), data=data))
 
     def _counted(self, result: ExecutionResult) -> ExecutionResult:
-        taken = self.context.meter.taken
+        taken = self.context.meter
         return result.model_copy(
             update={
                 "model_calls": taken.use.calls,
@@ -115,12 +105,23 @@ class Run:
         )
 
 
+async def _streamed(agent: BoundAgent, prompt: str) -> AgentResult:
+    async with aclosing(agent.stream(prompt)) as events:
+        async for event in events:
+            if isinstance(event, AgentEnded):
+                return event.result
+            if isinstance(event, StreamFailed):
+                raise RunFailed(event.message, event.code)
+    raise AssertionError("the last event of a stream is its end")
+
+
 class Teller:
     """Publishes what happens in one job."""
 
-    def __init__(self, bus: EventBus, job: JobRecord) -> None:
+    def __init__(self, bus: EventBus, job: JobRecord, trace_id: str) -> None:
         self._bus = bus
         self._job = job
+        self._trace_id = trace_id
 
     async def operator(self, event: OperatorEvent) -> None:
         await self.tell(event.type, {**event.facts, "path": list(event.path)})
@@ -135,6 +136,7 @@ class Teller:
                     "job_id": job.job_id,
                     "run_id": job.run_id,
                     "session_id": job.session_id,
+                    "trace_id": self._trace_id,
                     "data": data,
                 }
             )

@@ -104,6 +104,7 @@ class RecordingBus:
         log = self._starting.pop(run_id)
         if job is not None:
             self._logs[job] = log
+            self._ended.pop(job, None)
 
     def find(self, scope_id: str, job_id: str) -> RunLog | None:
         return self._logs.get((scope_id, job_id))

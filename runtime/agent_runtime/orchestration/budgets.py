@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 
 from agent_runtime.errors import BudgetExceededError
@@ -15,32 +14,24 @@ MICRO = 1_000_000
 NO_LIMITS = BudgetSpec()
 
 
-@dataclass(slots=True)
-class Taken:
-    """`turns` and `tool_calls` count what was begun, `use` what was answered."""
-
-    turns: int = 0
-    tool_calls: int = 0
-    use: ModelUse = NO_USE
-
-    @property
-    def tokens(self) -> int:
-        return self.use.input_tokens + self.use.output_tokens
-
-
 class Meter:
     """Counts one run; what it counts, the runs above it count as well.
 
+    `turns` and `tool_calls` count what was begun, `use` what was answered.
     Turns and tool calls are counted before they are made and never exceed their limits. Tokens and cost are known
     afterwards: a limit may be passed by the calls that are in flight when it is reached, and nothing starts then.
     Without `inherits` the limits of the runs above do not apply here.
     """
 
+    __slots__ = ("_above", "_began", "_bound_by", "_clock", "limits", "tool_calls", "turns", "use")
+
     def __init__(
         self, limits: BudgetSpec | None, *, clock: Clock, above: Meter | None = None, inherits: bool = True
     ) -> None:
         self.limits = limits or NO_LIMITS
-        self.taken = Taken()
+        self.turns = 0
+        self.tool_calls = 0
+        self.use = NO_USE
         self._clock = clock
         self._above = above
         self._bound_by = above if inherits else None
@@ -64,19 +55,19 @@ class Meter:
         """Raises BudgetExceededError."""
         self.check()
         for meter in self._all():
-            meter.taken.turns += 1
+            meter.turns += 1
 
     def begin_tool_call(self) -> None:
         """Raises BudgetExceededError."""
         self._refuse(tool_call=True)
         for meter in self._all():
-            meter.taken.tool_calls += 1
+            meter.tool_calls += 1
 
     def heard(self, result: CompletionResult) -> None:
         """A cached answer took nothing but its turn."""
         use = NO_USE if result.cached else _use(result)
         for meter in self._all():
-            meter.taken.use += use
+            meter.use += use
 
     def _all(self) -> list[Meter]:
         found: list[Meter] = []
@@ -87,14 +78,16 @@ class Meter:
         return found
 
     def _own_rest(self) -> BudgetSpec:
-        limits, taken = self.limits, self.taken
-        cost = Decimal(taken.use.cost_micro) / MICRO
+        limits, use = self.limits, self.use
+        cost = Decimal(use.cost_micro) / MICRO
         ran = self._clock.monotonic() - self._began
         return BudgetSpec(
-            max_tokens=None if limits.max_tokens is None else max(0, limits.max_tokens - taken.tokens),
+            max_tokens=None
+            if limits.max_tokens is None
+            else max(0, limits.max_tokens - use.input_tokens - use.output_tokens),
             max_cost=None if limits.max_cost is None else max(Decimal(0), limits.max_cost - cost),
-            max_tool_calls=_left(limits.max_tool_calls, taken.tool_calls),
-            max_turns=_left(limits.max_turns, taken.turns),
+            max_tool_calls=_left(limits.max_tool_calls, self.tool_calls),
+            max_turns=_left(limits.max_turns, self.turns),
             max_runtime_seconds=None
             if limits.max_runtime_seconds is None
             else max(0.0, limits.max_runtime_seconds - ran),
@@ -119,7 +112,7 @@ class Meter:
             return "max_cost", f"The budget of ${limits.max_cost} is spent."
         if rest.max_runtime_seconds == 0:
             return "max_runtime_seconds", f"The run may take {limits.max_runtime_seconds:g} s, and they are over."
-        if limits.max_cost is not None and self.taken.use.unpriced:
+        if limits.max_cost is not None and self.use.unpriced:
             return "max_cost", "The run has a budget in money and calls a model whose price is not known: give it one."
         if tool_call and rest.max_tool_calls == 0:
             return "max_tool_calls", (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,11 +16,14 @@ from agent_runtime.orchestration.context import OperatorContext
 from agent_runtime.orchestration.operators import Operator
 from agent_runtime.orchestration.results import OperatorResult
 from agentflow.errors import FlowError
+from llm_client.cancellation import CancellationScope
 from llm_client.errors import CallCancelled
 from runtime_core.context import BudgetSpec
 from runtime_core.errors import AgentflowError
 
 log = logging.getLogger(__name__)
+
+_NO_SCOPE = nullcontext()
 
 CANCELLED = OperatorResult.failed("it was called off because another one failed", code="cancelled")
 Call = tuple[str, Operator, Mapping[str, Any]]
@@ -27,10 +31,14 @@ Call = tuple[str, Operator, Mapping[str, Any]]
 
 
 class Children:
-    """One for each run of an operator that runs others. Raises LimitReached where its context is too deep already."""
+    """One for each run of an operator that runs others. Raises LimitReached where its context is too deep already.
 
-    def __init__(self, context: OperatorContext) -> None:
+    `covered`: the caller runs inside a scope of the context's cancellation token.
+    """
+
+    def __init__(self, context: OperatorContext, *, covered: bool = False) -> None:
         self._context = context
+        self._covered = covered or context.covered or not context.config.propagate_cancellation
         self._config = context.config
         self._slots = asyncio.Semaphore(self._config.at_a_time)
         self._started = 0
@@ -90,13 +98,17 @@ class Children:
             raise _first(failed) from None
         return [CANCELLED if task.cancelled() else task.result() for task in tasks]
 
+    def _scope(self) -> CancellationScope | nullcontext[None]:
+        """Strikes the child when the token is cancelled, unless whoever waits for it is struck already."""
+        return _NO_SCOPE if self._covered else self._context.cancellation.scope()
+
     async def _told(
         self, child: OperatorContext, operator: Operator, given: dict[str, Any], timeout_s: float | None
     ) -> OperatorResult:
         await child.tell(RuntimeEventType.OPERATOR_STARTED)
         result = await self._one(child, operator, given, timeout_s)
-        if result.use != child.meter.taken.use:
-            result = replace(result, use=child.meter.taken.use)
+        if result.use is not (use := child.meter.use) and result.use != use:
+            result = replace(result, use=use)
         if result.success:
             await child.tell(RuntimeEventType.OPERATOR_COMPLETED)
         else:
@@ -112,7 +124,7 @@ class Children:
         bound = asyncio.timeout(allowed)
         try:
             child.meter.check()
-            async with bound, child.cancellation.scope():
+            async with bound, self._scope():
                 result: object = await operator.execute(given, child)
         except TimeoutError as exc:
             message = f"it took longer than {allowed:g} s" if bound.expired() else str(exc) or "it timed out"

@@ -56,7 +56,7 @@ class OperatorContext:
 
     Make one for a run of your own; operators that run others derive the rest. `meter` counts what the run takes,
     against `execution.budgets` unless it is given. `observe` hears of everything below; it holds nothing up. What is
-    given is not changed afterwards.
+    given is not changed afterwards. `covered` says that an operator above is struck when the token is cancelled.
     """
 
     # a graph makes one for every node: a frozen dataclass would take as long as all the rest
@@ -66,6 +66,7 @@ class OperatorContext:
         "cancellation",
         "clock",
         "config",
+        "covered",
         "ids",
         "meter",
         "observe",
@@ -95,6 +96,7 @@ class OperatorContext:
         self.observe = observe
         self.overseer = overseer
         self.path = path
+        self.covered = False
         self.meter = meter or Meter(self._execution.budgets, clock=self.clock)
 
     @property
@@ -134,6 +136,7 @@ class OperatorContext:
         child.observe = self.observe
         child.overseer = self.overseer
         child.path = (*self.path, name)
+        child.covered = True
         child.meter = self.meter.child(budgets, inherits=config.inherit_budgets)
         return child
 

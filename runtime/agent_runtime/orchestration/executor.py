@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -82,7 +83,7 @@ class GraphExecutor:
     ) -> GraphResults:
         """Run to the end. Raises LimitReached, and CallCancelled when the context's token is cancelled."""
         context = context or OperatorContext()
-        children = Children(context)
+        children = Children(context, covered=True)
         children.expect(len(self._nodes))
         results: dict[str, OperatorResult] = {}
 
@@ -97,15 +98,16 @@ class GraphExecutor:
             failure = Failure(result.error or "it said nothing", kind=kind, attempts=attempts)
             return NodeOutcome(failure=failure, attempts=attempts, use=result.use)
 
-        report = await run_graph(
-            self._compiled,
-            RunStarted(request=input_data, fields=input_data),
-            dispatch,
-            clock=context.clock,
-            run_id=context.execution.run_id,
-            trace_id=context.execution.trace_id,
-            observe=observe,
-        )
+        async with context.cancellation.scope() if context.config.propagate_cancellation else nullcontext():
+            report = await run_graph(
+                self._compiled,
+                RunStarted(request=input_data, fields=input_data),
+                dispatch,
+                clock=context.clock,
+                run_id=context.execution.run_id,
+                trace_id=context.execution.trace_id,
+                observe=observe,
+            )
         for node, about in report.nodes.items():
             if node not in results or about.status == "cancelled":
                 results[node] = SKIPPED if about.status == "skipped" else CANCELLED

@@ -27,6 +27,8 @@ class Operator(ABC):
     `execute` that call has the identity, the budget and the cancellation of the operator's context.
     """
 
+    _agent: Agent | None = None
+
     def __init__(self, agent: Agent | None = None) -> None:
         self._agent = agent
 
@@ -53,6 +55,10 @@ class Operator(ABC):
                 f"The operator '{self.name}' has no agent: give it one as {type(self).__name__}(agent)."
             )
         return BoundAgent(self._agent, current() or OperatorContext())
+
+    @agent.setter
+    def agent(self, agent: Agent) -> None:
+        self._agent = agent
 
 
 def _in_its_context(execute: Execute) -> Execute:

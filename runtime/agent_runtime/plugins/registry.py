@@ -53,7 +53,7 @@ class PluginRegistry:
         self._started: list[Plugin] = []
 
     def is_allowed(self, name: str) -> bool:
-        return (self._allows is None or self._allows(name)) and not self._denies(name)
+        return (self._allows is None or self._allows(name) is not None) and self._denies(name) is None
 
     def discover(self) -> list[str]:
         """Load the installed plugins whose entry point is allowed; their names. Others are not even imported."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from agent_runtime.policy.globs import any_of
 from agent_runtime.policy.rules import AccessRule, ConstraintPolicy
 
-Concerns = Callable[[tuple[str, ...]], bool]
+Concerns = Callable[[tuple[str, ...]], object]
 """Whether a rule concerns what has these names: those of a model, or a resource and an operation."""
 
 

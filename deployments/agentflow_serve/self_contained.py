@@ -16,6 +16,7 @@ from agentflow.findings import PathStep
 from agentflow.ir import Code, Flow
 from agentflow.subflows import all_nodes
 from agentflow_serve.errors import AppInvalid
+from agentflow_serve.manifests.config import FLOW_PATH
 from agentflow_serve.serve_config import IMPORT_PATH, config_around, read_llmhub
 
 FILES = ("flow", "llmhub", "sim_script")
@@ -37,13 +38,14 @@ class SelfContained:
 def self_contained(document: Mapping[str, Any], *, placement: str | None = None) -> SelfContained:
     """Read what a serve config names. `placement` is for apps that do not say one.
 
+    An app whose flow is in a ConfigMap of its pods stays as it is.
     Raises FlowInvalid, ConfigError, AppInvalid and OSError, as for a config with paths.
     """
     apps: list[Any] = []
     files: set[Path] = set()
     modules: set[str] = set()
     for app in document["applications"]:
-        if app.get("import_path") != IMPORT_PATH:
+        if app.get("import_path") != IMPORT_PATH or (app.get("args") or {}).get("flow") == FLOW_PATH:
             apps.append(app)
             continue
         given = dict(app.get("args") or {})

@@ -40,6 +40,23 @@ def test_the_manifest_of_a_service_can_be_deployed_by_hand():
     assert yaml.safe_load(shown.out) == inside
 
 
+def test_the_files_of_a_config_go_with_it_because_the_cluster_does_not_have_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    shown = agentflow("deploy", "--config", "configs/triage.yaml", "--dry-run")
+    assert shown.code == Exit.OK, shown.err
+    [application] = yaml.safe_load(shown.out)["applications"]
+    assert application["args"]["flow"]["metadata"]["name"] == "triage"
+    assert application["args"]["llmhub"]["providers"]["sim"] == {}
+
+
+def test_a_service_whose_flow_is_in_a_config_map_is_sent_as_it_is(tmp_path: Path):
+    made = agentflow("manifests", *FLOW, "--config-map", "-o", str(tmp_path / "out"))
+    assert made.code == Exit.OK, made.err
+    shown = agentflow("deploy", "--config", str(tmp_path / "out" / "base" / "ray_service.yaml"), "--dry-run")
+    assert shown.code == Exit.OK, shown.err
+    assert yaml.safe_load(shown.out)["applications"][0]["args"]["flow"] == "/etc/agentflow/flow/flow.yaml"
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

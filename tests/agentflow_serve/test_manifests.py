@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import yaml
 from agentflow import load, plan
 from agentflow_serve.builder import app
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.manifest_check.check import check_manifests
 from agentflow_serve.manifests.sizing import worker_groups
 from agentflow_serve.request_headers import CONTROL_HEADERS
 from support.applications import bound
 from support.command_line import Ended, agentflow
-from support.manifests import CONFIGS, DESK, ROOT, documents, one, pods
+from support.manifests import CONFIGS, CRDS, DESK, ROOT, documents, one, pods
 from support.readme import tidy
 
 HUB = CONFIGS / "llmhub.sim.yaml"
@@ -71,7 +73,7 @@ def calls(url: str) -> dict[str, Any]:
 
 
 def serve_config(folder: Path) -> dict[str, Any]:
-    return yaml.safe_load(one(folder, "RayService")["spec"]["serveConfigV2"])
+    return yaml.load(one(folder, "RayService")["spec"]["serveConfigV2"], Loader=yaml.CSafeLoader)
 
 
 # -- the service -------------------------------------------------------------------------------------------------------
@@ -89,6 +91,8 @@ def test_the_example_in_the_repository_is_what_the_command_writes(tmp_path: Path
     assert fresh.keys() == {str(path.relative_to(example)) for path in example.rglob("*.*")}
     for name, path in fresh.items():
         assert path.read_text() == (example / name).read_text(), f"{name}: run the command in k8s/README.md again"
+    checked = agentflow("manifests", "--check", str(example), "--crds", str(CRDS))
+    assert checked.code == Exit.OK and tidy(checked.out) in readme
 
 
 def test_serve_builds_the_deployments_that_the_serve_config_lists_with_the_same_options(made: Path):
@@ -131,6 +135,17 @@ def test_workers_hold_what_the_replicas_ask_for():
     assert (group.min_replicas, group.max_replicas) == (5, 6)
     [small] = worker_groups({"a": one_replica}, cpus=2, memory="4Gi", max_workers=1)
     assert (small.min_replicas, small.max_replicas) == (1, 1)
+
+
+def test_a_worker_has_the_size_that_the_flow_or_the_operator_gives_it(tmp_path: Path):
+    sized = flow_of(deployment={"kserve": {"resources": {"cpu": "1500m", "memory": "3Gi"}}})
+    for options, limits in (
+        ((), {"cpu": "2", "memory": "3Gi"}),
+        (("--worker-cpus", "8"), {"cpu": "8", "memory": "3Gi"}),
+    ):
+        ended, out = written(tmp_path, sized, *options)
+        assert ended.code == Exit.OK, ended.err
+        assert pods(out)["cpu"]["containers"][0]["resources"]["limits"] == limits
 
 
 def test_the_cluster_asks_for_a_token_survives_its_head_and_keeps_the_head_free(made: Path):
@@ -267,6 +282,11 @@ def test_the_gateway_scales_as_its_mode_can(tmp_path: Path, mode: str, annotatio
         ({}, ("--store", "postgresql://u:secret@db/x"), "--store holds a password"),
         ({}, ("--worker-memory", "4 GB"), "--worker-memory"),
         ({}, ("--redis", "redis"), "--redis"),
+        (
+            {"deployment": {"kserve": {"resources": {"memory": "4 GB"}}}},
+            (),
+            "resources.memory '4 GB' must be in Mi or Gi",
+        ),
     ],
 )
 def test_what_cannot_be_deployed_is_a_sentence_and_nothing_is_written(
@@ -314,6 +334,21 @@ def test_what_is_not_ours_to_replace_stays(tmp_path: Path, change: str):
     ended, _ = written(tmp_path, flow_of(name=name))
     assert ended.code == Exit.ENVIRONMENT and "choose another folder" in ended.err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which has kustomize")
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_kustomize_builds_the_overlays_to_what_passes_the_check(made: Path, tmp_path: Path, overlay: str):
+    command = ["kubectl", "kustomize", str(made / "overlays" / overlay)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    (tmp_path / "built.yaml").write_text(done.stdout)
+    report = check_manifests(tmp_path / "built.yaml")
+    assert report.problems == () and report.documents > 8
+    cluster = one(tmp_path, "RayService")["spec"]["rayClusterConfig"]
+    assert cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"] == "agentflow/returns-desk:dev"
+    assert cluster["workerGroupSpecs"][0]["minReplicas"] == (
+        1 if overlay == "dev" else cluster["workerGroupSpecs"][0]["replicas"]
+    )
 
 
 def test_the_plan_of_the_example_is_the_fingerprint_of_its_service(made: Path):

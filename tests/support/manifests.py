@@ -23,7 +23,7 @@ DESK = (
 def documents(folder: Path) -> Iterator[dict[str, Any]]:
     """Every object in a folder, patches left out."""
     for file in sorted(folder.rglob("*.yaml")):
-        yield from (each for each in yaml.safe_load_all(file.read_text()) if isinstance(each, dict))
+        yield from (each for each in yaml.load_all(file.read_text(), Loader=yaml.CSafeLoader) if isinstance(each, dict))
 
 
 def one(folder: Path, kind: str, name: str | None = None) -> dict[str, Any]:

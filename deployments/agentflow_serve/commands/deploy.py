@@ -69,12 +69,13 @@ def command(
 def _document(
     flow: Path | None, config: Path | None, llmhub: Path | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
+    from agentflow_serve.self_contained import self_contained
     from agentflow_serve.serve_config import config_of, read_deployable
 
     if config is not None:
         if llmhub is not None or any(value is not None for value in settings.values()):
             raise click.UsageError("a serve config says everything itself: the other options are for FLOW")
-        return read_deployable(config)
+        return dict(self_contained(read_deployable(config)).document)
     assert flow is not None
     made = config_of(flow, llmhub, host="0.0.0.0", port=8000, settings=settings)
     return {**made, "proxy_location": "EveryNode"}
@@ -88,8 +89,16 @@ def _problems(document: dict[str, Any]) -> bool:
     for path, message in problems:
         click.echo(f"{path}: {message}" if path else message, err=True)
     if not problems:
-        check_config(document, None)
+        check_config({**document, "applications": _ours(document)}, None)
     return bool(problems)
+
+
+def _ours(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The apps of our builder with the flow inside. One in a ConfigMap is known to its pods alone."""
+    from agentflow_serve.serve_config import IMPORT_PATH
+
+    apps = [app for app in document["applications"] if app.get("import_path") == IMPORT_PATH]
+    return [app for app in apps if isinstance((app.get("args") or {}).get("flow"), dict)]
 
 
 def _show(document: Mapping[str, Any]) -> None:
@@ -120,7 +129,7 @@ def _deploy(
         )
     api.deploy(document)
     wait_until_running(api, list(wanted), timeout_s=timeout_s, say=lambda text: click.echo(text, err=True))
-    wrong = _unlike_the_flow(api, wanted, timeout_s)
+    wrong = _unlike_the_flow(api, _ours(document), timeout_s)
     for sentence in wrong:
         click.echo(sentence, err=True)
     if wrong:
@@ -137,18 +146,17 @@ def _change(app: Mapping[str, Any], running: Mapping[str, Any] | None) -> str:
     return "leave" if all(before.get(key) == value for key, value in app.items()) else "change"
 
 
-def _unlike_the_flow(api: ServeApi, wanted: Mapping[str, Mapping[str, Any]], timeout_s: float) -> list[str]:
+def _unlike_the_flow(api: ServeApi, apps: list[dict[str, Any]], timeout_s: float) -> list[str]:
     """Where the deployed graph is not that of the IR. Serve learns who calls whom a moment after the start."""
     from agentflow_serve.args import parse_args
     from agentflow_serve.inputs import read_inputs
     from agentflow_serve.rest_api import wait_for_topology
-    from agentflow_serve.serve_config import IMPORT_PATH
     from agentflow_serve.topology import topology_of
 
     wrong: list[str] = []
-    for name, app in wanted.items():
-        if app.get("import_path") == IMPORT_PATH:
-            args = parse_args(app.get("args") or {})
-            expected = topology_of(read_inputs(args), args)
-            wrong += wait_for_topology(api, name, expected, timeout_s=min(timeout_s, TOPOLOGY_S))
+    for app in apps:
+        args = parse_args(app["args"])
+        expected = topology_of(read_inputs(args), args)
+        name = app.get("name", "default")
+        wrong += wait_for_topology(api, name, expected, timeout_s=min(timeout_s, TOPOLOGY_S))
     return wrong

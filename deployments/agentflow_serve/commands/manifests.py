@@ -43,8 +43,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     type=click.Choice(["standard", "keda", "knative"]),
     help="Add a KServe InferenceService in front, which scales in this mode.",
 )
-@click.option("--worker-cpus", type=click.IntRange(1, 256), default=2, show_default=True)
-@click.option("--worker-memory", default="4Gi", show_default=True)
+@click.option("--worker-cpus", type=click.IntRange(1, 256), help="[default: what the flow says, or 2]")
+@click.option("--worker-memory", help="Such as 4Gi. [default: what the flow says, or 4Gi]")
 @click.option("--max-workers", type=click.IntRange(min=1), help="[default: what all replicas need at most]")
 def command(
     flow: Path | None, output: Path | None, check: Path | None, crds: Path | None, llmhub: Path | None, **settings: Any

@@ -25,7 +25,8 @@ class ManifestSettings(BaseModel):
     with its digest for production. `redis` is where Ray's own metadata survive the head; without one the overlays bring
     a Redis for development only. `config_map`: the flow and llmhub.yaml stand in a ConfigMap instead of the serve
     config. `inference_service` adds a KServe gateway that scales in this mode. `egress` lists further hosts, or
-    `host:port`, that pods may call. The namespaces are those of the operator, of Prometheus, and of the gateway
+    `host:port`, that pods may call. What `worker_cpus` and `worker_memory` do not say comes from the flow's
+    `deployment.kserve.resources`. The namespaces are those of the operator, of Prometheus, and of the gateway
     behind which clients are.
     """
 
@@ -45,8 +46,8 @@ class ManifestSettings(BaseModel):
     config_map: bool = False
     inference_service: GatewayMode | None = None
     hostname: str | None = None
-    worker_cpus: Annotated[int, Field(ge=1, le=256)] = 2
-    worker_memory: Quantity = "4Gi"
+    worker_cpus: Annotated[int, Field(ge=1, le=256)] | None = None
+    worker_memory: Quantity | None = None
     max_workers: Annotated[int, Field(ge=1)] | None = None
     operator_namespace: Label = "kuberay-operator"
     prometheus_namespace: Label = "monitoring"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from agentflow.ir import KServeResources
+from agentflow_serve.errors import ManifestsInvalid
 
 MIB = 1024**2
 REPLICA_BYTES = 256 * MIB
@@ -14,6 +18,7 @@ RAY_SHARE = 0.4
 """Of a worker's memory: the object store, the raylet and its agents."""
 WORKERS_AT_LEAST = 2
 """With one, the service is gone whenever its machine is."""
+DEFAULT_CPUS, DEFAULT_MEMORY = 2, "4Gi"
 _UNITS = {"Mi": MIB, "Gi": 1024**3}
 
 
@@ -40,6 +45,20 @@ def worker_groups(
         gpus = max(math.ceil(_actor(each)["num_gpus"]) for each in on_gpu)
         groups.append(_group("gpu", on_gpu, cpus=cpus, gpus=gpus, memory=memory, at_least=0, at_most=max_workers))
     return tuple(groups)
+
+
+def worker_size(asked: KServeResources | None, *, cpus: int | None, memory: str | None) -> tuple[int, str]:
+    """The size of a worker: as the settings say, else as the flow does. Raises ManifestsInvalid."""
+    where = "deployment.kserve.resources"
+    if cpus is None and asked is not None and asked.cpu is not None:
+        if not (found := re.fullmatch(r"([1-9]\d*)(m?)", asked.cpu)):
+            raise ManifestsInvalid(f"{where}.cpu '{asked.cpu}' is no number of CPUs, such as 2 or 500m")
+        cpus = math.ceil(int(found[1]) / 1000) if found[2] else int(found[1])
+    if memory is None and asked is not None and asked.memory is not None:
+        if not re.fullmatch(r"[1-9]\d*(Mi|Gi)", asked.memory):
+            raise ManifestsInvalid(f"{where}.memory '{asked.memory}' must be in Mi or Gi, such as 4Gi")
+        memory = asked.memory
+    return cpus or DEFAULT_CPUS, memory or DEFAULT_MEMORY
 
 
 def memory_of(quantity: str) -> int:

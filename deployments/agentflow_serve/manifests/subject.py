@@ -18,7 +18,7 @@ from agentflow_serve.inputs import AppInputs, read_inputs
 from agentflow_serve.manifests.egress import Destination, destinations
 from agentflow_serve.manifests.names import service_name
 from agentflow_serve.manifests.settings import ManifestSettings
-from agentflow_serve.manifests.sizing import WorkerGroup, worker_groups
+from agentflow_serve.manifests.sizing import WorkerGroup, worker_groups, worker_size
 from agentflow_serve.serve_config import app_args, check_code
 from flow_runtime.hub_models import providers_of
 
@@ -71,6 +71,9 @@ def _subject(document: Mapping[str, Any], args: AppArgs, inputs: AppInputs, sett
         every_deployment(plan, stages(plan, args.placement), deadline_s=args.limits.deadline_s, sim=inputs.needs_sim),
     )
     _check_store(args, inputs)
+    cpus, memory = worker_size(
+        kserve.resources if kserve else None, cpus=settings.worker_cpus, memory=settings.worker_memory
+    )
     return Subject(
         name=service_name(plan.name, wanted=settings.name or (kserve and kserve.service_name) or None),
         namespace=settings.namespace or (kserve and kserve.namespace) or "default",
@@ -87,9 +90,7 @@ def _subject(document: Mapping[str, Any], args: AppArgs, inputs: AppInputs, sett
             stores=[url for url in (args.store,) if not url.startswith(("sqlite:", "memory:"))],
             entries=(*args.allow_hosts, *settings.egress),
         ),
-        workers=worker_groups(
-            deployments, cpus=settings.worker_cpus, memory=settings.worker_memory, max_workers=settings.max_workers
-        ),
+        workers=worker_groups(deployments, cpus=cpus, memory=memory, max_workers=settings.max_workers),
         target_rps=kserve.target_rps if kserve else None,
         warnings=tuple(_warnings(args, inputs, settings)),
     )
@@ -143,6 +144,11 @@ def _warnings(args: AppArgs, inputs: AppInputs, settings: ManifestSettings) -> l
         )
     if settings.image is None:
         found.append("no image is named; `agentflow package` makes one, --image REGISTRY/NAME@sha256:... names it")
+    kserve = inputs.plan.flow.deployment.kserve
+    if kserve and kserve.resources and kserve.resources.gpu:
+        found.append(
+            "deployment.kserve.resources.gpu gives no GPU to anybody; a node asks with runtime.resources.num_gpus"
+        )
     if args.store == POD_STORE:
         found.append("the log of model calls ends with its pod; --store postgresql://user@host/database keeps it")
     if (inputs.feature_store or "").startswith("local:") and feature_nodes(inputs.plan.flow.nodes.values()):

@@ -30,6 +30,7 @@ from runtime_core.report import RunError, RunReport
 STATUS: Mapping[str, int] = {
     "bad_input": 400,
     "deadline_exceeded": 408,
+    "session_full": 409,
     "rate_limited": 429,
     "cancelled": 499,
     "node_failed": 500,

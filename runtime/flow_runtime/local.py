@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentflow.feature_use import asks_people
 from agentflow.ir import Flow
+from agentflow.memory import remembers
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
 from flow_runtime.code import CodeMode
@@ -26,6 +27,7 @@ from runtime_core.ids import IdSource, RandomIds
 from runtime_core.loop import Observer
 from runtime_core.report import RunReport
 from runtime_core.sessions.protocol import SessionStore
+from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.database import Database
 from runtime_core.stores.url import open_database
 
@@ -36,10 +38,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """`store` is opened only for a flow that keeps state in it, or that asks people and has no `actions` to do so;
-    the others are as in the serve config.
-
-    `sessions` keeps what `memory: session` remembers; without it every run begins a new conversation.
+    """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
+    them, or that asks people and has no `actions` to do so; the others are as in the serve config.
     """
 
     store: str = "sqlite:///agentflow.sqlite"
@@ -89,6 +89,7 @@ class LocalFlow:
             state = StateBackends(await self._state_backends(stack))
             bodies: dict[str, Body] = {}
             dispatch = LocalDispatch(bodies)
+            sessions = await self._sessions(stack)
             parts = NodeParts(
                 clock=settings.clock,
                 models=self._models,
@@ -114,7 +115,7 @@ class LocalFlow:
             clock=settings.clock,
             ids=settings.ids,
             state=state,
-            sessions=settings.sessions,
+            sessions=sessions,
         )
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -128,6 +129,16 @@ class LocalFlow:
             for name, url in urls.items()
             if name in used
         }
+
+    async def _sessions(self, stack: AsyncExitStack) -> SessionStore | None:
+        settings = self._settings
+        if settings.sessions is not None or all(
+            remembers(node) != "session" for node in self._plan.flow.nodes.values()
+        ):
+            return settings.sessions
+        sessions = StoredSessions(await self._database(stack, settings.store), clock=settings.clock)
+        await sessions.prepare()
+        return sessions
 
     async def _actions(self, stack: AsyncExitStack) -> ActionManager | None:
         settings = self._settings

@@ -22,7 +22,7 @@ from flow_runtime.memory import RunMemory, remembered
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
-from runtime_core.errors import AgentflowError, IdentityError
+from runtime_core.errors import AgentflowError, IdentityError, StoreFullError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import Dispatch, NodeOutcome, Observer, run_graph
 from runtime_core.report import RunError, RunReport
@@ -102,7 +102,7 @@ class FlowRunner:
         try:
             memory = await self._remembered(context, parent)
         except SessionFailed as exc:
-            return RunReport(run_id=run_id, trace_id=context.trace_id, error=_unavailable(exc))
+            return RunReport(run_id=run_id, trace_id=context.trace_id, error=_session_error(exc))
         try:
             report = await run_graph(
                 self.plan.graph,
@@ -148,7 +148,7 @@ class FlowRunner:
             try:
                 await memory.commit(self._sessions, context.scope_id)
             except SessionFailed as exc:
-                return replace(report, output=None, error=_unavailable(exc))
+                return replace(report, output=None, error=_session_error(exc))
         return replace(report, records=memory.kept())
 
     def _checked(self, report: RunReport) -> RunReport:
@@ -164,8 +164,10 @@ class FlowRunner:
             logger.warning("the state of run %s could not be dropped", context.run_id, exc_info=True)
 
 
-def _unavailable(error: SessionFailed) -> RunError:
-    return RunError(code="unavailable", message=str(error))
+def _session_error(error: SessionFailed) -> RunError:
+    return RunError(
+        code="session_full" if isinstance(error.__cause__, StoreFullError) else "unavailable", message=str(error)
+    )
 
 
 def _whole(request: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ ErrorCode = Literal[
     "condition_failed",  # an edge's condition raised
     "no_output",  # every edge into _output was dead
     "bad_output",  # the answer does not fit the flow's declared outputs
+    "session_full",  # the session has no room for what was said; begin a new one
     "rate_limited",  # a model's provider refused for now; try again
     "overloaded",  # a queue is full; try again
     "unavailable",  # a part that the run needs does not answer; try again

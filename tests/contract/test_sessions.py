@@ -16,6 +16,7 @@ from runtime_core.sessions.ops import SessionLimits
 from runtime_core.sessions.records import SessionRecord
 from runtime_core.stores import Database
 from support.stored_sessions import FULL, RepeatingSessions, open_session_database, prepared_sessions, said
+from support.stores import fresh_store_url
 
 HERE: dict[str, Any] = {"scope_id": "tenant-1", "session_id": "s"}
 THERE: dict[str, Any] = {"scope_id": "tenant-2", "session_id": "s"}
@@ -26,10 +27,10 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-@pytest.fixture(params=["memory", "sqlite", "faulty memory", "faulty sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "faulty memory", "faulty postgres"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     *faulty, kind = request.param.split()
-    url = "memory:" if kind == "memory" else f"sqlite:///{tmp_path}/sessions.db"
+    url = await fresh_store_url(kind, request, tmp_path)
     async with open_session_database(url, fault_rate=0.33 if faulty else 0.0) as opened:
         yield opened
 

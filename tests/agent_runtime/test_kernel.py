@@ -181,6 +181,14 @@ async def test_cancelling_ends_the_work_and_not_only_its_record(kernel: RuntimeK
     assert (engine.cancelled, (await types_of(handle))[-1]) == (3, "job.cancelled")
 
 
+async def test_a_run_may_be_cancelled_before_it_has_begun(kernel: RuntimeKernel, engine: ScriptedEngine):
+    handle = await kernel.execute(ExecutionRequest(prompt="x"))
+    await handle.cancel()
+    with pytest.raises(ExecutionCancelledError):
+        await handle.result()
+    assert (await types_of(handle), engine.asked) == (["job.created", "job.cancelled"], [])
+
+
 async def test_a_token_of_a_cancelled_run_is_cancelled_for_whoever_holds_it(kernel: RuntimeKernel):
     held: list[OperatorContext] = []
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_runtime import (
     BudgetExceededError,
@@ -195,6 +197,11 @@ async def test_a_plan_is_executed_step_by_step_and_summed_up():
 )
 def test_a_plan_is_read_in_every_form_that_models_write(plan: OperatorResult, steps: list[Any]):
     assert steps_of(plan) == steps
+
+
+@given(st.text(alphabet='1.- *`[]{}":\nab', max_size=200))
+def test_whatever_a_model_writes_is_read_as_steps(text: str):
+    assert all(step not in ("", None) for step in steps_of(OperatorResult(content=text)))
 
 
 async def test_debaters_hear_each_other_and_the_moderator_ends_it():

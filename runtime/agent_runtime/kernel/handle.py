@@ -64,7 +64,10 @@ class ExecutionHandle:
         if job.status is not JobStatus.SUCCEEDED:
             raise error_of(job) from self.cause()
         if (result := await self.stored()) is None:
-            raise ExecutionError(f"Job {job.job_id} succeeded, and its result was deleted.", job_id=job.job_id)
+            message = (
+                f"Job {job.job_id} succeeded, and its result is not here: it was deleted, or kept by another process."
+            )
+            raise ExecutionError(message, job_id=job.job_id)
         return result
 
     async def ended(self) -> JobRecord:

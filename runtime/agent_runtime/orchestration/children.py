@@ -81,7 +81,9 @@ class Children:
             self._started += 1
         async with self._slots:
             self._context.cancellation.raise_if_cancelled()
-            work = self._told(self._context.child(name, budgets=budgets), operator, dict(input_data), timeout_s)
+            child = self._context.child(name, budgets=budgets)
+            doing = self._one if child.observe is None else self._told
+            work = doing(child, operator, dict(input_data), timeout_s)
             return await (work if self._config.propagate_cancellation else _to_its_end(work))
 
     async def all(self, calls: Iterable[Call], *, stop_on_failure: bool = False) -> list[OperatorResult]:
@@ -107,8 +109,6 @@ class Children:
     ) -> OperatorResult:
         await child.tell(RuntimeEventType.OPERATOR_STARTED)
         result = await self._one(child, operator, given, timeout_s)
-        if result.use is not (use := child.meter.use) and result.use != use:
-            result = replace(result, use=use)
         if result.success:
             await child.tell(RuntimeEventType.OPERATOR_COMPLETED)
         else:
@@ -116,6 +116,12 @@ class Children:
         return result
 
     async def _one(
+        self, child: OperatorContext, operator: Operator, given: dict[str, Any], timeout_s: float | None
+    ) -> OperatorResult:
+        result, use = await self._tried(child, operator, given, timeout_s), child.meter.use
+        return result if result.use is use or result.use == use else replace(result, use=use)
+
+    async def _tried(
         self, child: OperatorContext, operator: Operator, given: dict[str, Any], timeout_s: float | None
     ) -> OperatorResult:
         allowed, left = timeout_s or self._config.timeout_seconds, child.remaining_s()

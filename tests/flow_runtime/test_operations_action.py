@@ -136,6 +136,17 @@ async def test_the_action_is_in_the_scope_of_the_run_unless_the_flow_names_anoth
             assert (await running).output == {"answer": {}}
 
 
+async def test_what_cannot_be_asked_fails_the_node_with_one_sentence(actions: ActionManager) -> None:
+    settings = LocalSettings(store="memory:", actions=actions)
+    report = await run(
+        flow(("timeout_seconds: 60", 'timeout_seconds: "${order}"'), ("{problem.type}", "{problem.reason}")),
+        {"order": "soon"},
+        settings=settings,
+    )
+    assert "cannot ask for that: timeout_seconds: " in report.output["late"] and "\n" not in report.output["late"]
+    assert await actions.list() == []
+
+
 async def test_in_a_flows_own_tests_nobody_answers() -> None:
     tested = """
 tests:

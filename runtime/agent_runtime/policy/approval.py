@@ -30,10 +30,11 @@ class Approvals:
         question = (subject.scope_id, subject.principal_id, kind, name, subject.job_id or subject.run_id)
         lock = self._locks.setdefault(question, asyncio.Lock())
         async with lock:
-            if question[-1] is not None and (known := self._answers.get(question)) is not None:
+            if (known := self._answers.get(question)) is not None:
                 return known
             action = await self._ask(subject, {"kind": kind, "name": name, "reason": reason})
-            self._answers[question] = action
+            if question[-1] is not None:
+                self._answers[question] = action
             if len(self._answers) > MOST_REMEMBERED:
                 self._answers.popitem(last=False)
             return action

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import ValidationError
+
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.records import ActionSpec, ActionStatus
 from agent_runtime.errors import AgentRuntimeError
@@ -73,8 +75,10 @@ class RequireAction:
                     "job_id": None if self._scope not in (None, run.scope_id) else run.job_id,
                 }
             )
-        except ValueError as exc:
-            raise OperationFailed(f"{self._op} cannot ask for that: {exc}", op=self._op) from exc
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            text = f"{self._op} cannot ask for that: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise OperationFailed(text, op=self._op) from exc
 
 
 FACTORIES: Mapping[str, OperationFactory] = MappingProxyType({"action.require": RequireAction})

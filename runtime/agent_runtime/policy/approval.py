@@ -40,8 +40,7 @@ class Approvals:
             return action
 
     async def _ask(self, subject: Subject, about: dict[str, str]) -> ActionRecord:
-        actions = self._actions.for_scope(subject.scope_id)
-        action = await actions.require_action(
+        return await self._actions.for_scope(subject.scope_id).ask(
             ActionSpec(
                 type="approve",
                 job_id=subject.job_id,
@@ -49,9 +48,3 @@ class Approvals:
                 timeout_seconds=self._timeout_s,
             )
         )
-        try:
-            return await actions.wait_for_resolution(action.action_id)
-        except asyncio.CancelledError:
-            # Nobody needs the answer any more, and people should not be asked for what is over.
-            await asyncio.shield(asyncio.ensure_future(actions.cancel(action.action_id)))
-            raise

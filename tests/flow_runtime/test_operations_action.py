@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentflow
-from agent_runtime import ActionFilter, ActionManager, ActionStatus, InMemoryActionStore, SqliteActionStore
+from agent_runtime import ActionFilter, ActionManager, ActionStatus, InMemoryActionStore
 from agent_runtime.actions.records import ActionRecord
 from agentflow.ir import OperationSpec
 from agentflow.settings import node_settings
@@ -154,16 +153,6 @@ tests:
 """
     [result] = await run_tests(agentflow.loads(REFUND + tested).flow)
     assert result.problems == ()
-
-
-async def test_without_a_manager_the_run_store_keeps_the_question_for_other_processes(tmp_path: Path) -> None:
-    store = tmp_path / "runs.sqlite"
-    running = asyncio.create_task(run(flow(), {"order": "o"}, settings=LocalSettings(store=f"sqlite:///{store}")))
-    async with SqliteActionStore(store) as elsewhere:
-        desk = ActionManager(elsewhere)
-        action = await the_open_one(desk)
-        await desk.resolve(action_id=action.action_id, resolution={"approved": False})
-        assert (await running).output == {"answer": {"approved": False}}
 
 
 def test_where_nobody_can_answer_the_operation_says_so() -> None:

@@ -347,6 +347,28 @@ def test_what_is_not_ours_to_replace_stays(tmp_path: Path, change: str):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("method", ["write_text", "rename"])
+def test_a_renewal_that_fails_half_way_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    _, out = written(tmp_path, flow_of())
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    real, calls_made = getattr(Path, method), []
+
+    def full(path: Path, *args: Any, **options: Any) -> Any:
+        if ".agentflow-" in str(path) or path == out:
+            calls_made.append(path)
+            if len(calls_made) == 3:  # in the middle of the files; and when the new folder takes the old one's place
+                raise OSError(28, "No space left on device")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, full)
+    ended, _ = written(tmp_path, flow_of(), "--max-workers", "3")
+    assert ended.code == Exit.ENVIRONMENT and "No space left on device" in ended.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"flow.yaml", "out"}
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which has kustomize")
 @pytest.mark.parametrize("overlay", ["dev", "prod"])
 def test_kustomize_builds_the_overlays_to_what_passes_the_check(made: Path, tmp_path: Path, overlay: str):

@@ -14,6 +14,7 @@ from flow_runtime.operations import (
     OperationSettings,
     bind_operation,
 )
+from flow_runtime.scripted_models import ScriptedModels
 
 
 def bound(op: str, args: Mapping[str, Any], *names: str, **settings: Any) -> BoundOperation:
@@ -23,6 +24,7 @@ def bound(op: str, args: Mapping[str, Any], *names: str, **settings: Any) -> Bou
         names={*names, "context", "prompt_output"},
         settings=OperationSettings(**settings),
         resources=OperationResources(actions=ActionManager(InMemoryActionStore())),
+        models=ScriptedModels({}),
     )
 
 

@@ -76,7 +76,7 @@ async def test_what_an_installed_operation_raises_becomes_an_error_of_ours():
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "agent.run", "nonsense"])
+@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "nonsense"])
 def test_an_operation_that_is_not_there_is_named(op: str):
     with pytest.raises(OperationUnknown, match=f"'{op}'") as caught:
         bound(op, {})

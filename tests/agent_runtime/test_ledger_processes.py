@@ -81,13 +81,14 @@ async def test_each_side_of_a_windows_boundary_admits_as_many_as_fit(tmp_path: P
     async with open_database(url, node_id="node-1") as database:
         ledger = Ledger(SqlLedgerWriter(database))
         await ledger.set_budget(Budget(scope_id=SCOPE, max_requests_per_minute=20))
-        # Half a second before a minute ends; two rounds of callers, of which the second begins after it.
+        # Half a second before a minute ends, so that the callers of the first race may fall on both sides of it.
         said = await lines_of("race", url, 50, NOON - 0.5)
         later = await lines_of("race", url, 50, NOON)
-        events = [event for event in (await ledger.list_events(SCOPE, limit=1000)).events if event.state == "settled"]
+        events = (await ledger.list_events(SCOPE, EventFilter(state=EventState.SETTLED), limit=1000)).events
         by_minute = {minute: sum(event.timestamp.minute == minute for event in events) for minute in (59, 0)}
-        assert max(by_minute.values()) == by_minute[59] == by_minute[0] == 20
-        assert len(said["admitted"]) + len(later["admitted"]) == 40
+        assert by_minute[0] == 20
+        assert by_minute[59] <= 20 <= len(said["admitted"])
+        assert len(said["admitted"]) + len(later["admitted"]) == sum(by_minute.values()) == len(events)
         assert await held(database) == (0, 0, 0)
 
 

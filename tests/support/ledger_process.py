@@ -58,8 +58,10 @@ def main(command: str, place: str, *arguments: str) -> None:
             child = _fork(_spend_until_killed(place, number, f"{name}:kill@{hit}"))
             say("died", number, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         return
-    clock = ShiftedClock(float(arguments[1]))
-    for child in [_fork(_race(place, number, int(arguments[0]), clock)) for number in range(PROCESSES)]:
+    callers, first_second = int(arguments[0]), arguments[1]
+    clock = ShiftedClock(float(first_second))
+    names = [f"{first_second}-{process}" for process in range(PROCESSES)]
+    for child in [_fork(_race(place, name, callers, clock)) for name in names]:
         assert os.waitpid(child, 0)[1] == 0
 
 
@@ -75,10 +77,10 @@ def _fork(work: Coroutine[Any, Any, None]) -> int:
         os._exit(status)
 
 
-async def _race(url: str, process: int, callers: int, clock: ShiftedClock) -> None:
+async def _race(url: str, name: str, callers: int, clock: ShiftedClock) -> None:
     async with open_database(url, node_id="node-1") as database:
         ledger = Ledger(SqlLedgerWriter(database), clock=clock)
-        await asyncio.gather(*(_want(ledger, f"{process}-{number}") for number in range(callers)))
+        await asyncio.gather(*(_want(ledger, f"{name}-{number}") for number in range(callers)))
 
 
 async def _want(ledger: Ledger, name: str) -> None:

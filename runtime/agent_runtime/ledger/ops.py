@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
@@ -108,7 +109,7 @@ def applying(account: Account, at: int) -> Op[list[Applying]]:
             counters[name] = Counter(tuple(counts[:width]), tuple(counts[width:]))
     budgets: list[Applying] = []
     for each, (budget, counters) in found.items():
-        limits = Budget.model_validate_json(budget).limits()
+        limits = _limits_of(budget)
         fresh = yield from _uncounted(each, limits, counters, at)
         budgets.append(Applying(each, limits, {**counters, **fresh}, frozenset(fresh)))
     return budgets
@@ -226,6 +227,12 @@ def _enter(entry: Entry, budgets: Sequence[Applying]) -> Op[None]:
     for budget in budgets:
         yield from make_counters(budget, at)
     yield from _count(entry.account, runs, at, NOTHING.values(), entry.most.values())
+
+
+@lru_cache(maxsize=1024)
+def _limits_of(budget: str) -> tuple[Limit, ...]:
+    """Of a stored budget. Kept, because every call asks for the same few."""
+    return Budget.model_validate_json(budget).limits()
 
 
 def _uncounted(

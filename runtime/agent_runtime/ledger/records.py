@@ -37,7 +37,7 @@ BUDGET_SET, BUDGET_REMOVED, REFUSED = "budget_set", "budget_removed", "refused"
 class Entry:
     """What is to be used, by whom. `lease_until` is None where another record's lease says when it lapses.
 
-    Raises IdentityError for an id that is not in its one spelling.
+    Raises IdentityError for a scope, an event or a principal whose id is not in its one spelling.
     """
 
     scope_id: str
@@ -57,10 +57,6 @@ class Entry:
         check_scope_id(self.scope_id)
         check_id(self.event_id, what="event id")
         check_id(self.principal_id, what="principal id")
-        for name in ("role", "run_id", "job_id"):
-            value = getattr(self, name)
-            if value is not None:
-                check_id(value, what=name.replace("_", " "))
 
     @property
     def account(self) -> Account:

@@ -15,8 +15,9 @@ from agent_runtime import Budget, BudgetExceededError, EngineLedger, EventFilter
 from agent_runtime.ledger.records import EventState
 from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS
 from agent_runtime.ledger.writers import SqlLedgerWriter
-from llm_client import AdmitAll, EmbeddingSpec, ExecutionEngine, HubRouter, RequestContext, RequestSpec
+from llm_client import AdmitAll, CallStoreError, EmbeddingSpec, ExecutionEngine, HubRouter, RequestContext, RequestSpec
 from llmhub_runtime.sim import SimServer
+from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.memory import MemoryDatabase
 from support.call_log import attempt_of
 from support.engine import QUICK, Rig, check_books, hub_for
@@ -202,3 +203,17 @@ async def test_it_stands_in_a_chain_of_guards() -> None:
         await d.engine.complete(ASK)
         with pytest.raises(BudgetExceededError):
             await d.engine.complete(ASK)
+
+
+async def test_a_ledger_that_cannot_be_read_or_written_stops_a_call_before_it_is_sent() -> None:
+    async with desk() as d:
+        d.database.read = d.database.run = _gone  # type: ignore[method-assign]
+        for ask in (ASK, RequestSpec.of("Hello there", role="chat")):
+            with pytest.raises(CallStoreError, match="nothing was sent"):
+                await d.engine.complete(ask)
+        assert d.sent() == []
+        del d.database.read, d.database.run
+
+
+async def _gone(_: Any) -> Any:
+    raise StoreUnavailableError("The disk is full.")

@@ -19,6 +19,7 @@ from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
 from agent_runtime.ledger.schema import MIGRATIONS
 from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, turns_of, worst_case
 from llm_client.assembly import OwnAndRouted
+from llm_client.errors import CallStoreError
 from llm_client.guard import Admission, NoLease
 from llm_client.prices import PriceBook
 from llm_client.providers.protocol import Provider, Router
@@ -29,6 +30,7 @@ from runtime_core.call_log.keys import Claim, Completion
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
+from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.migrations import migrate
@@ -81,16 +83,20 @@ class LedgerGuard:
         self._default = default_max_tokens
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> BoundedLease:
-        bound = self._bounds[attempt.attempt_id] = Bound(input_bound(request), choices(request))
-        most = None
+        """Raises CallStoreError where the budgets cannot be read."""
+        bound, most = Bound(input_bound(request), choices(request)), None
         if isinstance(request, RequestSpec) and attempt.max_output_tokens is None:
             most = await self._bound_for(attempt, bound)
+        self._bounds[attempt.attempt_id] = bound
         return BoundedLease(self._bounds, attempt.attempt_id, Admission(max_tokens=most))
 
     async def _bound_for(self, attempt: Attempt, bound: Bound) -> int | None:
         """The default under a budget, but not more than the smallest budget in tokens could ever allow."""
         account, at = _account(attempt), int(attempt.reserved_at)
-        budgets = await self._database.read(lambda: ops.applying(account, at))
+        try:
+            budgets = await self._database.read(lambda: ops.applying(account, at))
+        except StoreError as exc:
+            raise CallStoreError(f"The budgets cannot be read, so nothing was sent: {exc}") from exc
         limits = [limit for budget in budgets for limit in budget.limits if limit.measure in ("tokens", "cost_micro")]
         return min([self._default, *_rooms(limits, bound)]) if limits else None
 

@@ -22,6 +22,7 @@ IN_PROCESS = (
     "mellea_sessions",
     "agent_runtime",
     "orchestration",
+    "ledger",
     "postgres",
 )
 ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start")

@@ -1,4 +1,4 @@
-"""Jobs, actions, policy, events and orchestration on top of the engine and the stores.
+"""Jobs, actions, policy, ledger, events and orchestration on top of the engine and the stores.
 
 Importing this package imports none of its modules; a name loads the one that it comes from.
 """
@@ -54,6 +54,13 @@ if TYPE_CHECKING:
     from agent_runtime.kernel.kernel import RuntimeKernel
     from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult
     from agent_runtime.kernel.result_store import InMemoryResultStore, ResultStore, SqlResultStore
+    from agent_runtime.ledger.budgets import Budget
+    from agent_runtime.ledger.decide import BudgetAnswer, BudgetDecision
+    from agent_runtime.ledger.engine import EngineLedger
+    from agent_runtime.ledger.finds import EventCursor, EventFilter, EventPage
+    from agent_runtime.ledger.ledger import Ledger
+    from agent_runtime.ledger.records import LedgerEvent, LedgerUsage, Reservation
+    from agent_runtime.ledger.writers import InMemoryLedgerWriter, PostgresLedgerWriter, SqliteLedgerWriter
     from agent_runtime.orchestration.chain import ChainOperator
     from agent_runtime.orchestration.config import OrchestrationConfig
     from agent_runtime.orchestration.context import OperatorContext, OperatorEvent
@@ -136,6 +143,13 @@ _HOMES = {
     "kernel.kernel": ("RuntimeKernel",),
     "kernel.request": ("ExecutionRequest", "ExecutionResult"),
     "kernel.result_store": ("InMemoryResultStore", "ResultStore", "SqlResultStore"),
+    "ledger.budgets": ("Budget",),
+    "ledger.decide": ("BudgetAnswer", "BudgetDecision"),
+    "ledger.engine": ("EngineLedger",),
+    "ledger.finds": ("EventCursor", "EventFilter", "EventPage"),
+    "ledger.ledger": ("Ledger",),
+    "ledger.records": ("LedgerEvent", "LedgerUsage", "Reservation"),
+    "ledger.writers": ("InMemoryLedgerWriter", "PostgresLedgerWriter", "SqliteLedgerWriter"),
     "orchestration.chain": ("ChainOperator",),
     "orchestration.config": ("OrchestrationConfig",),
     "orchestration.context": ("OperatorContext", "OperatorEvent"),
@@ -188,6 +202,9 @@ __all__ = [
     "ActionStore",
     "AgentOperator",
     "AgentRuntimeError",
+    "Budget",
+    "BudgetAnswer",
+    "BudgetDecision",
     "BudgetExceededError",
     "BudgetSpec",
     "ChainOperator",
@@ -195,7 +212,11 @@ __all__ = [
     "DataAccessPolicy",
     "DebateOperator",
     "Effect",
+    "EngineLedger",
     "EventBus",
+    "EventCursor",
+    "EventFilter",
+    "EventPage",
     "EventStream",
     "ExecutionCancelledError",
     "ExecutionContext",
@@ -217,6 +238,7 @@ __all__ = [
     "InMemoryActionStore",
     "InMemoryEventBus",
     "InMemoryJobStore",
+    "InMemoryLedgerWriter",
     "InMemoryResultStore",
     "JobConflictError",
     "JobCursor",
@@ -233,6 +255,9 @@ __all__ = [
     "JobStore",
     "KeywordRouter",
     "LeastBusyRouter",
+    "Ledger",
+    "LedgerEvent",
+    "LedgerUsage",
     "LimitReached",
     "LocalSignalChannel",
     "MapReduceOperator",
@@ -262,10 +287,12 @@ __all__ = [
     "PolicyResult",
     "PostgresActionStore",
     "PostgresJobStore",
+    "PostgresLedgerWriter",
     "RedactionPolicy",
     "RedisActionStore",
     "RedisJobCache",
     "RedisSignalChannel",
+    "Reservation",
     "ResultStore",
     "RoundRobinRouter",
     "Router",
@@ -279,6 +306,7 @@ __all__ = [
     "SqlResultStore",
     "SqliteActionStore",
     "SqliteJobStore",
+    "SqliteLedgerWriter",
     "Subscription",
     "ToolPolicy",
 ]

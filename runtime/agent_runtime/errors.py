@@ -213,7 +213,10 @@ class PolicyDenied(CallRefused):
 
 
 class BudgetExceededError(CallRefused):
-    """`limit` names the limit that is reached, such as `max_tokens_daily`."""
+    """`limit` names the limit that is reached, such as `max_tokens_daily`; `window` is its last word.
+
+    `retry_after` is in seconds, None where waiting does not help. `status` is what it means over HTTP.
+    """
 
     code: ClassVar[str] = "budget_exceeded"
 
@@ -225,6 +228,13 @@ class BudgetExceededError(CallRefused):
         reason: str | None = None,
         retry_after: float | None = None,
         limit: str | None = None,
+        window: str | None = None,
     ) -> None:
         super().__init__(message, scope_id=scope_id, reason=reason, retry_after=retry_after)
         self.limit = limit
+        self.window = window
+
+    @property
+    def status(self) -> int:
+        """429 for a window that ends, 402 for everything that only a larger budget cures."""
+        return 402 if self.retry_after is None else 429

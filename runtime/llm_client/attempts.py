@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from llm_client.breaker import Breakers
 from llm_client.detached import Detached
-from llm_client.errors import CallFailed, CallRateLimited, CallStoreError, CallTimedOut, CallUnavailable
+from llm_client.errors import CallFailed, CallRateLimited, CallRefused, CallStoreError, CallTimedOut, CallUnavailable
 from llm_client.failures import NOTHING, Delivered, judge
 from llm_client.guard import Guard, Lease, NoLease
 from llm_client.hashing import request_hash
@@ -182,6 +182,9 @@ class OpenAttempt:
         self._reserving = True
         try:
             await parts.log.reserve(self.attempt)
+        except CallRefused:  # by a log that keeps budgets: there is no row
+            self._reserving = False
+            raise
         except StoreError as exc:
             raise CallStoreError(f"The call log cannot be written, so nothing was sent: {exc}") from exc
         parts.keeper.hold(self.attempt.key, self.attempt.lease_until)

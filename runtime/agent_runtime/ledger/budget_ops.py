@@ -1,0 +1,67 @@
+"""Setting, removing and listing budgets, as operations."""
+
+from __future__ import annotations
+
+import json
+
+from agent_runtime.ledger import ops
+from agent_runtime.ledger.budgets import Account, Budget
+from agent_runtime.ledger.records import BUDGET_REMOVED, BUDGET_SET
+from agent_runtime.ledger.schema import RESERVED
+from runtime_core.stores.sql import Op, Sql
+
+_SET = (
+    "INSERT INTO ledger_budgets (scope_id, principal_id, role, run_id, parent_run_id, budget, set_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope_id, principal_id, role, run_id) DO UPDATE"
+    " SET parent_run_id = excluded.parent_run_id, budget = excluded.budget, set_at = excluded.set_at"
+)
+_REMOVE = "DELETE FROM ledger_budgets WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ?"
+_LIST = (
+    "SELECT budget FROM ledger_budgets WHERE scope_id = ?"
+    " AND (principal_id, role, run_id) > (?, ?, ?) ORDER BY principal_id, role, run_id LIMIT ?"
+)
+_FIRST = "SELECT budget FROM ledger_budgets WHERE scope_id = ? ORDER BY principal_id, role, run_id LIMIT ?"
+_FORGET_COUNTERS = (
+    "DELETE FROM ledger_counters WHERE (scope_id, principal_id, role, run_id, period) IN"
+    " (SELECT scope_id, principal_id, role, run_id, period FROM ledger_counters WHERE ends_at < ? AND "
+    + " AND ".join(f"{name} = 0" for name in RESERVED)
+    + " ORDER BY ends_at LIMIT ?)"
+)
+
+
+def set_budget(budget: Budget, event_id: str, now: float) -> Op[None]:
+    """From now on; what the current windows have seen already counts."""
+    account = budget.account
+    text = budget.model_dump_json(exclude_none=True)
+    yield Sql(_SET, (*_place(account), budget.parent_run_id or "", text, now))
+    for each in (yield from ops.applying(account, int(now))):
+        if each.account == account:
+            yield from ops.make_counters(each, int(now))
+    yield from ops.note(account, event_id, BUDGET_SET, now, text)
+
+
+def remove_budget(account: Account, event_id: str, now: float) -> Op[bool]:
+    """False if there was none. Its counters stay, so that setting it again forgets nothing."""
+    [(removed,)] = yield Sql(_REMOVE, _place(account), counts=True)
+    if removed:
+        yield from ops.note(account, event_id, BUDGET_REMOVED, now, json.dumps(str(account)))
+    return bool(removed)
+
+
+def list_budgets(scope_id: str, after: Account | None, limit: int) -> Op[list[Budget]]:
+    """The scope's own first, then by principal, role and run."""
+    if after is None:
+        rows = yield Sql(_FIRST, (scope_id, limit))
+    else:
+        rows = yield Sql(_LIST, (*_place(after), limit))
+    return [Budget.model_validate_json(text) for (text,) in rows]
+
+
+def forget_counters(now: float, limit: int) -> Op[int]:
+    """Delete up to `limit` counters whose window ended before `now` and that hold nothing back; how many."""
+    [(gone,)] = yield Sql(_FORGET_COUNTERS, (int(now), limit), counts=True)
+    return gone
+
+
+def _place(account: Account) -> tuple[str, str, str, str]:
+    return (account.scope_id, account.principal_id, account.role, account.run_id)

@@ -1,0 +1,149 @@
+"""Whether a reservation fits: arithmetic on limits and counters, without a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent_runtime.errors import BudgetExceededError
+from agent_runtime.ledger.amounts import MEASURES, MICRO, Amounts
+from agent_runtime.ledger.budgets import Account, Limit
+from agent_runtime.ledger.windows import Window, ends_at, period
+
+
+class BudgetDecision(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What an account has spent and reserved in one period, each in the order of MEASURES."""
+
+    spent: tuple[int, ...]
+    reserved: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """A budget that applies to a reservation, with a counter for each limited period; `fresh` ones are not stored."""
+
+    account: Account
+    limits: tuple[Limit, ...]
+    counters: Mapping[str, Counter]
+    fresh: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The most that a call may take. `at` is in whole seconds since the epoch; `priced` is False without a price."""
+
+    most: Amounts
+    at: int
+    priced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something does not fit.
+
+    `reason` is budget_exceeded; too_large for what would not fit an untouched window either; no_price for a budget in
+    money over a model without a price. `retry_after` is in seconds, None where waiting does not help.
+    """
+
+    message: str
+    reason: str
+    account: Account
+    limit: str
+    window: Window
+    retry_after: float | None = None
+
+    def error(self) -> BudgetExceededError:
+        return BudgetExceededError(
+            self.message,
+            scope_id=self.account.scope_id,
+            reason=self.reason,
+            limit=self.limit,
+            window=self.window.value,
+            retry_after=self.retry_after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAnswer:
+    """What `check_budget` says: equal to its BudgetDecision, and with the reason for a no."""
+
+    decision: BudgetDecision
+    refusal: Refusal | None = None
+
+    @property
+    def reason(self) -> str | None:
+        return None if self.refusal is None else self.refusal.message
+
+    @property
+    def retry_after(self) -> float | None:
+        return None if self.refusal is None else self.refusal.retry_after
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, BudgetAnswer):
+            return (self.decision, self.refusal) == (other.decision, other.refusal)
+        return self.decision == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.decision)
+
+
+def decide(budgets: Iterable[Applying], wanted: Wanted) -> Refusal | None:
+    """None if spent + reserved + wanted is within every limit; else the refusal that lasts the longest."""
+    refusals = [
+        refusal
+        for budget in budgets
+        for limit in budget.limits
+        if (refusal := _against(budget, limit, wanted)) is not None
+    ]
+    return max(refusals, key=_lasts, default=None)
+
+
+def _lasts(refusal: Refusal) -> float:
+    return float("inf") if refusal.retry_after is None else refusal.retry_after
+
+
+def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
+    if limit.measure == "cost_micro" and not wanted.priced:
+        text = f"{limit.name} of {budget.account} is a budget in money, and the model has no price: give its role one."
+        return Refusal(text, "no_price", budget.account, limit.name, limit.window)
+    index = MEASURES.index(limit.measure)
+    amount = wanted.most.values()[index]
+    taken = 0
+    if limit.window is not Window.REQUEST:
+        counter = budget.counters[period(limit.window, wanted.at)]
+        taken = counter.spent[index] + counter.reserved[index]
+    # A call that takes nothing of a measure is not stopped by it, however far it is overdrawn.
+    if amount == 0 or taken + amount <= limit.most:
+        return None
+    too_large = amount > limit.most
+    end = ends_at(limit.window, wanted.at)
+    left = max(0, limit.most - taken)
+    text = (
+        f"{limit.name} of {budget.account} is {_shown(limit, limit.most)}; "
+        f"{_shown(limit, left)} is left, and this may take {_shown(limit, amount)}."
+    )
+    return Refusal(
+        text,
+        "too_large" if too_large else "budget_exceeded",
+        budget.account,
+        limit.name,
+        limit.window,
+        None if too_large or end is None else float(end - wanted.at),
+    )
+
+
+def _shown(limit: Limit, amount: int) -> str:
+    match limit.measure:
+        case "cost_micro":
+            return f"${amount / MICRO:g}"
+        case "runtime_ms":
+            return f"{amount / 1000:g} s"
+        case _:
+            return str(amount)

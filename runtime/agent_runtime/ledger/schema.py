@@ -1,0 +1,104 @@
+"""The tables of the ledger, and how a row becomes a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent_runtime.ledger.amounts import MEASURES
+from agent_runtime.ledger.records import Entry, LedgerEvent
+from agent_runtime.stores import from_seconds, placeholders
+from runtime_core.stores.migrations import Migration
+from runtime_core.stores.sql import SqlValue
+
+SPENT = tuple(f"spent_{measure}" for measure in MEASURES)
+RESERVED = tuple(f"reserved_{measure}" for measure in MEASURES)
+COUNTS = ", ".join((*SPENT, *RESERVED))
+
+# What an event counts in the budgets' counters, in the order of MEASURES; total_tokens is its tokens.
+TAKEN = ("total_tokens", "cost_micro", "requests", "tool_calls", "turns", "runtime_ms")
+
+ENTRY_COLUMNS = (
+    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, runs, job_id,"
+    " priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
+)
+ENTRY_VALUES = placeholders(ENTRY_COLUMNS)
+
+EVENT_COLUMNS = (
+    "scope_id, event_id, type, state, timestamp, ended_at, principal_id, role, run_id, job_id, input_tokens,"
+    " output_tokens, total_tokens, cost_micro, requests, tool_calls, turns, runtime_ms, reserved_tokens,"
+    " reserved_cost_micro, estimated, lapsed, priced, detail"
+)
+_NAMES = tuple(EVENT_COLUMNS.split(", "))
+_TIMES = frozenset({"timestamp", "ended_at"})
+_TRUTHS = frozenset({"estimated", "lapsed", "priced"})
+
+
+def values_of(entry: Entry, runs: str, at_second: int) -> tuple[SqlValue, ...]:
+    """The values of ENTRY_COLUMNS, for an entry that is reserved; `runs` is JSON."""
+    most = entry.most.values()
+    return (
+        entry.scope_id,
+        entry.event_id,
+        entry.type,
+        "reserved",
+        entry.at,
+        at_second,
+        entry.lease_until,
+        entry.principal_id,
+        entry.role or "",
+        entry.run_id or "",
+        runs,
+        entry.job_id,
+        int(entry.priced),
+        entry.detail,
+        *most,
+        *most,
+    )
+
+
+def event_of(row: tuple[Any, ...]) -> LedgerEvent:
+    """The record of a row of EVENT_COLUMNS."""
+    facts: dict[str, Any] = {}
+    for name, value in zip(_NAMES, row, strict=True):
+        if name in _TIMES:
+            facts[name] = from_seconds(value)
+        elif name in _TRUTHS:
+            facts[name] = bool(value)
+        elif name in ("role", "run_id"):
+            facts[name] = value or None
+        else:
+            facts[name] = value
+    return LedgerEvent.model_validate(facts)
+
+
+_COUNTERS = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in (*SPENT, *RESERVED))
+_MAXIMA = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in RESERVED)
+_TAKEN = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in TAKEN)
+
+MIGRATIONS = (
+    Migration(
+        version=1,
+        statements=(
+            "CREATE TABLE ledger_budgets (scope_id {text} NOT NULL, principal_id {text} NOT NULL, role {text} NOT NULL,"
+            " run_id {text} NOT NULL, parent_run_id {text} NOT NULL, budget {json} NOT NULL, set_at {time} NOT NULL,"
+            " PRIMARY KEY (scope_id, principal_id, role, run_id))",
+            "CREATE TABLE ledger_counters (scope_id {text} NOT NULL, principal_id {text} NOT NULL,"
+            " role {text} NOT NULL, run_id {text} NOT NULL, period {text} NOT NULL, ends_at {int}, "
+            + _COUNTERS
+            + ", PRIMARY KEY (scope_id, principal_id, role, run_id, period))",
+            "CREATE INDEX ledger_counters_end ON ledger_counters (ends_at) WHERE ends_at IS NOT NULL",
+            "CREATE TABLE runtime_ledger (scope_id {text} NOT NULL, event_id {text} NOT NULL, type {text} NOT NULL,"
+            " state {text} NOT NULL, timestamp {time} NOT NULL, at_second {int} NOT NULL, ended_at {time},"
+            " lease_until {real}, principal_id {text} NOT NULL, role {text} NOT NULL, run_id {text} NOT NULL,"
+            " runs {text} NOT NULL, job_id {text}, input_tokens {int} NOT NULL DEFAULT 0,"
+            " output_tokens {int} NOT NULL DEFAULT 0, " + _TAKEN + ", " + _MAXIMA + ","
+            " estimated {int} NOT NULL DEFAULT 0, lapsed {int} NOT NULL DEFAULT 0, priced {int} NOT NULL DEFAULT 1,"
+            " detail {text}, PRIMARY KEY (scope_id, event_id))",
+            "CREATE INDEX runtime_ledger_time ON runtime_ledger (scope_id, timestamp, event_id)",
+            "CREATE INDEX runtime_ledger_second ON runtime_ledger (scope_id, at_second)",
+            "CREATE INDEX runtime_ledger_run ON runtime_ledger (scope_id, run_id) WHERE run_id <> ''",
+            "CREATE INDEX runtime_ledger_open ON runtime_ledger (lease_until)"
+            " WHERE state = 'reserved' AND lease_until IS NOT NULL",
+        ),
+    ),
+)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmhub_runtime.errors import UnmeteredCallError
-from llmhub_runtime.models import SERVED_FLOW
+from llmhub_runtime.names import SERVED_FLOW
 from mellea_runtime import (
     AnswerInvalid,
     Check,

@@ -51,7 +51,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_every_package_with_its_types_and_its_command(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    for package in ("agentflow", "runtime_core", "llmhub_runtime", "flow_runtime", "agentflow_serve"):
+    for package in PACKAGES:
         assert f"{package}/py.typed" in names
     for template in ("shared/serve.yaml", "chat/flow.yaml", "branch/flow.yaml", "code/flow.yaml"):
         assert f"agentflow_serve/templates/{template}" in names

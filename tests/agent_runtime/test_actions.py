@@ -212,6 +212,22 @@ async def test_a_waiter_outlasts_a_store_that_is_gone_for_less_than_a_minute() -
                     await waiting
 
 
+async def test_a_question_that_cannot_be_withdrawn_keeps_nobody_from_leaving() -> None:
+    class Moody(InMemoryActionStore):
+        async def apply(self, *args: Any, **named: Any) -> Any:
+            raise StoreUnavailableError("The store is gone.")
+
+    async with Moody() as store:
+        manager = ActionManager(store)
+        asking = asyncio.create_task(manager.ask(CONFIRM))
+        async with asyncio.timeout(10):
+            while not await manager.list():
+                await asyncio.sleep(0.001)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
 async def test_the_sweep_expires_and_moves_jobs_of_all_scopes(store: InMemoryActionStore) -> None:
     clock = ManualClock()
     async with InMemoryJobStore() as job_store:

@@ -283,7 +283,7 @@ OTHERS: dict[str, tuple[str, str | None, Change, str]] = {
         "'magic' is no autoscaler",
     ),
     "a share of pods that have no scale": (
-        "base/disruption_budget.yaml",
+        "overlays/prod/disruption_budget.yaml",
         None,
         spec(minAvailable="50%"),
         "only `minAvailable` with a number works",
@@ -330,7 +330,11 @@ OTHERS: dict[str, tuple[str, str | None, Change, str]] = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_what_is_wrong_beside_the_service_is_named_too(part: Callable[..., Path], case: str):
     name, kind, edit, sentence = OTHERS[case]
-    needs_service = name in ("base/disruption_budget.yaml", "components/route/http_route.yaml", "secrets.template.yaml")
+    needs_service = name in (
+        "overlays/prod/disruption_budget.yaml",
+        "components/route/http_route.yaml",
+        "secrets.template.yaml",
+    )
     folder = part(name, *(SERVICE if needs_service else ()))
     change(folder / name, edit, kind)
     found = sentences(folder)

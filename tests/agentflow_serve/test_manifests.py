@@ -167,7 +167,9 @@ def test_a_pod_that_ends_has_time_for_every_call_that_it_accepted(made: Path):
     longest = max(each["graceful_shutdown_timeout_s"] for each in application["deployments"])
     worker = pods(made)["cpu"]
     [_, _, script] = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    waits = int(script.split(";")[0].removeprefix("sleep "))
+    drain, sleep, stop = script.split("; ")
+    waits = int(sleep.removeprefix("sleep "))
+    assert drain.startswith("ray drain-node ") and drain.endswith(f" {waits}") and stop == "ray stop"
     assert longest <= waits < worker["terminationGracePeriodSeconds"]
 
 
@@ -220,6 +222,7 @@ def test_the_keys_are_files_and_the_template_names_every_one(made: Path):
         ("http://10.1.2.3:8080/x", {"cidr": "10.1.2.3/32"}, 8080),
         ("http://stock.shop.svc.cluster.local:81/x", {"kubernetes.io/metadata.name": "shop"}, 81),
         ("http://stock:81/x", {}, 81),
+        ("https://[2001:db8::1]:8443/", {"cidr": "2001:db8::1/128"}, 8443),
     ],
 )
 def test_the_hosts_of_http_nodes_are_in_the_egress_policy(tmp_path: Path, url: str, peer: dict[str, str], port: int):
@@ -232,6 +235,13 @@ def test_the_hosts_of_http_nodes_are_in_the_egress_policy(tmp_path: Path, url: s
     assert [each["port"] for each in rule["ports"]] == [port]
     if peer.get("cidr") == "0.0.0.0/0":
         assert "169.254.0.0/16" in found["except"]
+
+
+def test_a_name_that_may_be_a_service_or_public_can_be_reached_as_either(tmp_path: Path):
+    ended, out = written(tmp_path, flow_of(nodes={"a": calls("https://example.shop:8443/")}))
+    assert ended.code == Exit.OK, ended.err
+    public, service = sorted(str(rule["to"]) for rule in one(out, "NetworkPolicy", "desk-egress")["spec"]["egress"])
+    assert "0.0.0.0/0" in public and "'kubernetes.io/metadata.name': 'shop'" in service
 
 
 def test_a_flow_that_calls_nobody_may_call_nobody(tmp_path: Path):
@@ -278,7 +288,8 @@ def test_the_gateway_scales_as_its_mode_can(tmp_path: Path, mode: str, annotatio
         ({}, ("--name", "9-lives"), "gives '9-lives', which is no name for Kubernetes"),
         ({"deployment": {"kserve": {"service_name": "Desk_1"}}}, (), "the service name gives 'Desk_1'"),
         ({}, ("--name", "x" * 60), "60 characters"),
-        ({}, ("--namespace", "Not_One"), "--namespace"),
+        ({}, ("--namespace", "Not_One"), "'Not_One' is no namespace"),
+        ({"deployment": {"kserve": {"namespace": "a" * 64}}}, (), "is no namespace"),
         ({}, ("--store", "postgresql://u:secret@db/x"), "--store holds a password"),
         ({}, ("--worker-memory", "4 GB"), "--worker-memory"),
         ({}, ("--redis", "redis"), "--redis"),
@@ -334,6 +345,28 @@ def test_what_is_not_ours_to_replace_stays(tmp_path: Path, change: str):
     ended, _ = written(tmp_path, flow_of(name=name))
     assert ended.code == Exit.ENVIRONMENT and "choose another folder" in ended.err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("method", ["write_text", "rename"])
+def test_a_renewal_that_fails_half_way_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+):
+    _, out = written(tmp_path, flow_of())
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    real, calls_made = getattr(Path, method), []
+
+    def full(path: Path, *args: Any, **options: Any) -> Any:
+        if ".agentflow-" in str(path) or path == out:
+            calls_made.append(path)
+            if len(calls_made) == 3:  # in the middle of the files; and when the new folder takes the old one's place
+                raise OSError(28, "No space left on device")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, full)
+    ended, _ = written(tmp_path, flow_of(), "--max-workers", "3")
+    assert ended.code == Exit.ENVIRONMENT and "No space left on device" in ended.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"flow.yaml", "out"}
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which has kustomize")

@@ -160,11 +160,11 @@ def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
-def test_what_is_locked_is_enough_to_build_the_app_and_to_run_the_flow(context: Path, tmp_path: Path):
+def test_what_is_locked_is_enough_to_build_and_serve_the_app(context: Path, tmp_path: Path):
     python = linked_environment(context, tmp_path / "venv")
     program = (
         "import sys, yaml; import agentflow_serve; from agentflow_serve.args import parse_args; "
-        "from agentflow_serve import kserve_app, gateway; "
+        "from agentflow_serve import kserve_app, gateway, commands; import any_llm, any_llm.providers.openai; "
         "config = yaml.safe_load(open(sys.argv[1])); "
         "agentflow_serve.app(parse_args(config['applications'][0]['args'])); "
         "from importlib.util import find_spec; "
@@ -175,13 +175,6 @@ def test_what_is_locked_is_enough_to_build_the_app_and_to_run_the_flow(context: 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / "venv" / SITE / "agentflow_serve" / "__init__.py"), "None", "None"]
-
-    command = "from agentflow_serve.commands import main; main()"
-    done = subprocess.run(
-        [python, "-c", command, "run", *TRIAGE, "--input", TICKET],
-        capture_output=True, text=True, env=clean(), cwd=tmp_path, timeout=120,
-    )  # fmt: skip
-    assert "Thank you, Ben" in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(

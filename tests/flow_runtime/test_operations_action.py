@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentflow
-from agent_runtime import ActionFilter, ActionManager, ActionStatus, InMemoryActionStore, SqliteActionStore
+from agent_runtime import ActionFilter, ActionManager, ActionStatus, InMemoryActionStore
 from agent_runtime.actions.records import ActionRecord
 from agentflow.ir import OperationSpec
 from agentflow.settings import node_settings
@@ -136,6 +135,17 @@ async def test_the_action_is_in_the_scope_of_the_run_unless_the_flow_names_anoth
             assert (await running).output == {"answer": {}}
 
 
+async def test_what_cannot_be_asked_fails_the_node_with_one_sentence(actions: ActionManager) -> None:
+    settings = LocalSettings(store="memory:", actions=actions)
+    report = await run(
+        flow(("timeout_seconds: 60", 'timeout_seconds: "${order}"'), ("{problem.type}", "{problem.reason}")),
+        {"order": "soon"},
+        settings=settings,
+    )
+    assert "cannot ask for that: timeout_seconds: " in report.output["late"] and "\n" not in report.output["late"]
+    assert await actions.list() == []
+
+
 async def test_in_a_flows_own_tests_nobody_answers() -> None:
     tested = """
 tests:
@@ -143,16 +153,6 @@ tests:
 """
     [result] = await run_tests(agentflow.loads(REFUND + tested).flow)
     assert result.problems == ()
-
-
-async def test_without_a_manager_the_run_store_keeps_the_question_for_other_processes(tmp_path: Path) -> None:
-    store = tmp_path / "runs.sqlite"
-    running = asyncio.create_task(run(flow(), {"order": "o"}, settings=LocalSettings(store=f"sqlite:///{store}")))
-    async with SqliteActionStore(store) as elsewhere:
-        desk = ActionManager(elsewhere)
-        action = await the_open_one(desk)
-        await desk.resolve(action_id=action.action_id, resolution={"approved": False})
-        assert (await running).output == {"answer": {"approved": False}}
 
 
 def test_where_nobody_can_answer_the_operation_says_so() -> None:

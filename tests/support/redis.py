@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,9 +31,16 @@ class RedisServer:
         settings = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.socket.parent)]
         self.process = subprocess.Popen([program, *settings], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         give_up = time.monotonic() + 30
-        while not self.socket.exists():
+        while not self._answers():
             assert self.process.poll() is None and time.monotonic() < give_up
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(self.socket))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(16) == b"+PONG\r\n"
+        return False
 
     def kill(self) -> None:
         self.process.kill()

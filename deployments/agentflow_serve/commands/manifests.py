@@ -29,6 +29,9 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--store", help="The run store of all pods, such as postgresql://user@host/database.")
 @click.option("--redis", help="HOST:PORT of the Redis that keeps Ray's metadata when the head restarts.")
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@click.option(
+    "--code", type=click.Choice(["inline", "modules", "off"]), help="Which code of flows may run. [default: inline]"
+)
 @feature_store_option
 @embedder_option
 @click.option("--allow-host", "allow_hosts", multiple=True, help="A private or plain http host that the flow may call.")

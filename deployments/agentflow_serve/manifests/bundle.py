@@ -25,7 +25,6 @@ def bundle(subject: Subject, settings: ManifestSettings) -> dict[str, str]:
         "config.yaml": yaml_of(environment(subject), *([flow_config(subject)] if settings.config_map else [])),
         "ray_service.yaml": yaml_of(ray_service(subject, settings)),
         "network_policies.yaml": yaml_of(*network_policies(subject, settings)),
-        "disruption_budget.yaml": yaml_of(disruption_budget(subject)),
     }
     monitoring = {
         "pod_monitor.yaml": yaml_of(pod_monitor(subject)),
@@ -65,8 +64,11 @@ def _development(subject: Subject, settings: ManifestSettings) -> dict[str, str]
 
 
 def _production(subject: Subject, settings: ManifestSettings, components: list[str]) -> dict[str, str]:
-    overlay = kustomize.kustomization(["../../base"], components=components, images=kustomize.images(subject, settings))
-    return _folder("overlays/prod", {}, overlay)
+    files = {"disruption_budget.yaml": yaml_of(disruption_budget(subject))}
+    overlay = kustomize.kustomization(
+        ["../../base", *files], components=components, images=kustomize.images(subject, settings)
+    )
+    return _folder("overlays/prod", files, overlay)
 
 
 def _filled_first(text: str) -> str:

@@ -38,11 +38,14 @@ class Destination:
 
     @property
     def service_namespace(self) -> str | None:
-        """The namespace of a host that is a Service of the cluster: `redis.shop`, `redis.shop.svc.cluster.local`."""
+        """The namespace of a host that is, or may be, a Service: `db.shop.svc.cluster.local`, `db.shop`."""
         parts = self.host.split(".")
-        if "svc" in parts[2:3] or (len(parts) == 2 and self.address is None and self.port not in (80, 443)):
-            return parts[1]
-        return None
+        return parts[1] if self.address is None and (self.is_service or len(parts) == 2) else None
+
+    @property
+    def is_service(self) -> bool:
+        """Whether the host can be nothing else."""
+        return self.host.split(".")[2:3] == ["svc"]
 
     @property
     def in_namespace(self) -> bool:

@@ -8,6 +8,7 @@ from agentflow_serve.errors import ManifestsInvalid
 
 MAX_NAME = 47
 """KubeRay refuses a longer RayService: it appends to the name, and the results must be labels."""
+NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -24,5 +25,16 @@ def service_name(flow: str, *, wanted: str | None) -> str:
         raise ManifestsInvalid(
             f"{where} gives '{name}' with {len(name)} characters, and KubeRay allows {MAX_NAME}; "
             "set a shorter deployment.kserve.service_name, or --name"
+        )
+    return name
+
+
+def namespace_name(wanted: str | None) -> str:
+    """The namespace. Raises ManifestsInvalid."""
+    name = "default" if wanted is None else wanted
+    if not NAMESPACE.fullmatch(name):
+        raise ManifestsInvalid(
+            f"'{name}' is no namespace: lower-case letters, digits and hyphens, at most 63; "
+            "set deployment.kserve.namespace, or --namespace"
         )
     return name

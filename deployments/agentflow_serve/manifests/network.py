@@ -65,24 +65,30 @@ def _outside(subject: Subject, settings: ManifestSettings) -> list[Document]:
     by_peer: dict[str, set[int]] = defaultdict(set)
     peers: dict[str, Document] = {}
     for place in sorted(listed):
-        key, peer = _peer(place)
-        by_peer[key].add(place.port)
-        peers[key] = peer
+        for key, peer in _peers(place).items():
+            by_peer[key].add(place.port)
+            peers[key] = peer
     egress = [{"to": [peers[key]], "ports": _ports(sorted(ports))} for key, ports in by_peer.items()]
     annotations = {HOSTS: ",".join(map(str, sorted(listed)))}
     return [_policy(subject, "egress", annotations=annotations, policyTypes=["Egress"], egress=egress)]
 
 
-def _peer(place: Destination) -> tuple[str, Document]:
-    """Kubernetes knows addresses and namespaces, no names: a public name is every public address."""
+def _peers(place: Destination) -> dict[str, Document]:
+    """Kubernetes knows addresses and namespaces, no names: a public name is every public address.
+
+    A name with one dot may be a Service or public, as `db.shop` and `example.com` are, so both are let through.
+    """
     if place.address is not None:
         cidr = f"{place.address}/{place.address.max_prefixlen}"
-        return cidr, {"ipBlock": {"cidr": cidr}}
+        return {cidr: {"ipBlock": {"cidr": cidr}}}
     if place.in_namespace:
-        return "here", {"podSelector": {}}
+        return {"here": {"podSelector": {}}}
+    found: dict[str, Document] = {}
     if (namespace := place.service_namespace) is not None:
-        return f"namespace {namespace}", _namespace(namespace)
-    return "public", {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(NOT_PUBLIC)}}
+        found[f"namespace {namespace}"] = _namespace(namespace)
+    if not place.is_service:
+        found["public"] = {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(NOT_PUBLIC)}}
+    return found
 
 
 def _policy(

@@ -45,9 +45,7 @@ def head_template(subject: Subject, settings: ManifestSettings) -> Document:
 def worker_template(subject: Subject, settings: ManifestSettings, group: WorkerGroup) -> Document:
     resources = _resources(group.cpus, group.memory, group.gpus)
     container = _container(subject, settings, "ray-worker", _serve_ports(), resources)
-    # Endpoints forget a pod that ends at once; what it has accepted may finish before Ray is told to stop.
-    seconds = int(subject.deadline_s) + 5
-    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", "-c", f"sleep {seconds}; ray stop"]}}}
+    container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/bash", "-c", _end_of_worker(subject)]}}}
     pod = _pod(subject, settings, container)
     pod["topologySpreadConstraints"] = [
         {
@@ -59,6 +57,19 @@ def worker_template(subject: Subject, settings: ManifestSettings, group: WorkerG
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
     return _template(subject, "worker", pod)
+
+
+def _end_of_worker(subject: Subject) -> str:
+    """Serve starts other replicas elsewhere first, and what was accepted here may finish before Ray stops.
+
+    The pod's endpoint is gone at once, so no new request comes in.
+    """
+    seconds = int(subject.deadline_s) + 5
+    drain = (
+        "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod ends' "
+        f"--deadline-remaining-seconds {seconds}"
+    )
+    return f"{drain}; sleep {seconds}; ray stop"
 
 
 def autoscaler_mounts() -> list[Document]:

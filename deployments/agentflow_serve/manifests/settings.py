@@ -33,7 +33,7 @@ class ManifestSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    namespace: Label | None = None
+    namespace: str | None = None
     image: Image | None = None
     store: str | None = None
     redis: HostPort | None = None

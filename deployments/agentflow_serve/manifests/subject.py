@@ -16,7 +16,7 @@ from agentflow_serve.deployment_options import every_deployment
 from agentflow_serve.errors import ManifestsInvalid
 from agentflow_serve.inputs import AppInputs, read_inputs
 from agentflow_serve.manifests.egress import Destination, destinations
-from agentflow_serve.manifests.names import service_name
+from agentflow_serve.manifests.names import namespace_name, service_name
 from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.sizing import WorkerGroup, worker_groups, worker_size
 from agentflow_serve.serve_config import app_args, check_code
@@ -31,7 +31,7 @@ PREDICTORS_AT_LEAST = 2
 class Subject:
     """`args` are the builder's, with flow and llmhub.yaml in them; `deployments` their options by name.
 
-    `keys` names the environment variables that a Secret must fill, `redis` where Ray keeps its metadata.
+    `keys` names the environment variables that a Secret must fill; `warnings` are for whoever asked.
     """
 
     name: str
@@ -75,8 +75,8 @@ def _subject(document: Mapping[str, Any], args: AppArgs, inputs: AppInputs, sett
         kserve.resources if kserve else None, cpus=settings.worker_cpus, memory=settings.worker_memory
     )
     return Subject(
-        name=service_name(plan.name, wanted=settings.name or (kserve and kserve.service_name) or None),
-        namespace=settings.namespace or (kserve and kserve.namespace) or "default",
+        name=service_name(plan.name, wanted=settings.name or (kserve.service_name if kserve else None)),
+        namespace=namespace_name(settings.namespace or (kserve.namespace if kserve else None)),
         flow=plan.name,
         fingerprint=plan.fingerprint,
         args=document,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 from collections.abc import Mapping
@@ -190,6 +191,20 @@ class ActionManager:
                     pause = min(pause, left)
                 await listener.wait(timeout_s=pause)
 
+    async def ask(self, spec: ActionSpec) -> ActionRecord:
+        """`require_action`, and the action once it is settled. Whoever stops waiting withdraws the question.
+
+        Raises what those two raise.
+        """
+        action = await self.require_action(spec)
+        logger.info("the action %s of scope %s waits for a person", action.action_id, action.scope_id)
+        try:
+            return await self.wait_for_resolution(action.action_id)
+        except asyncio.CancelledError:
+            # People should not be asked for what is over.
+            await asyncio.shield(asyncio.ensure_future(self._abandon(action)))
+            raise
+
     async def sweep(self, *, limit: int = 100) -> list[ActionRecord]:
         """Expire up to `limit` actions of all scopes whose time is up; those. Call it now and then.
 
@@ -202,6 +217,12 @@ class ActionManager:
         for action in await self.store.untold(limit=limit):
             await self._tell_job(action)
         return expired
+
+    async def _abandon(self, action: ActionRecord) -> None:
+        try:
+            await self._apply(action.scope_id, action.action_id, Withdraw())
+        except (ActionNotFoundError, StoreError):
+            logger.warning("the action %s could not be withdrawn", action.action_id, exc_info=True)
 
     async def _look(self, action_id: str) -> ActionRecord:
         """The action as it is, expired if its time is up."""

@@ -30,17 +30,17 @@ class Approvals:
         question = (subject.scope_id, subject.principal_id, kind, name, subject.job_id or subject.run_id)
         lock = self._locks.setdefault(question, asyncio.Lock())
         async with lock:
-            if question[-1] is not None and (known := self._answers.get(question)) is not None:
+            if (known := self._answers.get(question)) is not None:
                 return known
             action = await self._ask(subject, {"kind": kind, "name": name, "reason": reason})
-            self._answers[question] = action
+            if question[-1] is not None:
+                self._answers[question] = action
             if len(self._answers) > MOST_REMEMBERED:
                 self._answers.popitem(last=False)
             return action
 
     async def _ask(self, subject: Subject, about: dict[str, str]) -> ActionRecord:
-        actions = self._actions.for_scope(subject.scope_id)
-        action = await actions.require_action(
+        return await self._actions.for_scope(subject.scope_id).ask(
             ActionSpec(
                 type="approve",
                 job_id=subject.job_id,
@@ -48,9 +48,3 @@ class Approvals:
                 timeout_seconds=self._timeout_s,
             )
         )
-        try:
-            return await actions.wait_for_resolution(action.action_id)
-        except asyncio.CancelledError:
-            # Nobody needs the answer any more, and people should not be asked for what is over.
-            await asyncio.shield(asyncio.ensure_future(actions.cancel(action.action_id)))
-            raise

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agent_runtime.actions.manager import ActionManager
+from pydantic import ValidationError
+
 from agent_runtime.actions.records import ActionSpec, ActionStatus
 from agent_runtime.errors import AgentRuntimeError
 from agentflow.placeholders import compile_args
@@ -16,8 +15,6 @@ from flow_runtime.errors import OperationFailed, OperationTimeout
 from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
 from runtime_core.context import ExecutionContext
 from runtime_core.ids import check_scope_id
-
-logger = logging.getLogger(__name__)
 
 
 class RequireAction:
@@ -39,20 +36,10 @@ class RequireAction:
     async def run(self, values: Mapping[str, Any], call: OperationCall) -> Any:
         run = call.run or ExecutionContext()
         spec = self._spec(self._args.resolve(values), run)
-        actions = self._actions.for_scope(self._scope or run.scope_id)
         try:
-            return await self._answer(actions, spec, call.node_id)
+            action = await self._actions.for_scope(self._scope or run.scope_id).ask(spec)
         except AgentRuntimeError as exc:
             raise OperationFailed(f"{self._op} could not ask: {exc}", op=self._op) from exc
-
-    async def _answer(self, actions: ActionManager, spec: ActionSpec, node: str) -> Any:
-        action = await actions.require_action(spec)
-        logger.info("node '%s' waits for the action %s of scope %s", node, action.action_id, action.scope_id)
-        try:
-            action = await actions.wait_for_resolution(action.action_id)
-        except asyncio.CancelledError:
-            await asyncio.shield(asyncio.ensure_future(actions.cancel(action.action_id)))
-            raise
         if action.status is ActionStatus.EXPIRED:
             text = f"nobody answered the action {action.action_id} in time"
             raise OperationTimeout(text, op=self._op, timeout_s=spec.timeout_seconds)
@@ -73,8 +60,10 @@ class RequireAction:
                     "job_id": None if self._scope not in (None, run.scope_id) else run.job_id,
                 }
             )
-        except ValueError as exc:
-            raise OperationFailed(f"{self._op} cannot ask for that: {exc}", op=self._op) from exc
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            text = f"{self._op} cannot ask for that: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise OperationFailed(text, op=self._op) from exc
 
 
 FACTORIES: Mapping[str, OperationFactory] = MappingProxyType({"action.require": RequireAction})

@@ -16,7 +16,8 @@ from benchmarks.harness import Figure, median_ratio, paired, pairs_for, timed
 from flow_runtime import LocalFlow
 from flow_runtime.runner import FlowRunner
 from runtime_core.clock import SystemClock
-from runtime_core.loop import NodeOutcome, run_graph
+from runtime_core.loop import run_graph
+from runtime_core.outcome import NodeOutcome
 
 REQUEST = {"x": {"k": 1}}
 ATTEMPTS = 1

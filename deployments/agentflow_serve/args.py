@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
 
 

@@ -10,12 +10,12 @@ from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from agentflow.schedule import Failure
+from agentflow.failure import Failure
 from agentflow_serve.wire import call_to_wire, outcome_from_wire
 from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import LocalDispatch
 from runtime_core.errors import DispatchRefusedError, NodeLostError
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 RETRY_AFTER_S = 1.0
 

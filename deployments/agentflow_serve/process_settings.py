@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 
 
 class ProcessSettings(BaseModel):

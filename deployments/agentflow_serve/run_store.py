@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from runtime_core.stores.database import Database
-from runtime_core.stores.url import open_database
 
 
 class RunStore:
@@ -23,6 +22,8 @@ class RunStore:
     async def database(self) -> Database:
         async with self._opening:
             if self._database is None:
+                from runtime_core.stores.url import open_database
+
                 self._database = await self._stack.enter_async_context(open_database(self._url, node_id=_machine()))
             return self._database
 

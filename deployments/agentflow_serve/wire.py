@@ -11,10 +11,10 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
-from agentflow.schedule import Failure
+from agentflow.failure import Failure
 from flow_runtime.call import NodeCall
 from runtime_core.context import ExecutionContext
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import NO_USE, ModelUse
 from runtime_core.sessions.records import SessionRecord
 

@@ -8,13 +8,13 @@ levels and no barriers (IR.md Q10 to Q12, Q18 to Q20, Q39).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from agentflow.errors import CastError, ExpressionFailed
+from agentflow.failure import Failure
 from agentflow.graph import Graph, GraphNode
-from agentflow.ir import FailureKind, FailureType
 from agentflow.types import cast
 from agentflow.wiring import Wire
 
@@ -35,27 +35,6 @@ EndCode = (
     ]
     | Refusal
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a node failed, after all its attempts and fallbacks. `attempts` is 0 when it could not even start.
-
-    `retry_after` (seconds) is set when the last attempt met a rate limit.
-    """
-
-    reason: str
-    kind: FailureType = "error"
-    attempts: int = 0
-    retry_after: float | None = None
-
-    def is_of(self, kinds: Collection[FailureKind]) -> bool:
-        """Whether `retry_on` or `fallback.on` means it. What was not found is an error like others."""
-        return ("error" if self.kind == "not_found" else self.kind) in kinds
-
-    def payload(self, node: str) -> dict[str, Any]:
-        """What the node's error port carries (IR.md Q18)."""
-        return {"reason": self.reason, "node": node, "type": self.kind, "attempts": self.attempts}
 
 
 @dataclass(frozen=True, slots=True)

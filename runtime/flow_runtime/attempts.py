@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentflow.errors import FlowError
+from agentflow.failure import Failure
 from agentflow.ir import FailureType
-from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
 from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
 from runtime_core.backoff import exponential_s

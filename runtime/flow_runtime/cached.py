@@ -8,16 +8,16 @@ from typing import Any
 
 from agentflow.context_use import context_fields
 from agentflow.errors import PlaceholderFailed
+from agentflow.failure import Failure
 from agentflow.fingerprint import node_fingerprint
 from agentflow.ir import Node
-from agentflow.schedule import Failure
 from agentflow.settings import NodeSettings
 from agentflow.state_keys import compile_state_key
 from agentflow.wiring import BUILT_IN_FIELDS
 from flow_runtime.call import NodeCall, Run
 from flow_runtime.outcome_cache import CacheKey, json_text
 from flow_runtime.parts import NodeParts
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 
 class Cached:

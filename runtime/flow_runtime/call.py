@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime_core.context import ExecutionContext
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from runtime_core.sessions.records import SessionRecord
 
 

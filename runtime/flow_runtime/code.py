@@ -12,10 +12,11 @@ import ast
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from agentflow.code_transform import ENTRY_POINT, CodeError, code_kind
 from agentflow.ir import Code
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.context import FlowContext, copy_json
 from flow_runtime.errors import CodeFailed, CodeRefused, CodeTimeout
 from flow_runtime.sandbox import Sandbox, code_failed
@@ -27,9 +28,6 @@ from flow_runtime.user_code import (
     filename_of,
     import_transform,
 )
-
-CodeMode = Literal["inline", "modules", "off"]
-"""What a server runs: code that stands in the flow file, installed modules only, or none."""
 
 
 class CodeTransform(Protocol):

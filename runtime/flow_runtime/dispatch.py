@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from flow_runtime.call import NodeCall
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 
 class Body(Protocol):

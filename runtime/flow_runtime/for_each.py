@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from agentflow.failure import Failure
 from agentflow.ir import Node
-from agentflow.schedule import Failure
 from agentflow.types import kind_of
 from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall, Run
 from flow_runtime.errors import OutputInvalid
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 
 class EachElement:

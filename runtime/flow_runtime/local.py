@@ -12,7 +12,7 @@ from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.hub_models import local_models
 from flow_runtime.models import Models

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from flow_runtime.asking import asking
 from flow_runtime.attempts import Attempted, attempt, once
 from flow_runtime.call import NodeCall, Run
-from flow_runtime.for_each import EachElement
 from flow_runtime.parts import NodeParts
-from flow_runtime.rounds import Rounds
-from flow_runtime.subflow import SubflowWork
 from flow_runtime.work import STATIC, NodeWork, Produced, PromptSource
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
+
+if TYPE_CHECKING:
+    from flow_runtime.subflow import SubflowWork
 
 __all__ = ["NodeBody", "NodeParts"]
 
@@ -41,23 +41,31 @@ class NodeBody:
         self._node = node
         self._settings = settings
         self._parts = parts
-        self._work = (
-            SubflowWork(node_id, node, parts, NodeBody)
-            if node.type == "subflow"
-            else NodeWork(node_id, node, settings, parts)
-        )
+        self._work = self._work_of(node)
         self._slots = asyncio.Semaphore(settings.concurrency) if settings.concurrency else None
         self._run = self._layers()
+
+    # What only some nodes need is imported for those: a replica runs one node.
+    def _work_of(self, node: Node) -> NodeWork | SubflowWork:
+        if node.type == "subflow":
+            from flow_runtime.subflow import SubflowWork
+
+            return SubflowWork(self.id, node, self._parts, NodeBody)
+        return NodeWork(self.id, node, self._settings, self._parts)
 
     def _layers(self) -> Run:
         run: Run = self._turn
         if self._node.loop is not None:
+            from flow_runtime.rounds import Rounds
+
             run = Rounds(self._node, run).run
         if self._node.runtime.cache is not None:
-            from flow_runtime.cached import Cached  # and with it jinja2, which most replicas spare
+            from flow_runtime.cached import Cached
 
             run = Cached(self.id, self._node, self._settings, self._parts, run).run
         if self._node.for_each is not None:
+            from flow_runtime.for_each import EachElement
+
             run = EachElement(self.id, self._node, run).run
         return run
 

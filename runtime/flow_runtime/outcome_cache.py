@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from runtime_core.clock import Clock
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 MAX_ENTRIES = 4096
 MAX_CHARS = 64 * 1024 * 1024

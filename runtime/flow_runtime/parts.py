@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Dispatcher, LocalDispatch
 from flow_runtime.models import Models
 from flow_runtime.operations import OperationResources, OperationSettings

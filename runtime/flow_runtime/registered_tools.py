@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentflow.ir import PromptTool
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.errors import CodeRefused, ToolUnknown
 from flow_runtime.installed import NotInstalled, find, load
 from llm_client.errors import ToolError

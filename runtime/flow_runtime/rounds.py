@@ -8,11 +8,11 @@ from typing import Any
 
 from agentflow.errors import CastError, ExpressionFailed
 from agentflow.expressions import compile_expression
+from agentflow.failure import Failure
 from agentflow.ir import Node
-from agentflow.schedule import Failure
 from agentflow.types import cast
 from flow_runtime.call import NodeCall, Run
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from runtime_core.sessions.records import SessionRecord
 
 

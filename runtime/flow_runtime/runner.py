@@ -24,7 +24,8 @@ from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import AgentflowError, IdentityError, StoreFullError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
-from runtime_core.loop import Dispatch, NodeOutcome, Observer, run_graph
+from runtime_core.loop import Dispatch, Observer, run_graph
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import RunError, RunReport
 from runtime_core.sessions.protocol import SessionRead, SessionStore
 

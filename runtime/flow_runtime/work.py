@@ -14,7 +14,6 @@ from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.settings import NodeSettings
 from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall
-from flow_runtime.code import CodeTransform, bind_code
 from flow_runtime.context import FlowContext
 from flow_runtime.errors import ModelFailed
 from flow_runtime.operations import BoundOperation, OperationCall, Preparing, bind_operation
@@ -24,6 +23,7 @@ from runtime_core.sessions.records import SessionRecord
 
 if TYPE_CHECKING:
     from flow_runtime.agent_tools import AgentTools
+    from flow_runtime.code import CodeTransform
     from flow_runtime.prompt import PromptLayer
 
 
@@ -77,6 +77,8 @@ class NodeWork:
                     tools=self._agent_tools(node),
                 )
             case Code():
+                from flow_runtime.code import bind_code
+
                 self._code = bind_code(node.transform, node_id, mode=parts.code, size=settings.concurrency)
             case None:
                 pass

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
+from agentflow.failure import Failure
 from agentflow.graph import Graph
 from agentflow.schedule import (
     CancelNode,
     DeadlinePassed,
     EndRun,
     Event,
-    Failure,
     NodeFailed,
     NodeLost,
     NodeRefused,
@@ -33,26 +32,11 @@ from agentflow.schedule import (
 )
 from runtime_core.clock import Clock
 from runtime_core.errors import DispatchRefusedError, NodeLostError
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import NO_USE, ModelUse, NodeReport, NodeStatus, RunError, RunReport
-from runtime_core.sessions.records import SessionRecord
 
 CANCEL_GRACE_S = 2.0
 """How long cancelled nodes may take to clean up before the run's answer goes out without them."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOutcome:
-    """What a node made of one dispatch: its outputs by port, or the failure left after all attempts.
-
-    `use` is what its model calls took, those of failed attempts included. `records` are the turns of its prompt,
-    where a node of the run remembers.
-    """
-
-    outputs: Mapping[str, Any] | None = None
-    failure: Failure | None = None
-    attempts: int = 1
-    use: ModelUse = NO_USE
-    records: tuple[SessionRecord, ...] = ()
 
 
 Dispatch = Callable[[StartNode], Awaitable[NodeOutcome]]

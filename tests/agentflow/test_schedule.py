@@ -11,12 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentflow import from_mapping, plan
+from agentflow.failure import Failure
 from agentflow.schedule import (
     MAX_DISPATCHES,
     CancelNode,
     DeadlinePassed,
     EndRun,
-    Failure,
     NodeFailed,
     NodeLost,
     NodeRefused,

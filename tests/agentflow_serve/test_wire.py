@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agentflow.schedule import Failure
+from agentflow.failure import Failure
 from agentflow_serve.wire import call_from_wire, call_to_wire, outcome_from_wire, outcome_to_wire
 from flow_runtime.call import NodeCall
 from runtime_core.context import BudgetSpec, ExecutionContext, PolicyRef
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import ModelUse
 from runtime_core.sessions.records import RecordUsage, SessionRecord
 

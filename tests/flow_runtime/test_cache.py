@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agentflow.schedule import Failure
+from agentflow.failure import Failure
 from flow_runtime import LocalFlow, LocalSettings
 from flow_runtime.errors import ModelFailed
 from flow_runtime.outcome_cache import CacheKey, OutcomeCache, json_text
 from runtime_core.clock import ManualClock
 from runtime_core.context import Identity
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from support.flows import ScriptedModels, small_flow
 from support.waiting import until
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from agentflow.ir import Code
-from flow_runtime.code import CodeMode, CodeTransform, bind_code
+from flow_runtime.code import CodeTransform, bind_code
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.context import FlowContext
 from flow_runtime.errors import CodeFailed, CodeRefused, CodeTimeout
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentflow import Flow, plan
-from agentflow.schedule import Failure
+from agentflow.failure import Failure
 from flow_runtime.call import NodeCall
 from flow_runtime.errors import StateFailed
 from flow_runtime.runner import FlowRunner
@@ -19,7 +19,7 @@ from runtime_core.clock import ManualClock
 from runtime_core.context import Identity
 from runtime_core.errors import DispatchRefusedError, NodeLostError
 from runtime_core.ids import SequentialIds
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 from support.flows import small_flow
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

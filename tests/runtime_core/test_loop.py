@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from agentflow.schedule import Failure, RunStarted, StartNode
+from agentflow.failure import Failure
+from agentflow.schedule import RunStarted, StartNode
 from runtime_core.clock import SystemClock
 from runtime_core.errors import DispatchRefusedError, NodeLostError
-from runtime_core.loop import NodeOutcome, run_graph
+from runtime_core.loop import run_graph
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import RunReport
 from support.graphs import graph
 

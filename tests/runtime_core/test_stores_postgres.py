@@ -25,6 +25,7 @@ from runtime_core.stores.postgres import PostgresDatabase, PostgresOptions
 from support.postgres import PostgresServer
 from support.proxy import proxy_to
 from support.stores import add, entry_ids, persist, prepare_journal, record, total
+from support.waiting import until
 
 HASTY = PostgresOptions(connect_timeout_s=0.3, command_timeout_s=0.3, patience_s=0.4)
 WRITE_CONNECTIONS = PostgresOptions().write_connections
@@ -64,6 +65,33 @@ async def test_operations_that_wait_together_are_committed_together(database: Po
     await asyncio.gather(*first, *rest)
     assert database.commits - before <= 2 * WRITE_CONNECTIONS
     assert await database.read(total) == WRITE_CONNECTIONS + 60
+
+
+async def test_an_operation_that_is_stuck_holds_up_only_those_in_its_group(
+    database: PostgresDatabase, url: str
+) -> None:
+    async with locked(url, "entry"):
+        stuck = [asyncio.create_task(database.run(lambda: record("e1"))) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(2):
+            for number in range(5):
+                assert await database.run(lambda: add(1)) == number + 1
+        assert not any(task.done() for task in stuck)
+    await asyncio.gather(*stuck)
+
+
+async def test_writes_to_a_server_that_is_far_go_side_by_side(
+    postgres_server: PostgresServer, database: PostgresDatabase, url: str
+) -> None:
+    async with proxy_to(postgres_server.socket) as proxy:
+        through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?search_path={url.rpartition('=')[2]}"
+        proxy.delay_s = 0.005
+        async with PostgresDatabase(through) as far:
+            await far.run(total)
+            assert proxy.connections == 2, "one to read and one to write"
+            await asyncio.gather(*(far.run(total) for _ in range(20)))
+            assert 2 < proxy.connections <= 1 + WRITE_CONNECTIONS
+        await until(lambda: proxy.connections == 0)
 
 
 async def test_processes_that_collide_lose_no_update(database: PostgresDatabase, url: str) -> None:

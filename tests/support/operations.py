@@ -15,6 +15,7 @@ from flow_runtime.operations import (
     OperationSettings,
     bind_operation,
 )
+from flow_runtime.scripted_models import ScriptedModels
 
 
 def bound(
@@ -31,7 +32,7 @@ def bound(
         names={*names, "context", "prompt_output"},
         settings=OperationSettings(**settings),
         resources=OperationResources(actions=ActionManager(InMemoryActionStore())),
-        models=models,
+        models=models or ScriptedModels({}),
         model=model,
     )
 

@@ -20,10 +20,17 @@ class Proxy:
         self._last_words: bytes | None = None
         self._then_block = False
         self.port = 0
+        self.delay_s = 0.0
+        """How long each word takes to the server."""
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._tasks)
 
     def block(self) -> None:
         """From now on nothing gets through, and nobody is told: a network that swallows packets."""
@@ -77,6 +84,7 @@ class Proxy:
     ) -> None:
         while data := await client.read(65536):
             await self._open.wait()
+            await asyncio.sleep(self.delay_s)
             if self._last_words is not None and self._last_words in data:
                 self._last_words = None
                 over.set()

@@ -77,9 +77,11 @@ def command(
     --write-config are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a request
     is answered by one version; a change that is not valid is told, and what was served goes on.
     """
+    from agentflow_serve.key_files import export_keys
     from agentflow_serve.serve_config import address_of, check_config
 
     _check_usage(flow, config)
+    export_keys(os.environ)
     settings = {"placement": placement, "feature_store": feature_store, "embedder": embedder}
     read = _reader(flow, config, llmhub, host=host, port=port, settings=settings, contained=reload)
     first = read()
@@ -98,21 +100,20 @@ def command(
         _check_cluster(address)
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
 
-        def deploy(document: Mapping[str, Any]) -> None:
-            names = [app.name for app in check_config(document, environ)]
+        def deploy(document: Mapping[str, Any], apps: tuple[CheckedApp, ...]) -> None:
             path = Path(folder) / "serve.yaml"
             path.write_text(_dump(document))
             if not interrupted.is_set():
                 _deploy(path)
-            _wait_until_running(names, timeout, interrupted)
+            _wait_until_running([app.name for app in apps], timeout, interrupted)
 
-        deploy(document)
+        deploy(document, apps)
         if not interrupted.is_set():
             for app in apps:
                 _show(listens, app)
             click.echo("Press Ctrl-C to stop.")
         if reload:
-            _serve_changes(first, read, deploy, interrupted)
+            _serve_changes(first, read, lambda fresh: deploy(fresh, check_config(fresh, environ)), interrupted)
         interrupted.wait()
     return Exit.OK
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from agentflow_serve.errors import ManifestsInvalid
-from flow_runtime.code import CodeMode
+from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
 
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]

@@ -13,10 +13,12 @@ from agent_runtime.orchestration.context import OperatorContext
 from agent_runtime.orchestration.graph import RESULT, ExecutionGraph
 from agent_runtime.orchestration.operators import Operator
 from agent_runtime.orchestration.results import OperatorResult, following
+from agentflow.failure import Failure
 from agentflow.ir import FailureType
-from agentflow.schedule import Failure, RunStarted, StartNode
+from agentflow.schedule import RunStarted, StartNode
 from llm_client.errors import CallFailed, CallRefused
-from runtime_core.loop import NodeOutcome, Observer, run_graph
+from runtime_core.loop import Observer, run_graph
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import NodeStatus, RunReport
 
 SKIPPED = OperatorResult.failed("a node before it failed, or took another way", code="skipped")

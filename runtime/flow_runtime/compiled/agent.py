@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from agentflow.failure import Failure
 from agentflow.plan import Plan
-from agentflow.schedule import Failure
 from flow_runtime.call import NodeCall
 from flow_runtime.compiled.context import Context, Inputs, Outputs
 from flow_runtime.compiled.declare import DeclaredNode, FlowFacts, declared_in, planned
@@ -19,7 +19,8 @@ from flow_runtime.errors import NodeFailure
 from flow_runtime.local import LocalFlow, LocalSettings
 from flow_runtime.models import Models
 from flow_runtime.runner import FlowRunner
-from runtime_core.loop import NodeOutcome, Observer
+from runtime_core.loop import Observer
+from runtime_core.outcome import NodeOutcome
 from runtime_core.report import RunReport
 
 if TYPE_CHECKING:

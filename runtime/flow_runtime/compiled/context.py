@@ -9,7 +9,7 @@ from typing import Any
 
 from flow_runtime.call import NodeCall
 from runtime_core.context import ExecutionContext
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 Inputs = Mapping[str, Any]
 """By input port; None for an optional one that nothing feeds."""

@@ -13,7 +13,7 @@ from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import Body
 from flow_runtime.errors import NodeTimeout
 from flow_runtime.models import ModelAnswer, Models, name_of
-from runtime_core.loop import NodeOutcome
+from runtime_core.outcome import NodeOutcome
 
 
 @dataclass(slots=True)

@@ -1,14 +1,29 @@
 """The base of every store: operations as generators of SQL, and the databases that run them.
 
 `sql` says what an operation is, `database` what runs one, `url` which databases there are, `migrations` how
-tables come to be; `keyed` is a store of its own.
+tables come to be; `keyed` is a store of its own. A name loads the module that it comes from.
 """
 
-from runtime_core.stores.database import Database
-from runtime_core.stores.keyed import Bucket, Entry, KeyedStore
-from runtime_core.stores.migrations import Migration, migrate
-from runtime_core.stores.sql import Op, OpFactory, Rows, Sql, SqlValue
-from runtime_core.stores.url import open_database
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runtime_core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from runtime_core.stores.database import Database
+    from runtime_core.stores.keyed import Bucket, Entry, KeyedStore
+    from runtime_core.stores.migrations import Migration, migrate
+    from runtime_core.stores.sql import Op, OpFactory, Rows, Sql, SqlValue
+    from runtime_core.stores.url import open_database
+
+_HOMES = {
+    "database": ("Database",),
+    "keyed": ("Bucket", "Entry", "KeyedStore"),
+    "migrations": ("Migration", "migrate"),
+    "sql": ("Op", "OpFactory", "Rows", "Sql", "SqlValue"),
+    "url": ("open_database",),
+}
 
 __all__ = [
     "Bucket",
@@ -24,3 +39,5 @@ __all__ = [
     "migrate",
     "open_database",
 ]
+
+__getattr__ = lazy_exports(__name__, _HOMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +48,7 @@ class Session:
         self._reading = False
         self._alone = False
         self.broken: StoreError | None = None
+        self.round_trip_s = 0.0
 
     async def begin(self, *, reading: bool, alone: bool = False) -> None:
         """Start a serializable transaction, or one on a snapshot. `alone`: for one operation.
@@ -57,10 +59,13 @@ class Session:
         self._alone = alone
         level = "REPEATABLE READ READ ONLY" if reading else "SERIALIZABLE"
         patience_ms = max(1, int(self._timeout_s * 800))
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await self._execute(
             f"BEGIN ISOLATION LEVEL {level}; SET LOCAL statement_timeout = {patience_ms};"
             f" SET LOCAL idle_in_transaction_session_timeout = {max(30_000, 3 * patience_ms)}"
         )
+        self.round_trip_s = clock() - began
 
     async def run(self, op_factory: OpFactory[T]) -> T:
         """Run an operation inside the open transaction; after an error only rollback() is left to do."""

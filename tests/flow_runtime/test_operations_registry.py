@@ -48,7 +48,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text(
         f"[agentflow.operations]\nacme.shout = {name}:shout_operation\nacme.own = {name}:Own\n"
         f"acme.absent = {name}:absent\nacme.broken = {name}_not_there:x\nhttp.get = {name}:Own\n"
-        f"agent.run = {name}:Own\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -76,7 +75,7 @@ async def test_what_an_installed_operation_raises_becomes_an_error_of_ours():
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "agent.run", "nonsense"])
+@pytest.mark.parametrize("op", ["acme.absent", "acme.broken", "acme.unknown", "nonsense"])
 def test_an_operation_that_is_not_there_is_named(op: str):
     with pytest.raises(OperationUnknown, match=f"'{op}'") as caught:
         bound(op, {})

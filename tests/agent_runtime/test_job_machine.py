@@ -31,7 +31,7 @@ from agent_runtime.jobs.machine import (
     transition,
 )
 from agent_runtime.jobs.records import JobFailure, JobRecord, JobStatus
-from support.agent_stores import NOW, job_of
+from agent_runtime.testing.records import NOW, job_of
 
 T = TypeVar("T")
 

@@ -27,8 +27,8 @@ from agent_runtime import (
     ScopeMismatchError,
     SqliteActionStore,
 )
+from agent_runtime.testing.records import action_of
 from runtime_core.clock import ManualClock
-from support.agent_stores import action_of
 
 CONFIRM = ActionSpec(type="confirm", payload={"message": "Proceed?"})
 

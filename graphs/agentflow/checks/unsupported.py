@@ -47,15 +47,8 @@ def _node(node: Node) -> Uses:
 
 
 def _runtime(runtime: Runtime) -> Uses:
-    used = {
-        "placement": runtime.placement == "auto",
-    }
-    for key, is_used in used.items():
-        if is_used:
-            yield ("runtime", key), f"'{key}'" if key not in _PARTLY else f"'{key}: {getattr(runtime, key)}'"
-
-
-_PARTLY = frozenset({"placement"})
+    if runtime.placement == "auto":
+        yield ("runtime", "placement"), "'placement: auto'"
 
 
 def _state(state: State) -> Uses:

@@ -209,6 +209,25 @@ class DatabaseContract:
         assert row == (2, 3, 1)
         assert [type(value) for value in row] == [int, int, int]
 
+    async def test_a_counting_statement_gives_the_number_of_rows_that_it_changed(self, database: Database) -> None:
+        await database.run(lambda: record("e1"))
+
+        def changes() -> Op[list[int]]:
+            counted: list[int] = []
+            insert = "INSERT INTO entry (scope_id, entry_id, amount) VALUES (?, ?, 1) ON CONFLICT DO NOTHING"
+            for text, params in (
+                (insert, ("s", "e1")),
+                (insert, ("s", "e2")),
+                ("UPDATE entry SET amount = 2 WHERE scope_id = ?", ("s",)),
+                ("DELETE FROM entry WHERE scope_id = ? AND entry_id = ?", ("s", "e1")),
+                ("DELETE FROM entry WHERE scope_id = ? AND entry_id = ?", ("s", "e1")),
+            ):
+                [(count,)] = yield Sql(text, params, counts=True)
+                counted.append(count)
+            return counted
+
+        assert await database.run(changes) == [0, 1, 2, 1, 0]
+
     async def test_times_are_kept_to_the_microsecond(self, database: Database) -> None:
         early, late = 1_800_000_000.123456, 1_800_000_000.123457
 

@@ -175,21 +175,21 @@ async def test_two_processes_share_a_key_and_the_second_takes_over_from_a_dead_o
         sim = await stack.enter_async_context(SimServer())
 
         async def engine() -> Rig:
-            tracker = IdempotencyTracker(request_timeout=0.6)
+            tracker = IdempotencyTracker(request_timeout=1)
             database = SqliteDatabase(tmp_path / "log.db")
             return await stack.enter_async_context(rig(sim=sim, database=database, idempotency_tracker=tracker))
 
         one, two = await engine(), await engine()
         # Longer than the claim's lease: it is renewed while the call runs.
-        one.reply(latency_ms=1200)
+        one.reply(latency_ms=2000)
         results = await asyncio.gather(*(each.engine.complete(ASK, idempotency_key="k") for each in (one, two)))
         assert sorted(result.cached for result in results) == [False, True]
         assert len({result.attempt_id for result in results}) == len(one.sent()) == 1
 
         sim.reset()
         dead = Claim("default", "k2", (await one.rows())[0].attempt.request_hash, "a-dead-process", lease_s=0.3)
-        await one.log.begin(dead)
         began = time.monotonic()
+        await one.log.begin(dead)
         assert not (await two.engine.complete(ASK, idempotency_key="k2")).cached
         assert time.monotonic() - began >= 0.25
 

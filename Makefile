@@ -33,7 +33,7 @@ test-units: setup
 	$(BIN)/python -m pytest -m "not serve"
 
 test-serve: setup
-	$(BIN)/python -m pytest -m serve
+	$(BIN)/python -m pytest tests/serve
 
 table: setup
 	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,7 +32,8 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / root / package).rglob("*.py"))
 
 
-def imported(path: Path, package: str) -> set[str]:
+@cache
+def imported(path: Path, package: str) -> frozenset[str]:
     """Top-level names of everything that a module imports, wherever in it; relative imports are the package's own."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -37,7 +41,7 @@ def imported(path: Path, package: str) -> set[str]:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add(package if node.level else (node.module or "").partition(".")[0])
-    return names
+    return frozenset(names)
 
 
 @pytest.mark.parametrize("package", ORDER)
@@ -64,11 +68,28 @@ def test_every_package_is_typed_and_in_the_wheel():
         assert found == set(packages), "a new package must be added to the order above"
 
 
-@pytest.mark.parametrize("package", [*ORDER, "agentflow_serve.commands", "agentflow_serve.commands.validate"])
-def test_importing_a_package_imports_nothing_heavy(package: str):
-    code = f"import sys, {package}; print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+def test_importing_a_package_imports_nothing_heavy():
+    """One process for all: what one of them imported would still be there, and is said for that one and every later."""
+    packages = [*ORDER, "agentflow_serve.commands", "agentflow_serve.commands.validate"]
+    code = (
+        "import importlib, json, sys\n"
+        f"heavy, found = set({HEAVY!r}), {{}}\n"
+        f"for package in {packages!r}:\n"
+        "    importlib.import_module(package)\n"
+        "    found[package] = sorted(set(sys.modules) & heavy)\n"
+        "print(json.dumps(found))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split() == []
+    assert json.loads(done.stdout) == {package: [] for package in packages}
+
+
+def test_only_the_folder_of_the_cluster_tests_has_any_and_has_no_other_files():
+    """`make test-serve` looks for them nowhere else, and `make test-units` skips what is marked."""
+    tests = Path(__file__).parent
+    marked = {path for path in tests.rglob("*.py") if "mark.serve" in path.read_text()}
+    assert marked - {Path(__file__)} == set((tests / "serve").glob("test_*.py"))
+    for path in (tests / "serve").glob("test_*.py"):
+        assert re.search(r"^pytestmark = \[?\s*pytest\.mark\.serve\b", path.read_text(), re.MULTILINE), path
 
 
 def test_only_the_named_file_runs_code_that_is_text():
@@ -76,7 +97,8 @@ def test_only_the_named_file_runs_code_that_is_text():
         str(path.relative_to(ROOT))
         for package in ORDER
         for path in modules(package)
-        for node in ast.walk(ast.parse(path.read_text()))
+        if re.search("exec|eval", text := path.read_text())
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval")
     }
     assert guilty == {"runtime/flow_runtime/user_code.py"}

@@ -126,7 +126,7 @@ class OpenAttempt:
         self._lease = lease
         self._slot: Slot | None = None
         self._reserving = False
-        self._admitted = False
+        self._admitted_in: int | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -178,7 +178,7 @@ class OpenAttempt:
             await self._wait_for_place(target)
         if (wait := parts.breakers.admit((target.provider, target.model), parts.clock.monotonic())) is not None:
             await self._refused_by_breaker(target, wait)
-        self._admitted = True
+        self._admitted_in = parts.breakers.life(target.provider)
         self._reserving = True
         try:
             await parts.log.reserve(self.attempt)
@@ -246,7 +246,7 @@ class OpenAttempt:
             used = ending.usage
             self._slot.release(None if used is None else used.input + used.output)
         changed = None
-        if self._admitted:
+        if self._admitted_in == parts.breakers.life(target.provider):
             now = parts.clock.monotonic()
             changed = parts.breakers.report((target.provider, target.model), now, succeeded=alive)
         return await self._written(ending, changed)

@@ -34,14 +34,14 @@ async def test_a_change_whose_answer_is_lost_counts_once(
     answer = Resolve({"approved": True}, answer_id="r1")
     async with proxy_to(redis_server.socket) as proxy:
         through = redis.Redis(port=proxy.port)
-        far = RedisActionStore(through, timeout_s=0.5 if gone else 5)
+        far = RedisActionStore(through, timeout_s=1 if gone else 30)
         proxy.cut_after(b"EVAL", then_block=gone)
         if gone:
             with pytest.raises(StoreUnavailableError) as caught:
                 await far.apply("tenant-1", "action-1", answer, now=NOW)
             assert caught.value.outcome_unknown
             proxy.unblock()
-        given = await far.apply("tenant-1", "action-1", answer, now=NOW)
+        given = await RedisActionStore(through, timeout_s=30).apply("tenant-1", "action-1", answer, now=NOW)
         assert given == await near.get("tenant-1", "action-1")
         assert (given.is_granted, given.version) == (True, 2)
         await through.aclose()

@@ -308,9 +308,9 @@ def cpu_s(flow: Flow) -> float:
 
 
 def test_ten_thousand_nodes_are_planned_in_about_a_second_and_cost_grows_with_their_number():
-    small, large = wide_and_deep(5_000), wide_and_deep(10_000)
+    small, large = wide_and_deep(2_500), wide_and_deep(10_000)
 
     of_small = min(cpu_s(small) for _ in range(3))
-    of_large = min(cpu_s(large) for _ in range(3))
-    assert of_large < 4 * of_small, "a cost that grows with the square would be four times as high"
+    of_large = min(cpu_s(large) for _ in range(2))
+    assert of_large < 9 * of_small, "a cost that grows with the square would be sixteen times as high"
     assert of_large < 10, "about a second on a quiet machine"

@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -500,8 +501,10 @@ def test_ctrl_c_ends_a_run_with_130_and_leaves_no_process(desk: Path):
                 line = run.stderr.readline()
                 assert line, said
                 said += line
-            family = psutil.Process(run.pid).children(recursive=True)
-            assert len(family) == 2, "the simulated model and the sandbox of 'think'"
+            give_up = time.monotonic() + 60
+            while len(family := psutil.Process(run.pid).children(recursive=True)) < 2:
+                assert time.monotonic() < give_up, "the simulated model and the sandbox of 'think'"
+                time.sleep(0.05)
             run.send_signal(signal.SIGINT)
             assert run.wait(timeout=60) == Exit.INTERRUPTED
             assert "Traceback" not in said + run.stderr.read()

@@ -48,7 +48,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "entry_points.txt").write_text(
         f"[agentflow.operations]\nacme.shout = {name}:shout_operation\nacme.own = {name}:Own\n"
         f"acme.absent = {name}:absent\nacme.broken = {name}_not_there:x\nhttp.get = {name}:Own\n"
-        f"agent.run = {name}:Own\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
 

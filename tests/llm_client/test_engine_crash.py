@@ -21,7 +21,7 @@ from support.engine import check_books
 from support.engine_process import zygote
 from support.waiting import until
 
-ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "2"))
 
 PLACES = {
     # where the process is killed: whether the model has then been asked

@@ -166,7 +166,7 @@ async def test_who_never_finishes_is_left_at_the_deadline(fault: dict[str, Any],
         else:
             with pytest.raises(CallFailed):
                 await made.engine.complete(ASK, context=context)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20, "it waited for who never finishes"
         first = (await made.rows())[0]
         assert first.status.value == "unknown"
         assert first.ending and first.ending.error == "provider_timeout"

@@ -19,7 +19,7 @@ def fuzz(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_short_run_with_fixed_inputs_finds_nothing(tmp_path: Path):
-    done = fuzz("--seed", "1", "--inputs", "80", "--seconds", "100", folder=tmp_path / "findings")
+    done = fuzz("--seed", "1", "--inputs", "45", "--seconds", "100", folder=tmp_path / "findings")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 findings" in done.stdout
     assert list((tmp_path / "findings").iterdir()) == []

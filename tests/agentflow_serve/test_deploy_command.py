@@ -50,7 +50,7 @@ def test_the_files_of_a_config_go_with_it_because_the_cluster_does_not_have_them
 
 
 def test_a_service_whose_flow_is_in_a_config_map_is_sent_as_it_is(tmp_path: Path):
-    made = agentflow("manifests", *FLOW, "--config-map", "-o", str(tmp_path / "out"))
+    made = agentflow("manifests", *FLOW, "--config-map", "--open-to-network", "-o", str(tmp_path / "out"))
     assert made.code == Exit.OK, made.err
     shown = agentflow("deploy", "--config", str(tmp_path / "out" / "base" / "ray_service.yaml"), "--dry-run")
     assert shown.code == Exit.OK, shown.err

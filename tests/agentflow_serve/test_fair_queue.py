@@ -113,7 +113,8 @@ def test_a_free_place_goes_round_however_much_one_scope_has_waiting(flood: int):
     assert len(order) == flood + 3 and queue.is_empty
 
 
-async def test_whoever_leaves_the_queue_hands_its_turn_on():
+@pytest.mark.parametrize("leaves", ["early", "as its turn comes", "before it knows that it is its turn"])
+async def test_whoever_leaves_the_queue_hands_its_turn_on(leaves: str):
     turns = Turns(per_scope=1, waiting=10, total=1)
     done: list[str] = []
 
@@ -122,16 +123,15 @@ async def test_whoever_leaves_the_queue_hands_its_turn_on():
             done.append(scope)
 
     async with turns.turn("a"):
-        tasks = [asyncio.create_task(run(scope)) for scope in ("waits", "leaves", "starts", "last")]
-        waits, leaves, starts, last = tasks
+        leaver, last = tasks = [asyncio.create_task(run(scope)) for scope in ("leaver", "last")]
         await asyncio.sleep(0)
-        waits.cancel()
-        await asyncio.wait({waits})
-        leaves.cancel()  # and before it knows, its turn comes
-    await asyncio.wait({leaves}, timeout=0)
-    starts.cancel()  # it has its turn, and does not know that either
+        if leaves != "before it knows that it is its turn":
+            leaver.cancel()
+        if leaves == "early":
+            await asyncio.wait({leaver})
+    leaver.cancel()
     await asyncio.wait(tasks)
-    assert done == ["last"] and not last.cancelled()
+    assert done == ["last"] and leaver.cancelled() and not last.cancelled()
     await run("a")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -119,7 +120,7 @@ def revoke_key(key_id: str, config: Path | None, store: str | None) -> int:
             "name it by its id, or pass it to `agentflow keys revoke -`",
             param_hint="KEY_ID",
         )
-    given = click.get_text_stream("stdin").readline().strip() if key_id == "-" else None
+    given = sys.stdin.readline().strip() if key_id == "-" else None
 
     async def revoke(keys: ApiKeys) -> ApiKey | None:
         found = await keys.find(digest_of(given)) if given is not None else None

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -29,6 +29,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--store", help="The run store of all pods, such as postgresql://user@host/database.")
 @click.option("--redis", help="HOST:PORT of the Redis that keeps Ray's metadata when the head restarts.")
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@auth_option
+@open_option
 @feature_store_option
 @embedder_option
 @click.option("--allow-host", "allow_hosts", multiple=True, help="A private or plain http host that the flow may call.")

@@ -10,5 +10,5 @@ feature_store_option = click.option(
 embedder_option = click.option("--embedder", help="The role that embeds text queries of searches that name none.")
 auth_option = click.option("--auth", type=click.Choice(["keys", "none"]), help="Who may call. [default: none]")
 open_option = click.option(
-    "--open-to-network", is_flag=True, help="With --auth none: anybody who reaches the port may call."
+    "--open-to-network", is_flag=True, default=None, help="With --auth none: anybody who reaches the port may call."
 )

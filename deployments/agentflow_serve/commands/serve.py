@@ -69,7 +69,7 @@ def command(
     port: int,
     placement: str | None,
     auth: str | None,
-    open_to_network: bool,
+    open_to_network: bool | None,
     feature_store: str | None,
     embedder: str | None,
     address: str | None,
@@ -90,7 +90,7 @@ def command(
     settings = {
         "placement": placement,
         "auth": auth,
-        "open_to_network": open_to_network or None,
+        "open_to_network": open_to_network,
         "feature_store": feature_store,
         "embedder": embedder,
     }

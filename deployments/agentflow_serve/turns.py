@@ -26,18 +26,20 @@ class Turns:
         finally:
             self._leave(scope_id)
 
+    def check(self, scope_id: str) -> None:
+        """Raises RequestRefused (429) where a request of the scope could not even wait now."""
+        try:
+            self._queue.check(scope_id)
+        except ScopeFull:
+            raise _too_many() from None
+
     async def _wait(self, scope_id: str) -> None:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             if self._queue.enter(scope_id, ticket):
                 return
         except ScopeFull:
-            raise RequestRefused(
-                "Too many of your requests are waiting already; try again shortly.",
-                status=429,
-                code="rate_limited",
-                retry_after=RETRY_AFTER_S,
-            ) from None
+            raise _too_many() from None
         try:
             await ticket
         except asyncio.CancelledError:
@@ -50,6 +52,15 @@ class Turns:
         # One that was cancelled while it waited hands its turn on itself.
         if started is not None and not started.done():
             started.set_result(None)
+
+
+def _too_many() -> RequestRefused:
+    return RequestRefused(
+        "Too many of your requests are waiting already; try again shortly.",
+        status=429,
+        code="rate_limited",
+        retry_after=RETRY_AFTER_S,
+    )
 
 
 def turns_of(limits: EdgeLimits) -> Turns | None:

@@ -80,3 +80,18 @@ def test_serve_turns_a_configs_args_into_app_args_because_the_builder_says_so():
     """Serve reads the annotation of the builder's only parameter; as text it would pass a bare dict."""
     [parameter] = inspect.signature(agentflow_serve.app).parameters.values()
     assert parameter.annotation is AppArgs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"auth": "keys", "store": "memory:"}, "a store that outlives the process"),
+        ({"auth": "keys", "open_to_network": True}, "leave it out"),
+        ({"auth": "key"}, "args.auth"),
+        ({"auth": None}, "args.auth"),
+    ],
+)
+def test_who_may_call_is_said_without_contradiction(wrong: dict[str, Any], says: str):
+    with pytest.raises(AppInvalid, match=says):
+        parse_args({"flow": "flow.yaml", **wrong})
+    assert parse_args({"flow": "flow.yaml"}).auth == "none"

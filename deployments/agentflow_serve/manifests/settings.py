@@ -25,9 +25,9 @@ class ManifestSettings(BaseModel):
     `name` and `namespace` overrule `deployment.kserve` of the flow. `image` is what `agentflow package` builds; give it
     with its digest for production. `auth` says who may call; pods listen on a network, so it is `keys`, or
     `open_to_network` says that it is not. `redis` is where Ray's own metadata survive the head; without one the
-    overlays bring a Redis for development only. `config_map`: the flow and llmhub.yaml stand in a ConfigMap instead of the serve
-    config. `inference_service` adds a KServe gateway that scales in this mode. `egress` lists further hosts, or
-    `host:port`, that pods may call. What `worker_cpus` and `worker_memory` do not say comes from the flow's
+    overlays bring a Redis for development only. `config_map`: the flow and llmhub.yaml stand in a ConfigMap instead of
+    the serve config. `inference_service` adds a KServe gateway that scales in this mode. `egress` lists further hosts,
+    or `host:port`, that pods may call. What `worker_cpus` and `worker_memory` do not say comes from the flow's
     `deployment.kserve.resources`. The namespaces are those of the operator, of Prometheus, and of the gateway
     behind which clients are.
     """

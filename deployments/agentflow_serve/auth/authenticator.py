@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from agentflow_serve.request_headers import RawHeaders, values
 from runtime_core.clock import Clock
 from runtime_core.context import Identity
 from runtime_core.errors import StoreError
+
+logger = logging.getLogger(__name__)
 
 KEY_FRESH_S = 5.0
 """How long a key that was found counts before the store is asked again: a revoked one ends no later than that."""
@@ -69,6 +72,7 @@ class KeyAuthenticator:
             async with asyncio.timeout(LOOKUP_S):
                 key = await self._find(digest)
         except (StoreError, TimeoutError) as exc:
+            logger.warning("API keys cannot be checked: %s", str(exc) or "the store did not answer in time")
             message = "API keys cannot be checked now; try again."
             raise RequestRefused(message, status=503, code="unavailable", retry_after=RETRY_AFTER_S) from exc
         if key is not None and key.counts(self._clock.now().timestamp()):

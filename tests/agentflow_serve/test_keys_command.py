@@ -87,6 +87,7 @@ def test_the_store_is_the_one_of_the_serve_config(tmp_path: Path, store: str):
     ("wrong", "says"),
     [
         (("new", "--scope", " x", "--principal", "p", "--store", "sqlite:///s.db"), "begins or ends with a space"),
+        (("new", *ADA, "--flow", "", "--store", "sqlite:///s.db"), "has 0 characters"),
         (("new", *ADA, "--expires", "soon", "--store", "sqlite:///s.db"), "such as 90d"),
         (("new", *ADA, "--store", "memory:"), "ends with its process"),
         (("list", "--store", "sqlite:///absent.db"), "there is no file absent.db"),

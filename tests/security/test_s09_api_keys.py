@@ -56,8 +56,7 @@ class Service:
         self.client, self.keys, self.runner, self.clock = client, keys, runner, clock
 
     async def ask(self, *headers: tuple[str, str], path: str = PREDICT, method: str = "POST") -> httpx.Response:
-        body = {"json": BODY} if method == "POST" else {}
-        return await self.client.request(method, path, headers=list(headers), **body)
+        return await self.client.request(method, path, headers=list(headers), json=BODY if method == "POST" else None)
 
 
 def bearer(key: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from runtime_core.context import CallerId, Identity, ScopeId
 from runtime_core.ids import check_name
@@ -34,7 +34,7 @@ class ApiKey(BaseModel):
     scope_id: ScopeId
     principal_id: CallerId
     name: CallerId | None = None
-    flows: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    flows: tuple[CallerId, ...] = ()
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None

@@ -61,15 +61,14 @@ def new_key(
     """Make a key and print it: this once, for only its hash is kept."""
     from agentflow_serve.auth.keys import KEY_BYTES, ApiKey, digest_of, key_text
     from runtime_core.context import Identity
-    from runtime_core.ids import check_id
 
     identity = Identity(scope_id=_canonical(scope, "--scope"), principal_id=_canonical(principal, "--principal"))
     now = time.time()
     key = ApiKey(
         key_id=f"key-{secrets.token_hex(8)}",
         **identity.model_dump(),
-        name=check_id(name, what="name") if name else None,
-        flows=flows,
+        name=_canonical(name, "--name") if name else None,
+        flows=tuple(_canonical(each, "--flow") for each in flows),
         created_at=now,
         expires_at=None if expires is None else now + _seconds(expires),
     )

@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -88,8 +89,18 @@ class Edge:
 
     async def _serve(self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply) -> None:
         admitted = self._admit(headers, trace_id=reply.trace_id)
-        if (self._auth is not None or self._turns is not None) and not open_to_all(scope):
-            admitted = await self._known(admitted, headers)
+        if (self._auth is None and self._turns is None) or open_to_all(scope):
+            await self._take(scope, headers, receive, reply, admitted)
+            return
+        if self._auth is not None:
+            admitted = replace(admitted, identity=await self._auth.identify(headers))
+        with nullcontext() if self._turns is None else self._turns.place(admitted.identity.scope_id):
+            await self._take(scope, headers, receive, reply, admitted)
+
+    async def _take(
+        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply, admitted: Admitted
+    ) -> None:
+        """Reads the body and runs the application."""
         try:
             async with asyncio.timeout(admitted.ends_at - self._clock()):
                 body = await read_body(receive, headers, limits=self._limits)
@@ -99,14 +110,6 @@ class Edge:
         check_json(body, path=scope["path"], headers=headers, limits=self._limits)
         scope = {**scope, "headers": request_headers.for_application(headers)}
         await self._run(scope, body, receive, reply, admitted)
-
-    async def _known(self, admitted: Admitted, headers: request_headers.RawHeaders) -> Admitted:
-        """The call with its caller, who has room for it. Raises RequestRefused."""
-        if self._auth is not None:
-            admitted = replace(admitted, identity=await self._auth.identify(headers))
-        if self._turns is not None:
-            self._turns.check(admitted.identity.scope_id)
-        return admitted
 
     def _admit(self, headers: request_headers.RawHeaders, *, trace_id: str) -> Admitted:
         """The call's terms, read from its headers before any of its body. Raises RequestRefused."""

@@ -34,19 +34,14 @@ class FairQueue(Generic[Ticket]):
 
     def enter(self, scope_id: str, ticket: Ticket) -> bool:
         """Whether the ticket starts now; else it waits. Raises ScopeFull where it may not wait either."""
-        self.check(scope_id)
         if self._may_start(scope_id) and self._has_room():
             self._start(scope_id)
             return True
+        if len(self._waiting.get(scope_id, ())) >= self._most_waiting:
+            raise ScopeFull
         self._waiting.setdefault(scope_id, OrderedDict())[ticket] = None
         self._line_up(scope_id)
         return False
-
-    def check(self, scope_id: str) -> None:
-        """Raises ScopeFull where a ticket of the scope could neither start nor wait now."""
-        waiting = len(self._waiting.get(scope_id, ()))
-        if waiting >= self._most_waiting and not (self._may_start(scope_id) and self._has_room()):
-            raise ScopeFull
 
     def leave(self, scope_id: str) -> Ticket | None:
         """A started ticket of the scope is done; the one that starts in its place, if there is one."""

@@ -1,10 +1,11 @@
-"""Requests that wait for their scope's turn, without holding anything but their place."""
+"""Requests that wait for their scope's turn: the fair queue, on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from agentflow_serve.errors import RETRY_AFTER_S, RequestRefused
 from agentflow_serve.fair_queue import FairQueue, ScopeFull
@@ -16,6 +17,24 @@ class Turns:
 
     def __init__(self, *, per_scope: int, waiting: int, total: int | None) -> None:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(per_scope=per_scope, waiting=waiting, total=total)
+        self._most_here = per_scope + waiting
+        self._here: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, scope_id: str) -> Iterator[None]:
+        """The block holds one of the places that a scope has for requests whose body is read, that wait or that run.
+
+        Without it a tenant could fill the replica with bodies that never end. Raises RequestRefused (429).
+        """
+        if self._here[scope_id] >= self._most_here:
+            raise _too_many()
+        self._here[scope_id] += 1
+        try:
+            yield
+        finally:
+            self._here[scope_id] -= 1
+            if not self._here[scope_id]:
+                del self._here[scope_id]
 
     @asynccontextmanager
     async def turn(self, scope_id: str) -> AsyncIterator[None]:
@@ -25,13 +44,6 @@ class Turns:
             yield
         finally:
             self._leave(scope_id)
-
-    def check(self, scope_id: str) -> None:
-        """Raises RequestRefused (429) where a request of the scope could not even wait now."""
-        try:
-            self._queue.check(scope_id)
-        except ScopeFull:
-            raise _too_many() from None
 
     async def _wait(self, scope_id: str) -> None:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()

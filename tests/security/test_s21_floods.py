@@ -80,6 +80,28 @@ async def test_a_flood_is_bounded_and_told_so_while_another_tenant_is_served():
         assert [each.status_code for each in answers].count(200) == 6 and held.most == 3
 
 
+async def test_bodies_that_never_end_fill_only_their_own_tenants_places():
+    held = Held()
+    held.may.set()
+    async with service(held, per_scope_concurrency=1, per_scope_queue=2) as client:
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.Event().wait()
+
+        hold = [
+            asyncio.create_task(client.post(PREDICT, content=slow(), headers={"x-api-key": "slow"})) for _ in range(3)
+        ]
+        while (await asks(client, "slow")).status_code != 429:
+            await asyncio.sleep(0.02)
+        assert (await asks(client, "quiet")).status_code == 200
+        for task in hold:
+            task.cancel()
+        await asyncio.gather(*hold, return_exceptions=True)
+        while (await asks(client, "slow")).status_code != 200:
+            await asyncio.sleep(0.02)
+
+
 async def test_the_last_places_of_a_replica_go_round():
     held = Held()
     async with service(held, per_scope_concurrency=1, max_concurrent_requests=1) as client:

@@ -24,6 +24,7 @@ IN_PROCESS = (
     "orchestration",
     "ledger",
     "postgres",
+    "fair_queue",
 )
 ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start")
 ALL = IN_PROCESS + ON_RAY_SERVE

@@ -1,10 +1,11 @@
 """What a serve config says to the app builder under `args`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agentflow_serve.auth.exposure import Auth
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code_mode import CodeMode
@@ -24,6 +25,8 @@ class AppArgs(BaseModel):
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
     `slot_modules` are the installed modules, or packages of them, whose slots `slot.call` may call.
+    `auth: keys` lets in who has an API key of the run store (`agentflow keys`), as the tenant and principal of the key.
+    `auth: none` asks nobody, and is for loopback: elsewhere it takes `open_to_network: true` as well.
     `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
     replica, as after a change of installed code.
     """
@@ -42,6 +45,8 @@ class AppArgs(BaseModel):
     embedder: str | None = None
     slot_modules: tuple[str, ...] = ()
     limits: EdgeLimits = EdgeLimits()
+    auth: Auth = "none"
+    open_to_network: bool = False
     sim_script: str | dict[str, Any] | None = None
     revision: str | None = None
 
@@ -51,6 +56,14 @@ class AppArgs(BaseModel):
         # Serve reads the config with YAML 1.1, where an unquoted `off` is the boolean False.
         return "off" if value is False else value
 
+    @model_validator(mode="after")
+    def _keys_are_kept_and_asked_for(self) -> Self:
+        if self.auth == "keys" and self.store == "memory:":
+            raise ValueError("`auth: keys` needs a store that outlives the process; name one under `store`")
+        if self.auth == "keys" and self.open_to_network:
+            raise ValueError("`open_to_network` stands beside `auth: none`; with `auth: keys` leave it out")
+        return self
+
 
 def parse_args(data: Mapping[str, Any]) -> AppArgs:
     """The arguments as a serve config writes them. Raises AppInvalid that names every key that is wrong."""
@@ -58,5 +71,5 @@ def parse_args(data: Mapping[str, Any]) -> AppArgs:
         return AppArgs.model_validate(data)
     except ValidationError as exc:
         known = ", ".join(AppArgs.model_fields)
-        problems = "; ".join(f"args.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in exc.errors())
+        problems = "; ".join(f"{'.'.join(['args', *map(str, each['loc'])])}: {each['msg']}" for each in exc.errors())
         raise AppInvalid(f"the serve config's args are wrong: {problems} (args has: {known})") from exc

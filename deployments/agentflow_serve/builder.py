@@ -62,6 +62,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         limits=args.limits,
         inline=here.nodes,
         agent=agent,
+        auth=args.auth,
     )
     called = {node: target for node, target in nodes.items() if node not in planned.tools or node in here.tools}
     return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(

@@ -7,7 +7,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runtime_core.context import Identity
 from runtime_core.report import RunReport
+
+ANYBODY = Identity()
+"""Who calls where nobody is asked who they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,14 @@ class FlowRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that the edge let in. `ends_at` is a reading of `clock`."""
+    """A request that the edge let in. `ends_at` is a reading of `clock`; the identity is the edge's finding."""
 
     trace_id: str
     ends_at: float
     clock: Callable[[], float]
     idempotency_key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    identity: Identity = ANYBODY
 
     def call(self, index: int, *, of: int) -> CallMeta:
         """The metadata of run `index` of a request with `of` runs.
@@ -56,6 +61,8 @@ class Admitted:
         key = self.idempotency_key
         return CallMeta(
             trace_id=self.trace_id if alone else f"{self.trace_id}.{index}",
+            scope_id=self.identity.scope_id,
+            principal=self.identity.principal_id,
             deadline_s=max(0.0, self.ends_at - self.clock()),
             idempotency_key=key if alone or key is None else f"{key} {index}",
             headers=self.headers,

@@ -2,7 +2,8 @@
 
 Serve's proxy has no body limit and takes its deadline and its disconnect switch from headers that clients can
 send, so the replica keeps its own: bounded headers and body, one deadline, and a watch on the connection that
-cancels the run when the client leaves, whether or not the server cancels the request.
+cancels the run when the client leaves, whether or not the server cancels the request. Who is asking is found out
+here too, and whose turn it is.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from agentflow_serve import request_headers
+from agentflow_serve.auth.authenticator import Authenticator
+from agentflow_serve.auth.open_routes import open_to_all
 from agentflow_serve.call import Admitted, admitted_call
 from agentflow_serve.errors import RequestRefused, cancelled_inside, internal_error
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.reply import Message, Receive, Reply, Send
 from agentflow_serve.request_body import ClientLeft, check_json, read_body
+from agentflow_serve.turns import Turns, turns_of
 
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -36,18 +42,24 @@ def random_trace_id() -> str:
 
 
 class Edge:
-    """ASGI middleware around a predictor's application. One instance serves one event loop."""
+    """ASGI middleware around a predictor's application. One instance serves one event loop.
+
+    Without `auth` everybody may call, as the same identity.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
         limits: EdgeLimits,
+        auth: Authenticator | None = None,
         clock: Callable[[], float] = time.monotonic,
         new_trace_id: Callable[[], str] = random_trace_id,
     ) -> None:
         self._app = app
         self._limits = limits
+        self._auth = auth
+        self._turns: Turns | None = turns_of(limits)
         self._clock = clock
         self._new_trace_id = new_trace_id
         self._in_flight = 0
@@ -77,6 +89,18 @@ class Edge:
 
     async def _serve(self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply) -> None:
         admitted = self._admit(headers, trace_id=reply.trace_id)
+        if (self._auth is None and self._turns is None) or open_to_all(scope):
+            await self._take(scope, headers, receive, reply, admitted)
+            return
+        if self._auth is not None:
+            admitted = replace(admitted, identity=await self._auth.identify(headers))
+        with nullcontext() if self._turns is None else self._turns.place(admitted.identity.scope_id):
+            await self._take(scope, headers, receive, reply, admitted)
+
+    async def _take(
+        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply, admitted: Admitted
+    ) -> None:
+        """Reads the body and runs the application."""
         try:
             async with asyncio.timeout(admitted.ends_at - self._clock()):
                 body = await read_body(receive, headers, limits=self._limits)
@@ -84,7 +108,7 @@ class Edge:
             raise _too_late("The request body did not arrive in time.") from None
         reply.body_was_read = True
         check_json(body, path=scope["path"], headers=headers, limits=self._limits)
-        scope = {**scope, "headers": request_headers.without_control(headers)}
+        scope = {**scope, "headers": request_headers.for_application(headers)}
         await self._run(scope, body, receive, reply, admitted)
 
     def _admit(self, headers: request_headers.RawHeaders, *, trace_id: str) -> Admitted:
@@ -93,7 +117,7 @@ class Edge:
         request_headers.check_size(headers, limits=self._limits)
         request_headers.check_encoding(headers)
         allowed = self._limits.max_concurrent_requests
-        if allowed is not None and self._in_flight > allowed:
+        if allowed is not None and self._turns is None and self._in_flight > allowed:
             raise RequestRefused(
                 f"This replica already handles {allowed} requests; try again shortly.",
                 status=503,
@@ -115,7 +139,11 @@ class Edge:
 
         async def run() -> None:
             admitted_call.set(admitted)
-            await self._app(scope, _replay(body, watch.left), reply)
+            if self._turns is None or open_to_all(scope):
+                await self._app(scope, _replay(body, watch.left), reply)
+                return
+            async with self._turns.turn(admitted.identity.scope_id):
+                await self._app(scope, _replay(body, watch.left), reply)
 
         app = asyncio.create_task(run())
         try:
@@ -156,7 +184,9 @@ class Edge:
             await reply.error(cancelled_inside())
             return
         error = app.exception()
-        if error is not None:
+        if isinstance(error, RequestRefused):
+            await reply.error(error)
+        elif error is not None:
             logger.error("The predictor failed on request %s.", reply.trace_id, exc_info=error)
             await reply.error(internal_error())
 

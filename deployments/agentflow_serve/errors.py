@@ -10,7 +10,7 @@
     ├── OutputNotWritten      a folder of generated files is not ours to replace; nothing was written
     ├── DeployFailed          a cluster refused an app, or did not get it running
     └── PredictorError        a request has no answer; itself, that is a defect of ours
-        ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header
+        ├── RequestRefused    the edge turned the request away: too large, too deep, too late, a bad header, no key
         └── RunFailed         a run ended without an answer
 
 What kserve calls an error (a malformed tensor, an unknown model) keeps kserve's classes and kserve's bytes,
@@ -127,6 +127,8 @@ def answer_of(error: PredictorError, *, trace_id: str | None = None) -> ErrorAns
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="agentflow"'
     body = {
         "error": public_sentence(str(error)),
         "code": error.code,

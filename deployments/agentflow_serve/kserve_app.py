@@ -21,6 +21,7 @@ from kserve.protocol.rest.v1_endpoints import V1Endpoints, register_v1_endpoints
 from kserve.protocol.rest.v2_endpoints import register_v2_endpoints
 
 from agentflow.signature import Signature
+from agentflow_serve.auth.authenticator import Authenticator
 from agentflow_serve.call import FlowRunner, admitted_call
 from agentflow_serve.data_plane import FixedRepository, FlowDataPlane
 from agentflow_serve.edge import Edge, random_trace_id
@@ -55,6 +56,7 @@ def build_predictor_app(
     limits: EdgeLimits,
     health: Callable[[], Awaitable[None]] | None = None,
     sessions: SessionDoor | None = None,
+    auth: Authenticator | None = None,
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
     new_response_id: Callable[[], str] = lambda: str(uuid.uuid4()),
@@ -62,7 +64,7 @@ def build_predictor_app(
     """The ASGI application that serves one flow as the model `name`, on one event loop.
 
     `health` raises while the flow cannot take requests; the readiness routes then answer 503. `sessions` are those
-    that the flow remembers, with routes of their own.
+    that the flow remembers, with routes of their own. `auth` says who calls; without it nobody is asked.
     """
     model = FlowModel(
         name,
@@ -72,7 +74,7 @@ def build_predictor_app(
         readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
-    return Edge(_endpoints(model, sessions), limits=limits, clock=clock, new_trace_id=new_trace_id)
+    return Edge(_endpoints(model, sessions), limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
 
 
 def _endpoints(model: FlowModel, sessions: SessionDoor | None) -> HotPath:

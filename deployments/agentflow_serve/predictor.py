@@ -14,6 +14,9 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
+from agentflow_serve.auth.authenticator import KeyAuthenticator
+from agentflow_serve.auth.exposure import Auth
+from agentflow_serve.auth.store import ApiKeys
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
@@ -47,6 +50,7 @@ class PredictorSpec:
     limits: EdgeLimits
     inline: tuple[str, ...]
     agent: type[LocalAgent] | None = None
+    auth: Auth = "none"
 
 
 @serve.ingress()
@@ -78,6 +82,7 @@ class Predictor:
         in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
         terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
+        self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
             dispatch,
@@ -97,9 +102,15 @@ class Predictor:
             limits=self._spec.limits,
             health=self._health.check,
             sessions=self._sessions,
+            auth=self._auth,
         )
         spare_what_stays()
         return app
+
+    async def _open_keys(self, store: RunStore) -> KeyAuthenticator:
+        keys = ApiKeys(await store.database())
+        await keys.prepare()
+        return KeyAuthenticator(keys.find, flow=self._plan.name, clock=SystemClock())
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         return await self._runner.run(

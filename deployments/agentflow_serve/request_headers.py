@@ -33,6 +33,7 @@ CONTROL_HEADERS = frozenset(
     }
 )
 _CONTROL_PREFIXES = (b"x-serve-router-", b"x-forwarded-", b"x-auth-request-")
+CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"})
 _TRAVELS = (b"x-request-id", b"traceparent", b"tracestate")
 
 # agentflow.request's TRACE_ID, with room for the index that each run of a batch adds
@@ -124,8 +125,13 @@ def travelling(headers: RawHeaders) -> dict[str, str]:
     return {name.decode(): given[0] for name, given in found.items() if len(given) == 1 and _TEXT.fullmatch(given[0])}
 
 
+def for_application(headers: RawHeaders) -> RawHeaders:
+    """The headers that the application may see: no control, and no credential, which ends at the edge."""
+    return [(name, value) for name, value in headers if name not in CREDENTIALS and not _is_control(name)]
+
+
 def without_control(headers: RawHeaders) -> RawHeaders:
-    """The headers that the application may see: none that steers Serve or claims an identity."""
+    """The headers that may pass: none that steers Serve or claims an identity."""
     return [(name, value) for name, value in headers if not _is_control(name)]
 
 

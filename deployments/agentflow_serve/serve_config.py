@@ -15,6 +15,7 @@ from agentflow.ir import Code
 from agentflow.samples import sample_request
 from agentflow.tools import registered_tools
 from agentflow_serve.args import AppArgs, parse_args
+from agentflow_serve.auth.exposure import check_exposure
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import AppInputs, read_inputs
 from agentflow_serve.ports import DEFAULT_HOST, DEFAULT_PORT
@@ -32,11 +33,10 @@ class CheckedApp:
     route_prefix: str
     model: str
     sample: Mapping[str, Any]
+    asks_for_keys: bool = False
 
 
-def config_of(
-    flow: Path, llmhub: Path | None, *, host: str, port: int, settings: Mapping[str, str | None]
-) -> dict[str, Any]:
+def config_of(flow: Path, llmhub: Path | None, *, host: str, port: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A serve config that carries the flow and the llmhub.yaml, so that it runs from any directory.
 
     `settings` are further keys of its `args`; those that are None are left out. Raises FlowInvalid, ConfigError.
@@ -133,6 +133,12 @@ def check_config(document: Mapping[str, Any], environ: Mapping[str, str] | None)
     return tuple(_checked(app, environ) for app in document["applications"] if app.get("import_path") == IMPORT_PATH)
 
 
+def check_openness(document: Mapping[str, Any]) -> None:
+    """Raises AppInvalid where an app of ours asks nobody for a key and listens on more than loopback unsaid."""
+    ours = [app for app in document["applications"] if app.get("import_path") == IMPORT_PATH]
+    check_exposure({app.get("name") or "default": app.get("args") or {} for app in ours}, host=address_of(document)[0])
+
+
 def address_of(document: Mapping[str, Any]) -> tuple[str, int]:
     """Where the proxy will listen."""
     options = document.get("http_options") or {}
@@ -154,6 +160,7 @@ def _checked(app: Mapping[str, Any], environ: Mapping[str, str] | None) -> Check
         route_prefix=app.get("route_prefix") or "/",
         model=inputs.plan.name,
         sample=sample_request(inputs.plan.signature),
+        asks_for_keys=args.auth == "keys",
     )
 
 

@@ -48,7 +48,7 @@ def test_a_key_or_value_that_is_wrong_is_named_with_the_keys_that_there_are(wron
     assert mentions in str(raised.value)
     assert (
         "args has: flow, llmhub, store, session_ttl_s, placement, code, allow_hosts, feature_store, embedder, "
-        "slot_modules, limits, sim_script" in str(raised.value)
+        "slot_modules, limits, auth, open_to_network, sim_script" in str(raised.value)
     )
 
 
@@ -80,3 +80,18 @@ def test_serve_turns_a_configs_args_into_app_args_because_the_builder_says_so():
     """Serve reads the annotation of the builder's only parameter; as text it would pass a bare dict."""
     [parameter] = inspect.signature(agentflow_serve.app).parameters.values()
     assert parameter.annotation is AppArgs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"auth": "keys", "store": "memory:"}, "a store that outlives the process"),
+        ({"auth": "keys", "open_to_network": True}, "leave it out"),
+        ({"auth": "key"}, "args.auth"),
+        ({"auth": None}, "args.auth"),
+    ],
+)
+def test_who_may_call_is_said_without_contradiction(wrong: dict[str, Any], says: str):
+    with pytest.raises(AppInvalid, match=says):
+        parse_args({"flow": "flow.yaml", **wrong})
+    assert parse_args({"flow": "flow.yaml"}).auth == "none"

@@ -317,6 +317,16 @@ def test_serve_writes_the_feature_store_and_the_embedder_into_its_config(agentfl
     assert (args["feature_store"], args["embedder"]) == ("local:features", "near")
 
 
+def test_serve_opens_nothing_to_a_network_unless_it_is_said(agentflow: Command, desk: Path):
+    outside = ("serve", str(CONFIGS / "flows" / "triage.yaml"), "--host", "0.0.0.0", "--write-config", "serve.yaml")
+    refused = agentflow(*outside)
+    assert refused.code == Exit.ENVIRONMENT and "give it `auth: keys` under args" in refused.err
+    assert not (desk / "serve.yaml").exists()
+    for said, written in ((("--auth", "keys"), "auth: keys"), (("--open-to-network",), "open_to_network: true")):
+        assert agentflow(*outside, *said).code == 0
+        assert written in (desk / "serve.yaml").read_text()
+
+
 def test_run_as_json_is_one_document_with_output_nodes_trace_id_and_error(agentflow: Command):
     ended = agentflow("run", "double.yaml", "--input", '{"x": 1}', "--json")
     document = json.loads(ended.out)

@@ -24,12 +24,19 @@ FLOW = (str(CONFIGS / "flows" / "triage.yaml"), "--llmhub", str(CONFIGS / "llmhu
 
 
 def test_a_dry_run_without_a_cluster_shows_the_config_that_would_be_sent(tmp_path: Path):
-    shown = agentflow("deploy", *FLOW, "--dry-run", "--placement", "inline")
+    shown = agentflow("deploy", *FLOW, "--dry-run", "--placement", "inline", "--open-to-network")
     assert shown.code == Exit.OK
     config = yaml.safe_load(shown.out)
     assert config["proxy_location"] == "EveryNode" and config["http_options"] == {"host": "0.0.0.0", "port": 8000}
     [application] = config["applications"]
     assert (application["name"], application["args"]["placement"]) == ("triage", "inline")
+
+
+def test_a_flow_that_asks_nobody_for_a_key_is_not_sent_to_a_network_by_mistake():
+    refused = agentflow("deploy", *FLOW, "--dry-run")
+    assert refused.code == Exit.FAILED and "anybody who reaches 0.0.0.0 could call it" in refused.err
+    shown = agentflow("deploy", *FLOW, "--dry-run", "--auth", "keys", "--store", "postgresql://a@b/c")
+    assert (shown.code, yaml.safe_load(shown.out)["applications"][0]["args"]["auth"]) == (Exit.OK, "keys"), shown.err
 
 
 def test_the_manifest_of_a_service_can_be_deployed_by_hand():
@@ -50,7 +57,7 @@ def test_the_files_of_a_config_go_with_it_because_the_cluster_does_not_have_them
 
 
 def test_a_service_whose_flow_is_in_a_config_map_is_sent_as_it_is(tmp_path: Path):
-    made = agentflow("manifests", *FLOW, "--config-map", "-o", str(tmp_path / "out"))
+    made = agentflow("manifests", *FLOW, "--config-map", "--open-to-network", "-o", str(tmp_path / "out"))
     assert made.code == Exit.OK, made.err
     shown = agentflow("deploy", "--config", str(tmp_path / "out" / "base" / "ray_service.yaml"), "--dry-run")
     assert shown.code == Exit.OK, shown.err
@@ -82,7 +89,7 @@ def test_a_config_that_serve_would_read_wrongly_is_not_sent(tmp_path: Path):
 
 def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    ended = agentflow("deploy", *FLOW, "--address", f"127.0.0.1:{free_port()}")
+    ended = agentflow("deploy", *FLOW, "--open-to-network", "--address", f"127.0.0.1:{free_port()}")
     assert ended.code == Exit.ENVIRONMENT and "no Serve REST API answers at http://127.0.0.1" in ended.err
 
 

@@ -144,8 +144,8 @@ KEEPS = Store("sqlite:///s.db", path="/data/s.db", filesystem="ext4")
 
 
 def serving(app: App, **options: Any) -> dict[str, Check]:
-    environ = options.pop("environ", {})
-    return named(check_service(Config((app,), Port("127.0.0.1", 8000), **options), environ))
+    environ, host = options.pop("environ", {}), options.pop("host", "127.0.0.1")
+    return named(check_service(Config((app,), Port(host, 8000), **options), environ))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,23 @@ def serving(app: App, **options: Any) -> dict[str, Check]:
 )
 def test_a_store_that_would_lose_or_refuse_data_is_found(store: Store, status: str, says: str):
     check = serving(App("a", store=store))["app.a.store"]
+    assert (check.status, says in check.message) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("app", "host", "status", "says"),
+    [
+        (App("a"), "127.0.0.1", "ok", "on this machine only"),
+        (App("a"), "localhost", "ok", "on this machine only"),
+        (App("a"), "::1", "ok", "on this machine only"),
+        (App("a"), "0.0.0.0", "fail", "anybody who reaches 0.0.0.0 could call it"),
+        (App("a"), "desk.example.com", "fail", "anybody who reaches desk.example.com"),
+        (App("a", open_to_network=True), "0.0.0.0", "warn", "as its config says"),
+        (App("a", asks_for_keys=True), "0.0.0.0", "ok", "asks for API keys"),
+    ],
+)
+def test_an_app_that_asks_nobody_for_a_key_stays_on_loopback(app: App, host: str, status: str, says: str):
+    check = serving(app, host=host)["app.a.auth"]
     assert (check.status, says in check.message) == (status, True)
 
 

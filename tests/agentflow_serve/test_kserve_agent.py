@@ -126,6 +126,11 @@ def test_its_place_is_told_by_the_environment():
         args_from({"AGENTFLOW_CODE": "maybe"})
 
 
+def test_it_does_not_pretend_to_ask_for_keys(module: ModuleType):
+    with pytest.raises(AppInvalid, match="asks nobody for a key"):
+        module.GreeterAgent(args=args_from({"AGENTFLOW_AUTH": "keys"}))
+
+
 def test_it_runs_under_model_server(path: Path, tmp_path: Path):
     (tmp_path / "llmhub.yaml").write_text(LLMHUB)
     port = free_port()

@@ -24,7 +24,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound") / "out"
     flow = str(CONFIGS / "flows" / "triage.yaml")
     hub = str(CONFIGS / "llmhub.sim.yaml")
-    ended = agentflow("manifests", flow, "--llmhub", hub, "--inference-service", "standard", "-o", str(folder))
+    mode = ("--inference-service", "standard", "--open-to-network")
+    ended = agentflow("manifests", flow, "--llmhub", hub, *mode, "-o", str(folder))
     assert ended.code == Exit.OK, ended.err
     return folder
 

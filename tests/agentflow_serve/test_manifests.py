@@ -38,7 +38,8 @@ def written(tmp_path: Path, flow: dict[str, Any], *options: str) -> tuple[Ended,
     file = tmp_path / "flow.yaml"
     file.write_text(yaml.safe_dump(flow))
     out = tmp_path / "out"
-    return agentflow("manifests", str(file), "--llmhub", str(HUB), "-o", str(out), *options), out
+    callers = () if "--auth" in options else ("--open-to-network",)
+    return agentflow("manifests", str(file), "--llmhub", str(HUB), "-o", str(out), *callers, *options), out
 
 
 def flow_of(*, name: str = "desk", nodes: dict[str, Any] | None = None, **top: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ DESK = (
     *("--llmhub", str(CONFIGS / "llmhub.real.yaml")),
     *("--feature-store", "hopsworks:support"),
     *("--embedder", "llm.embed"),
+    "--open-to-network",
 )
 """The arguments of `agentflow manifests` for the example flow on real models."""
 

@@ -32,5 +32,6 @@ def examples() -> list[Example]:
 
 
 def tidy(text: str) -> str:
-    """Without the spaces that end a line and the empty lines around."""
+    """Without the spaces that end a line, the empty lines around, and what is another one each time."""
+    text = re.sub(r"afk_[\w-]{43}", "afk_...", text)
     return "\n".join(line.rstrip() for line in text.strip("\n").splitlines()).strip("\n")

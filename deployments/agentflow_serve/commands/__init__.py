@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "Run one request through a flow, in this process.",
     "compile": "Write a flow as a Python agent, for kserve, Ray Serve or any program.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
+    "keys": "Make, list and revoke the API keys of those who may call.",
     "sessions": "List, show and delete what flows remember of their sessions.",
     "package": "Write the context of a container image for a flow.",
     "manifests": "Write, or check, the Kubernetes manifests of a flow.",

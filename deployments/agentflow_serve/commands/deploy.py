@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ TOPOLOGY_S = 30.0
 @click.option("--llmhub", type=DOCUMENT, help="The models of the roles.")
 @click.option("--store", help="The run store, such as postgresql://user@host/database.")
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@auth_option
+@open_option
 @feature_store_option
 @embedder_option
 @click.option("--address", envvar=ADDRESS, help=f"The cluster's dashboard, such as http://head:8265. [env: {ADDRESS}]")

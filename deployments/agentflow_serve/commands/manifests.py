@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -32,6 +32,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--code", type=click.Choice(["inline", "modules", "off"]), help="Which code of flows may run. [default: inline]"
 )
+@auth_option
+@open_option
 @feature_store_option
 @embedder_option
 @click.option("--allow-host", "allow_hosts", multiple=True, help="A private or plain http host that the flow may call.")

@@ -20,7 +20,7 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit, explain
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
 from agentflow_serve.commands.paths import DOCUMENT
 from agentflow_serve.ports import port_problem
 
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from agentflow_serve.serve_config import CheckedApp
 
 POLL_S = 0.5
-FOR_FLOW = ("llmhub", "host", "port", "placement", "feature_store", "embedder", "write_config")
+FOR_FLOW = (
+    *("llmhub", "host", "port", "placement", "auth", "open_to_network"),
+    *("feature_store", "embedder", "write_config"),
+)
 
 
 class ServeFailed(click.ClickException):
@@ -47,6 +50,8 @@ class ServeFailed(click.ClickException):
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
+@auth_option
+@open_option
 @feature_store_option
 @embedder_option
 @click.option("--address", help="A running Ray cluster; without it a local one is started and ended with the command.")
@@ -63,6 +68,8 @@ def command(
     host: str,
     port: int,
     placement: str | None,
+    auth: str | None,
+    open_to_network: bool | None,
     feature_store: str | None,
     embedder: str | None,
     address: str | None,
@@ -73,19 +80,26 @@ def command(
 ) -> int:
     """Serve FLOW, or the apps of a serve config, until Ctrl-C.
 
-    A serve config says everything itself: --llmhub, --host, --port, --placement, --feature-store, --embedder and
-    --write-config are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a request
-    is answered by one version; a change that is not valid is told, and what was served goes on.
+    A serve config says everything itself: the options about models, address, callers, placement and features, and
+    --write-config, are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a
+    request is answered by one version; a change that is not valid is told, and what was served goes on.
     """
     from agentflow_serve.key_files import export_keys
-    from agentflow_serve.serve_config import address_of, check_config
+    from agentflow_serve.serve_config import address_of, check_config, check_openness
 
     _check_usage(flow, config)
     export_keys(os.environ)
-    settings = {"placement": placement, "feature_store": feature_store, "embedder": embedder}
+    settings = {
+        "placement": placement,
+        "auth": auth,
+        "open_to_network": open_to_network,
+        "feature_store": feature_store,
+        "embedder": embedder,
+    }
     read = _reader(flow, config, llmhub, host=host, port=port, settings=settings, contained=reload)
     first = read()
     document = first.document
+    check_openness(document)
     if write_config is not None:
         write_config.write_text(_dump(document))
         click.echo(f"wrote {write_config}; start it with: serve run {write_config}")
@@ -101,6 +115,7 @@ def command(
     with TemporaryDirectory() as folder, _interruptible() as interrupted, _ray(address, verbose):
 
         def deploy(document: Mapping[str, Any], apps: tuple[CheckedApp, ...]) -> None:
+            check_openness(document)
             path = Path(folder) / "serve.yaml"
             path.write_text(_dump(document))
             if not interrupted.is_set():
@@ -125,7 +140,7 @@ def _reader(
     *,
     host: str,
     port: int,
-    settings: Mapping[str, str | None],
+    settings: Mapping[str, Any],
     contained: bool,
 ) -> Callable[[], SelfContained]:
     """How to get the serve config, again and again; with every file of it inside where they are watched."""
@@ -276,4 +291,5 @@ def _show(listens: tuple[str, int], app: CheckedApp) -> None:
     url = f"{base}/v1/models/{app.model}"
     body = json.dumps({"instances": [app.sample]}, ensure_ascii=False)
     click.echo(f"'{app.model}' is ready at {url}")
-    click.echo(f"curl -s {url}:predict -H 'content-type: application/json' -d {shlex.quote(body)}")
+    key = ' -H "authorization: Bearer $AGENTFLOW_KEY"' if app.asks_for_keys else ""
+    click.echo(f"curl -s {url}:predict{key} -H 'content-type: application/json' -d {shlex.quote(body)}")

@@ -10,11 +10,14 @@ from agentflow_serve.errors import AppInvalid
 
 VARIABLE = "AGENTFLOW_"
 _LISTS = frozenset({"allow_hosts"})
-_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder")
+_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "auth")
 
 
 class AgentArgs(AppArgs):
-    """The arguments of a served flow without the flow, which the class is. All nodes run in one process."""
+    """The arguments of a served flow without the flow, which the class is. All nodes run in one process.
+
+    kserve's own server has no edge of ours: `auth: keys` holds for Ray Serve only.
+    """
 
     flow: None = None  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
     placement: Literal["inline"] = "inline"  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -22,7 +22,7 @@ from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
 from agentflow_serve.edge import random_trace_id
-from agentflow_serve.errors import PredictorError, answer_of
+from agentflow_serve.errors import AppInvalid, PredictorError, answer_of
 from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.inputs import read_llmhub
 from agentflow_serve.readiness import Readiness
@@ -52,6 +52,10 @@ class KServeAgent(LocalAgent, Model):
         settings: LocalSettings | None = None,
     ) -> None:
         self.args = args or args_from(os.environ)
+        if self.args.auth == "keys":
+            raise AppInvalid(
+                "kserve's own server asks nobody for a key: serve the flow on Ray Serve, or put keys in front"
+            )
         LocalAgent.__init__(self, models=models, settings=settings or _settings(self.args))
         Model.__init__(self, name or self.plan().name, return_response_headers=True)
         self.engine = True

@@ -101,6 +101,8 @@ def _app(document: Mapping[str, Any]) -> App:
         demand=demand_of(inputs, args),
         providers=_providers(inputs, inputs.llmhub) if inputs.llmhub else (),
         store=_store(args.store),
+        asks_for_keys=args.auth == "keys",
+        open_to_network=args.open_to_network,
     )
 
 

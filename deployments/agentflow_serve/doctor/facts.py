@@ -121,6 +121,8 @@ class App:
     demand: Demand = Demand()
     providers: tuple[Provider, ...] = ()
     store: Store | None = None
+    asks_for_keys: bool = False
+    open_to_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from agentflow_serve.auth.exposure import exposure_problem, is_loopback
 from agentflow_serve.doctor.checks import Check, fail, ok, warn
 from agentflow_serve.doctor.facts import App, Config, Lookup, Port, Provider, Store
 from agentflow_serve.doctor.surroundings import PROXIES
@@ -30,6 +31,7 @@ def check_service(config: Config, environ: Mapping[str, str]) -> Iterator[Check]
             yield fail(name, f"'{app.name}': {app.problem}", "correct it; `agentflow validate` shows all findings")
         else:
             yield from _app(name, app, config.lookups, environ)
+            yield _callers(f"{name}.auth", app, config.port.host)
 
 
 def _app(name: str, app: App, lookups: Mapping[str, Lookup], environ: Mapping[str, str]) -> Iterator[Check]:
@@ -44,6 +46,19 @@ def _app(name: str, app: App, lookups: Mapping[str, Lookup], environ: Mapping[st
             yield _host(name, provider, provider.host, lookups.get(provider.host), environ)
     if app.store is not None:
         yield _store(f"{name}.store", app.store)
+
+
+def _callers(name: str, app: App, host: str) -> Check:
+    """Whether it is meant who may call."""
+    if app.asks_for_keys:
+        return ok(name, f"'{app.name}' asks for API keys; `agentflow keys` makes them")
+    if problem := exposure_problem(host, auth="none", open_to_network=app.open_to_network):
+        return fail(name, f"'{app.name}': {problem}", "agentflow keys new makes a key in the store of the config")
+    if is_loopback(host):
+        return ok(name, f"'{app.name}' asks nobody for a key, and listens on this machine only")
+    return warn(
+        name, f"'{app.name}' asks nobody for a key on {host}, as its config says", "put something in front that does"
+    )
 
 
 def _key(name: str, provider: Provider, variable: str, environ: Mapping[str, str]) -> Check:

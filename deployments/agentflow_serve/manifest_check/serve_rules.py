@@ -10,9 +10,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentflow.errors import FlowError
+from agentflow_serve.auth.exposure import exposure_problem
 from agentflow_serve.errors import ServeConfigUnread, ServingError
 from agentflow_serve.manifest_check.report import Found, mapping
 from agentflow_serve.manifest_check.yaml_reading import read_document
+from agentflow_serve.ports import DEFAULT_HOST
 from agentflow_serve.serve_config import IMPORT_PATH
 from runtime_core.errors import AgentflowError
 
@@ -36,9 +38,10 @@ def check_serve_config(document: dict[str, Any]) -> Found:
     yield from unknown
     if not unknown:
         yield from _invalid(document)
+    host = str(mapping(document.get("http_options")).get("host") or DEFAULT_HOST)
     for number, app in enumerate(document["applications"]):
         if mapping(app).get("import_path") == IMPORT_PATH:
-            yield from _our_app(app, f"applications.{number}")
+            yield from _our_app(app, f"applications.{number}", host)
 
 
 def _unknown(document: dict[str, Any]) -> Found:
@@ -103,8 +106,8 @@ def _problems(error: ValidationError, prefix: str) -> Iterator[tuple[str, str]]:
         yield prefix + ".".join(map(str, each["loc"])), f"Serve refuses this: {' '.join(message.split())}"
 
 
-def _our_app(app: dict[str, Any], path: str) -> Found:
-    """The arguments of our builder, the flow in them, and that every deployment named is one of the flow's."""
+def _our_app(app: dict[str, Any], path: str, host: str) -> Found:
+    """The arguments of our builder, who may call, the flow, and that every deployment named is one of the flow's."""
     from agentflow_serve.args import parse_args
 
     try:
@@ -113,6 +116,8 @@ def _our_app(app: dict[str, Any], path: str) -> Found:
     except (FlowError, AgentflowError, ServingError) as exc:
         yield f"{path}.args", str(exc)
         return
+    if problem := exposure_problem(host, auth=args.auth, open_to_network=args.open_to_network):
+        yield f"{path}.args.auth", problem
     if names is None:
         return
     for number, deployment in enumerate(app.get("deployments") or ()):

@@ -1,4 +1,7 @@
-"""How clients come in: the KServe paths and no others, without the headers that steer Serve or claim an identity."""
+"""How clients come in, by the paths of KServe and no others, without the headers that steer Serve or claim an identity.
+
+Where keys say whose they are, sessions have a path as well.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ MULTIPLEXED = "serve_multiplexed_model_id"
 def http_route(subject: Subject, settings: ManifestSettings) -> Document:
     stripped = sorted({*(name.decode() for name in CONTROL_HEADERS), MULTIPLEXED})
     rule = {
-        "matches": [{"path": {"type": "PathPrefix", "value": path}} for path in ("/v1/models", "/v2")],
+        "matches": [{"path": {"type": "PathPrefix", "value": path}} for path in _paths(subject)],
         "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": stripped}}],
         "timeouts": {"request": f"{int(subject.deadline_s) + 5}s"},
         "backendRefs": [{"name": serve_service(subject), "port": SERVE_PORT}],
@@ -25,3 +28,8 @@ def http_route(subject: Subject, settings: ManifestSettings) -> Document:
     if settings.hostname:
         spec = {"parentRefs": [parent], "hostnames": [settings.hostname], "rules": [rule]}
     return document(subject, "gateway.networking.k8s.io/v1", "HTTPRoute", subject.name, spec=spec)
+
+
+def _paths(subject: Subject) -> tuple[str, ...]:
+    served = ("/v1/models", "/v2")
+    return (*served, "/v1/sessions") if subject.args.get("auth") == "keys" else served

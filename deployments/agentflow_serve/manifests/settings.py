@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from agentflow_serve.auth.exposure import Auth
 from agentflow_serve.errors import ManifestsInvalid
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
@@ -22,10 +23,11 @@ class ManifestSettings(BaseModel):
     """The settings of `agentflow manifests`.
 
     `name` and `namespace` overrule `deployment.kserve` of the flow. `image` is what `agentflow package` builds; give it
-    with its digest for production. `redis` is where Ray's own metadata survive the head; without one the overlays bring
-    a Redis for development only. `config_map`: the flow and llmhub.yaml stand in a ConfigMap instead of the serve
-    config. `inference_service` adds a KServe gateway that scales in this mode. `egress` lists further hosts, or
-    `host:port`, that pods may call. What `worker_cpus` and `worker_memory` do not say comes from the flow's
+    with its digest for production. `auth` says who may call; pods listen on a network, so it is `keys`, or
+    `open_to_network` says that it is not. `redis` is where Ray's own metadata survive the head; without one the
+    overlays bring a Redis for development only. `config_map`: the flow and llmhub.yaml stand in a ConfigMap instead of
+    the serve config. `inference_service` adds a KServe gateway that scales in this mode. `egress` lists further hosts,
+    or `host:port`, that pods may call. What `worker_cpus` and `worker_memory` do not say comes from the flow's
     `deployment.kserve.resources`. The namespaces are those of the operator, of Prometheus, and of the gateway
     behind which clients are.
     """
@@ -38,6 +40,8 @@ class ManifestSettings(BaseModel):
     store: str | None = None
     redis: HostPort | None = None
     placement: Literal["per_node", "inline"] | None = None
+    auth: Auth | None = None
+    open_to_network: bool = False
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()
     feature_store: str | None = None

@@ -55,6 +55,10 @@ def subject_of(flow: Path, llmhub: Path | None, settings: ManifestSettings) -> S
         wanted["code"] = settings.code
     if settings.allow_hosts:
         wanted["allow_hosts"] = list(settings.allow_hosts)
+    if settings.auth is not None:
+        wanted["auth"] = settings.auth
+    if settings.open_to_network:
+        wanted["open_to_network"] = True
     document = app_args(flow, llmhub, {**wanted, "store": settings.store or POD_STORE})
     document["flow"].pop("tests", None)
     args = parse_args(document)
@@ -70,6 +74,7 @@ def _subject(document: Mapping[str, Any], args: AppArgs, inputs: AppInputs, sett
         plan.name,
         every_deployment(plan, stages(plan, args.placement), deadline_s=args.limits.deadline_s, sim=inputs.needs_sim),
     )
+    _check_callers(args)
     _check_store(args, inputs)
     cpus, memory = worker_size(
         kserve.resources if kserve else None, cpus=settings.worker_cpus, memory=settings.worker_memory
@@ -110,6 +115,19 @@ def _with_twins(predictor: str, deployments: Mapping[str, dict[str, Any]]) -> di
             "max_replicas": max(low, scaling["max_replicas"]),
         }
     return {**deployments, predictor: options}
+
+
+def _check_callers(args: AppArgs) -> None:
+    if args.auth == "none" and not args.open_to_network:
+        raise ManifestsInvalid(
+            "pods listen on a network: say --auth keys, with a --store that all pods share, "
+            "or --open-to-network if whoever reaches them may call"
+        )
+    if args.auth == "keys" and args.store.startswith("sqlite:"):
+        raise ManifestsInvalid(
+            "the API keys of --auth keys are in the run store, which all pods must share: "
+            "name one with --store postgresql://user@host/database"
+        )
 
 
 def _check_store(args: AppArgs, inputs: AppInputs) -> None:

@@ -1,0 +1,1 @@
+"""Who may call: API keys, their store, and how the edge asks for them."""

@@ -99,13 +99,14 @@ async def test_a_commit_ends_although_the_client_has_left(cluster: int, url: str
 
     actor = armed_ledger("leaving")
     await actor.be_slow.remote(1.5)
+    record = said("kept")
 
     @serve.deployment(ray_actor_options={"num_cpus": 0})
     class Keeper:
         async def __call__(self, request: Any) -> str:
             async with AsyncExitStack() as stack:
                 sessions = await SharedSessions.open(stack, "leaving", SessionTerms(url, None), RunStore(stack, url))
-                await sessions.append(**HERE, records=[said("kept")], base=0)
+                await sessions.append(**HERE, records=[record], base=0)
             return "done"
 
     serve.run(Keeper.bind(), name="leaving", route_prefix="/leaving")
@@ -117,6 +118,6 @@ async def test_a_commit_ends_although_the_client_has_left(cluster: int, url: str
         while (await kept.read(**HERE)).version == 0:
             assert time.monotonic() < give_up, "the commit went with the client"
             await asyncio.sleep(0.1)
-        assert (await kept.read(**HERE)).records == (said("kept"),)
+        assert (await kept.read(**HERE)).records == (record,)
     finally:
         serve.delete("leaving")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from typing import Any
 
 from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms
@@ -35,5 +36,10 @@ def armed_ledger(app_name: str) -> Any:
     """The handle of the app's actor, which must not have been started yet."""
     import ray
 
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(ArmedLedger)
-    return actor.options(name=actor_name(app_name), namespace=NAMESPACE, lifetime="detached").remote(IDLE_EXIT_S)
+    here = sys.modules[__name__]
+    ray.cloudpickle.register_pickle_by_value(here)  # Ray's workers do not have the folder of the tests
+    try:
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(ArmedLedger)
+        return actor.options(name=actor_name(app_name), namespace=NAMESPACE, lifetime="detached").remote(IDLE_EXIT_S)
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(here)

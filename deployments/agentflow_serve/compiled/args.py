@@ -9,8 +9,8 @@ from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
 
 VARIABLE = "AGENTFLOW_"
-_LISTS = frozenset({"allow_hosts"})
-_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "auth")
+_LISTS = frozenset({"allow_hosts", "slot_modules"})
+_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "slot_modules", "auth")
 
 
 class AgentArgs(AppArgs):

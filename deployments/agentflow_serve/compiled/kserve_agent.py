@@ -141,6 +141,7 @@ def _settings(args: AgentArgs) -> LocalSettings:
         allow_hosts=args.allow_hosts,
         feature_store=args.feature_store,
         embedder=args.embedder,
+        slot_modules=args.slot_modules,
     )
 
 

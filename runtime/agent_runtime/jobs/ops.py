@@ -14,7 +14,7 @@ from runtime_core.stores.sql import Op, Sql, SqlValue
 _SELECT = "SELECT " + COLUMNS + " FROM runtime_jobs"
 _FIND = _SELECT + " WHERE scope_id = ? AND job_id = ?"
 _FIND_BY_KEY = _SELECT + " WHERE scope_id = ? AND idempotency_key = ?"
-_INSERT = "INSERT INTO runtime_jobs (" + COLUMNS + ") VALUES (" + VALUES + ") ON CONFLICT DO NOTHING RETURNING version"
+_INSERT = "INSERT INTO runtime_jobs (" + COLUMNS + ") VALUES (" + VALUES + ") ON CONFLICT DO NOTHING"
 _UPDATE = "UPDATE runtime_jobs SET " + ASSIGNMENTS + " WHERE scope_id = ? AND job_id = ?"
 _OVERDUE = _SELECT + " WHERE completed_at IS NULL AND deadline <= ? ORDER BY deadline LIMIT ?"
 _LAPSED = _SELECT + " WHERE lease_until <= ? AND status IN ('queued', 'running') ORDER BY lease_until LIMIT ?"
@@ -30,12 +30,12 @@ def create(job: JobRecord) -> Op[JobRecord]:
     Raises JobConflictError if that one is another request's, and JobNotFoundError or JobStateError for a parent
     that is not there or has ended.
     """
-    there = yield from _same(job)
-    if there is not None:
-        return there
     if job.parent_job_id is not None:
+        if (there := (yield from _same(job))) is not None:
+            return there
         job = _under(job, (yield from find(job.scope_id, job.parent_job_id)))
-    if (yield Sql(_INSERT, values_of(job))):
+    [(written,)] = yield Sql(_INSERT, values_of(job), counts=True)
+    if written:
         return job
     there = yield from _same(job)
     if there is None:  # a serializable transaction cannot see this; a weaker one asks its caller to repeat

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psutil
 
 
+_SERVERS = frozenset({"postgres", "redis-server"})
+
+
 def child_processes() -> set[int]:
-    """The ids of every living or unreaped descendant of this process."""
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    """The ids of every living or unreaped descendant of this process, the session's database servers excepted."""
+    found: set[int] = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name() not in _SERVERS:
+                found.add(child.pid)
+    return found
 
 
 def is_running(pid: int) -> bool:

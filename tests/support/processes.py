@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import psutil
 
-
 _SERVERS = frozenset({"postgres", "redis-server"})
 
 

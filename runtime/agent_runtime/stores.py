@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +88,19 @@ def to_json(value: Any) -> str | None:
 
 def from_json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
+
+
+def facts_of(
+    row: tuple[Any, ...], names: Sequence[str], *, times: Collection[str], json_values: Collection[str]
+) -> dict[str, Any]:
+    """The values of a row by the names of its columns; `times` become datetimes, `json_values` what they say."""
+    facts: dict[str, Any] = {}
+    for name, value in zip(names, row, strict=True):
+        if name in times:
+            facts[name] = from_seconds(value)
+        else:
+            facts[name] = from_json(value) if name in json_values else value
+    return facts
 
 
 def placeholders(columns: str) -> str:

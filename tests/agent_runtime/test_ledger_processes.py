@@ -5,10 +5,7 @@ AGENTFLOW_LEDGER_ROUNDS is the number of races on each database, AGENTFLOW_KILL_
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from runtime_core.stores import open_database
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.ledger_process import PROCESSES, OneModel
 from support.ledgers import SCOPE, held, who
+from support.processes import lines_of
 from support.stores import fresh_store_url
 
 ROUNDS = int(os.environ.get("AGENTFLOW_LEDGER_ROUNDS", "1"))
@@ -41,23 +39,6 @@ FAILPOINTS = (
 )
 
 
-async def lines_of(*arguments: object) -> dict[str, list[list[str]]]:
-    """What the processes said, by the first word of each line."""
-    path = filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.ledger_process", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    said: dict[str, list[list[str]]] = defaultdict(list)
-    for line in output.decode().splitlines():
-        word, *rest = line.split(" ")
-        said[word].append(rest)
-    return said
-
-
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_of_a_thousand_callers_in_four_processes_exactly_as_many_are_admitted_as_fit(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -69,7 +50,7 @@ async def test_of_a_thousand_callers_in_four_processes_exactly_as_many_are_admit
         async with open_database(url, node_id="node-1") as database:
             ledger = Ledger(SqlLedgerWriter(database))
             await ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_daily=10 * FITS))
-            said = await lines_of("race", url, CALLERS, NOON)
+            said = await lines_of("ledger_process", "race", url, CALLERS, NOON)
             assert (len(said["admitted"]), len(said["refused"])) == (FITS, PROCESSES * CALLERS - FITS)
             assert await held(database) == (0, 0, 0)
             usage = await ledger.usage(SCOPE)
@@ -82,8 +63,8 @@ async def test_each_side_of_a_windows_boundary_admits_as_many_as_fit(tmp_path: P
         ledger = Ledger(SqlLedgerWriter(database))
         await ledger.set_budget(Budget(scope_id=SCOPE, max_requests_per_minute=20))
         # Half a second before a minute ends, so that the callers of the first race may fall on both sides of it.
-        said = await lines_of("race", url, 50, NOON - 0.5)
-        later = await lines_of("race", url, 50, NOON)
+        said = await lines_of("ledger_process", "race", url, 50, NOON - 0.5)
+        later = await lines_of("ledger_process", "race", url, 50, NOON)
         events = (await ledger.list_events(SCOPE, EventFilter(state=EventState.SETTLED), limit=1000)).events
         by_minute = {minute: sum(event.timestamp.minute == minute for event in events) for minute in (59, 0)}
         assert by_minute[0] == 20
@@ -98,7 +79,7 @@ async def test_kill_9_around_reserve_and_settle_loses_no_spending_and_leaves_not
     async with SqliteDatabase(file, node_id="node-1") as database:
         ledger = Ledger(SqlLedgerWriter(database))
         await ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_total=10**9, max_requests_daily=10**6))
-    said = await lines_of("kill", file, *points)
+    said = await lines_of("ledger_process", "kill", file, *points)
     assert [status for _, status in said["died"]] == ["-9"] * len(points)
 
     async with SqliteDatabase(file, node_id="node-1") as database:

@@ -5,9 +5,7 @@ AGENTFLOW_KILL_ROUNDS is the number of kills at each failpoint.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from runtime_core.call_log.records import AttemptStatus, LoggedAttempt
 from runtime_core.clock import ManualClock, SystemClock
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.call_log import SETTLED, claim_of, prepared
+from support.processes import lines_of
 
 ROUNDS = int(os.environ.get("AGENTFLOW_KILL_ROUNDS", "10"))
 FAILPOINTS = (
@@ -30,23 +29,6 @@ FAILPOINTS = (
 WORKERS = 4
 
 
-async def lines_of(*arguments: object) -> dict[str, list[list[str]]]:
-    """What the processes said, by the first word of each line."""
-    path = filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.call_log_process", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    said: dict[str, list[list[str]]] = defaultdict(list)
-    for line in output.decode().splitlines():
-        word, *rest = line.split(" ")
-        said[word].append(rest)
-    return said
-
-
 async def rows_of(log: CallLog) -> dict[str, LoggedAttempt]:
     page = await log.attempts("tenant-1", limit=1_000_000)
     return {row.attempt.attempt_id: row for row in page.attempts}
@@ -55,7 +37,7 @@ async def rows_of(log: CallLog) -> dict[str, LoggedAttempt]:
 async def test_kill_9_at_every_failpoint_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     # Another hit each time, so that the kill falls between other steps of the workers.
     points = [f"{name}@{1 + turn}" for turn in range(ROUNDS) for name in FAILPOINTS]
-    said = await lines_of("kill", tmp_path / "calls.db", *points)
+    said = await lines_of("call_log_process", "kill", tmp_path / "calls.db", *points)
     assert [status for _, status in said["died"]] == ["-9"] * len(points)
 
     async with SqliteDatabase(tmp_path / "calls.db", node_id="node-1") as database:
@@ -95,7 +77,7 @@ async def check_recovery(log: CallLog, clock: ManualClock, rows: dict[str, Logge
 
 
 async def test_two_processes_that_want_one_key_execute_it_once(tmp_path: Path) -> None:
-    said = await lines_of("race", tmp_path / "calls.db")
+    said = await lines_of("call_log_process", "race", tmp_path / "calls.db")
 
     answers: dict[str, set[str]] = defaultdict(set)
     for key, _, answer in said["done"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 from runtime_core.clock import SystemClock
 from runtime_core.stores.sqlite import SqliteDatabase
+from support.processes import lines_of
 from support.sessions_process import ROOMY, turns_of
 from support.stored_sessions import prepared_sessions
 
@@ -20,7 +19,7 @@ FAILPOINTS = ("sessions.before_append", "sessions.after_append", "store.before_c
 async def test_kill_9_around_an_append_loses_no_acknowledged_record_and_doubles_none(tmp_path: Path) -> None:
     # Another hit each time, so that the kill falls between other steps of the writers.
     points = [f"{name}@{1 + turn}" for turn in range(ROUNDS) for name in FAILPOINTS]
-    said = await lines_of(tmp_path / "sessions.db", *points)
+    said = await lines_of("sessions_process", tmp_path / "sessions.db", *points)
     assert [status for _, status in said["died"]] == ["-9"] * len(points)
     sent, kept = {run for [run] in said["sending"]}, {run: int(version) for run, version in said["kept"]}
     assert sent > set(kept), "the kills fell outside of every append"
@@ -37,20 +36,3 @@ async def test_kill_9_around_an_append_loses_no_acknowledged_record_and_doubles_
     assert Counter(record.record_id for record in found) == Counter(
         record.record_id for run in sent for record in turns_of(run)
     )
-
-
-async def lines_of(*arguments: object) -> dict[str, list[list[str]]]:
-    """What the processes said, by the first word of each line."""
-    path = filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.sessions_process", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    said: dict[str, list[list[str]]] = defaultdict(list)
-    for line in output.decode().splitlines():
-        word, *rest = line.split(" ")
-        said[word].append(rest)
-    return said

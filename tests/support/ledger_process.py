@@ -14,9 +14,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from agent_runtime import BudgetExceededError, EngineLedger, Ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
@@ -29,6 +27,7 @@ from runtime_core.stores.failpoints import VARIABLE, arm_from_environment
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.call_log import attempt_of, claim_of, say, settled
 from support.ledgers import WHO
+from support.processes import forked
 from support.stores import persist
 
 PROCESSES = 4
@@ -55,26 +54,14 @@ def main(command: str, place: str, *arguments: str) -> None:
     if command == "kill":
         for number, failpoint in enumerate(arguments):
             name, _, hit = failpoint.partition("@")
-            child = _fork(_spend_until_killed(place, number, f"{name}:kill@{hit}"))
+            child = forked(_spend_until_killed(place, number, f"{name}:kill@{hit}"))
             say("died", number, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         return
     callers, first_second = int(arguments[0]), arguments[1]
     clock = ShiftedClock(float(first_second))
     names = [f"{first_second}-{process}" for process in range(PROCESSES)]
-    for child in [_fork(_race(place, name, callers, clock)) for name in names]:
+    for child in [forked(_race(place, name, callers, clock)) for name in names]:
         assert os.waitpid(child, 0)[1] == 0
-
-
-def _fork(work: Coroutine[Any, Any, None]) -> int:
-    if (child := os.fork()) != 0:
-        work.close()
-        return child
-    status = 1
-    try:
-        asyncio.run(work)
-        status = 0
-    finally:
-        os._exit(status)
 
 
 async def _race(url: str, name: str, callers: int, clock: ShiftedClock) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent_runtime.jobs.records import JobRecord
-from agent_runtime.stores import from_json, from_seconds, placeholders, to_json, to_seconds
+from agent_runtime.stores import facts_of, placeholders, to_json, to_seconds
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
@@ -68,13 +68,7 @@ def changing_of(job: JobRecord) -> tuple[SqlValue, ...]:
 
 def job_of(row: tuple[Any, ...]) -> JobRecord:
     """The record of a row of COLUMNS."""
-    facts: dict[str, Any] = {}
-    for name, value in zip(_NAMES, row, strict=True):
-        if name in _TIMES:
-            facts[name] = from_seconds(value)
-        else:
-            facts[name] = from_json(value) if name in _JSON else value
-    return JobRecord.model_validate(facts)
+    return JobRecord.model_validate(facts_of(row, _NAMES, times=_TIMES, json_values=_JSON))
 
 
 MIGRATIONS = (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -27,7 +27,6 @@ from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
 from agentflow_serve.shared_sessions import SharedSessions
-from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -36,6 +35,9 @@ from runtime_core.clock import SystemClock
 from runtime_core.context import Identity
 from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
+
+if TYPE_CHECKING:
+    from flow_runtime.compiled.agent import LocalAgent
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
 from agentflow.plan import Plan
 from agentflow_serve.args import AppArgs
-from agentflow_serve.deployment_options import SIM_DRAIN_S, SIM_REPLICAS, node_drain_s, options_of
+from agentflow_serve.deployment_options import SIM_DRAIN_S, SIM_REPLICAS, node_drain_s, options_of, sim_name
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.inputs import read_inputs
 from agentflow_serve.nodes import NodeReplica, NodeSpec
@@ -123,7 +123,7 @@ def _check_handles(planned: Plan, args: AppArgs) -> None:
 def _sim(planned: Plan, script: dict[str, Any] | None) -> Application:
     if "sim" in planned.settings:
         raise AppInvalid("a node may not be called 'sim' beside the simulated model; rename the node")
-    return _deployment(SimReplica, f"{planned.name}.sim", SIM_REPLICAS, drain_s=SIM_DRAIN_S).bind(script)
+    return _deployment(SimReplica, sim_name(planned.name), SIM_REPLICAS, drain_s=SIM_DRAIN_S).bind(script)
 
 
 def _deployment(target: type, name: str, replicas: Replicas, *, drain_s: float) -> serve.Deployment:

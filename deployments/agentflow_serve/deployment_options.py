@@ -8,6 +8,7 @@ from typing import Any
 
 from agentflow.placement import Replicas, Stage, predictor_replicas
 from agentflow.plan import Plan
+from llmhub_runtime.names import SIM
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}
 """With these a killed replica is back in four to six seconds; Serve's defaults take eleven to fourteen."""
@@ -20,6 +21,11 @@ MAX_SURGE_PERCENT = 25
 """A quarter more while replicas are replaced, one at least: a new one must answer before an old one goes."""
 SIM_REPLICAS = Replicas(concurrency=1024)
 SIM_DRAIN_S = 1.0
+
+
+def sim_name(flow: str) -> str:
+    """The deployment of a flow's simulated model."""
+    return f"{flow}.{SIM}"
 
 
 def options_of(replicas: Replicas, *, drain_s: float) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def every_deployment(plan: Plan, placed: Iterable[Stage], *, deadline_s: float, 
             drain_s = node_drain_s(plan, stage.nodes[0], deadline_s)
             found[stage.deployment] = options_of(stage.replicas, drain_s=drain_s)
     if sim:
-        found[f"{plan.name}.sim"] = options_of(SIM_REPLICAS, drain_s=SIM_DRAIN_S)
+        found[sim_name(plan.name)] = options_of(SIM_REPLICAS, drain_s=SIM_DRAIN_S)
     return found
 
 

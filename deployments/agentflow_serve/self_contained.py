@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from agentflow import LoadedFlow, load
+from agentflow.feature_use import code_modules
 from agentflow.findings import PathStep
-from agentflow.ir import Code, Flow
-from agentflow.subflows import all_nodes
+from agentflow.ir import Flow
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.manifests.config import FLOW_PATH
 from agentflow_serve.serve_config import IMPORT_PATH, config_around, read_llmhub
@@ -70,7 +70,7 @@ def self_contained_flow(
     return replace(made, document={**made.document, "applications": [named]})
 
 
-def _inside(given: Mapping[str, Any]) -> tuple[dict[str, Any], set[Path], set[str]]:
+def _inside(given: Mapping[str, Any]) -> tuple[dict[str, Any], set[Path], frozenset[str]]:
     paths = {name: Path(given[name]) for name in FILES if isinstance(given.get(name), str)}
     for path in paths.values():
         if not path.is_file():
@@ -81,9 +81,9 @@ def _inside(given: Mapping[str, Any]) -> tuple[dict[str, Any], set[Path], set[st
         loaded = load(paths["flow"], has_embedder=given.get("embedder") is not None)
         files |= set(_files_of(loaded))
         args["flow"] = loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        modules = _modules(loaded.flow)
+        modules = code_modules(loaded.flow.nodes.values())
     else:
-        modules = set[str]()
+        modules = frozenset[str]()
     if "llmhub" in paths:
         args["llmhub"] = read_llmhub(paths["llmhub"])
     if "sim_script" in paths:
@@ -107,14 +107,6 @@ def _files_of(loaded: LoadedFlow) -> Iterator[Path]:
                 yield from inside(node.flow, steps)
 
     return inside(loaded.flow, ())
-
-
-def _modules(flow: Flow) -> set[str]:
-    return {
-        node.transform.module.partition(":")[0]
-        for node in all_nodes(flow.nodes.values())
-        if isinstance(node.transform, Code) and node.transform.module
-    }
 
 
 def _source(module: str) -> Path | None:

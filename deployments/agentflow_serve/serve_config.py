@@ -16,8 +16,9 @@ from agentflow.samples import sample_request
 from agentflow.tools import registered_tools
 from agentflow_serve.args import AppArgs, parse_args
 from agentflow_serve.auth.exposure import check_exposure
-from agentflow_serve.errors import AppInvalid
+from agentflow_serve.errors import AppInvalid, ServeConfigUnread
 from agentflow_serve.inputs import AppInputs, read_inputs
+from agentflow_serve.manifest_check.yaml_reading import read_document
 from agentflow_serve.ports import DEFAULT_HOST, DEFAULT_PORT
 from flow_runtime.code import admit
 from flow_runtime.hub_models import providers_of
@@ -88,9 +89,22 @@ def read_deployable(path: Path) -> dict[str, Any]:
     if not services:
         return read_config(path)
     text = (services[0].get("spec") or {}).get("serveConfigV2")
-    document = yaml.safe_load(text) if isinstance(text, str) else None
+    try:
+        return read_serve_config(text)
+    except ServeConfigUnread as exc:
+        raise AppInvalid(f"the RayService in {path} cannot be deployed: {exc}") from exc
+
+
+def read_serve_config(text: Any) -> dict[str, Any]:
+    """The config in the text of a `serveConfigV2`. Raises ServeConfigUnread."""
+    if not isinstance(text, str):
+        raise ServeConfigUnread("the serve config is a text: write `serveConfigV2: |` and indent it")
+    try:
+        document = read_document(text)
+    except yaml.YAMLError as exc:
+        raise ServeConfigUnread(f"the serve config is not YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(document, dict) or not document.get("applications"):
-        raise AppInvalid(f"the RayService in {path} has no serve config with applications")
+        raise ServeConfigUnread("the serve config has no applications")
     return document
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Response
 
-from agentflow_serve.call import CallMeta, admitted_call
+from agentflow_serve.call import ANYBODY, admitted_call
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
 from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.sessions.catalog import SessionInfo
@@ -60,7 +60,7 @@ def register_session_endpoints(app: FastAPI, sessions: SessionDoor) -> None:
 
 def _scope_id() -> str:
     admitted = admitted_call.get()
-    return (CallMeta() if admitted is None else admitted.call(0, of=1)).scope_id
+    return (ANYBODY if admitted is None else admitted.identity).scope_id
 
 
 def _absent() -> PredictorError:

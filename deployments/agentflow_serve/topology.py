@@ -8,6 +8,7 @@ from typing import Any
 from agentflow.feature_use import calls_models
 from agentflow.placement import stages
 from agentflow_serve.args import AppArgs
+from agentflow_serve.deployment_options import sim_name
 from agentflow_serve.inputs import AppInputs
 
 Topology = Mapping[str, frozenset[str]]
@@ -17,7 +18,7 @@ Topology = Mapping[str, frozenset[str]]
 def topology_of(inputs: AppInputs, args: AppArgs) -> Topology:
     """What must come of a flow: the predictor calls nodes, nodes call tools, and prompts call the simulated model."""
     plan = inputs.plan
-    sim = {f"{plan.name}.sim"} if inputs.needs_sim else set[str]()
+    sim = {sim_name(plan.name)} if inputs.needs_sim else set[str]()
     placed = stages(plan, args.placement)
     here = next((stage for stage in placed if stage.deployment is None), None)
     called: set[str] = sim if here is not None else set()

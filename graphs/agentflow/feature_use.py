@@ -1,4 +1,4 @@
-"""What a flow asks of people, of a feature store and of models, those included that embed the text it searches for."""
+"""What a flow asks of people, of installed code, of a feature store and of models, embedding ones included."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from agentflow.agent_use import agent_operation
 from agentflow.errors import PlaceholderError
-from agentflow.ir import Declarative, Node, OperationSpec
+from agentflow.ir import Code, Declarative, Node, OperationSpec
 from agentflow.operations import ASKING, SLOT_CALL, VECTOR_SEARCHES, is_on_store
 from agentflow.placeholders import compile_args
 from agentflow.subflows import all_nodes
@@ -40,6 +40,12 @@ def calls_models(nodes: Collection[Node], embedder: str | None = None) -> bool:
 def asks_people(nodes: Iterable[Node]) -> bool:
     """Whether one of these nodes, in subflows as well, waits for a person."""
     return any((spec := operation_of(node)) and spec.op == ASKING for node in all_nodes(nodes))
+
+
+def code_modules(nodes: Iterable[Node]) -> frozenset[str]:
+    """The installed modules whose code these nodes run, in subflows as well."""
+    codes = (node.transform for node in all_nodes(nodes) if isinstance(node.transform, Code))
+    return frozenset(code.module.partition(":")[0] for code in codes if code.module)
 
 
 def slot_call(node: Node) -> OperationSpec | None:

@@ -8,7 +8,7 @@ from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.jobs.sql_store import SqlJobStore
 from runtime_core.errors import StoreUrlError
 from runtime_core.stores.database import Database
-from runtime_core.stores.url import open_database
+from runtime_core.stores.url import is_postgres, open_database
 
 
 class PostgresJobStore(SqlJobStore):
@@ -30,7 +30,7 @@ class PostgresActionStore(SqlActionStore):
 def on_postgres(server: Any) -> tuple[Database, bool]:
     """A database and whether it was made here. Raises StoreUrlError for an address of something else."""
     if isinstance(server, str):
-        if not server.startswith(("postgresql:", "postgres:")):
+        if not is_postgres(server):
             raise StoreUrlError("A store on PostgreSQL has an address that begins with postgresql://.")
         return open_database(server), True
     if hasattr(server, "dialect"):

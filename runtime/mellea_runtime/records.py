@@ -31,7 +31,7 @@ def freeze(
     spans = context.as_list() if since is None else delta(since, context)
     formatter = CachedFormatter("")
     return tuple(
-        _record(message, span, record_id=new_id(), run_id=run_id, node=node)
+        _record(message, span, formatter.print(message), record_id=new_id(), run_id=run_id, node=node)
         for span in spans
         for message in formatter.to_chat_messages([_computed(span)])
     )
@@ -79,14 +79,14 @@ def _computed(span: Any) -> Any:
     return span
 
 
-def _record(message: Message, span: Any, *, record_id: str, run_id: str, node: str | None) -> SessionRecord:
+def _record(message: Message, span: Any, text: str, *, record_id: str, run_id: str, node: str | None) -> SessionRecord:
     usage = span.generation.usage if isinstance(span, ModelOutputThunk) else None
     role: Any = message.role
     return SessionRecord(
         record_id=record_id,
         run_id=run_id,
         role=role,
-        text=CachedFormatter("").print(message),
+        text=text,
         tool_calls=tuple(message.tool_calls or ()),
         tool_call_id=message.tool_call_id,
         usage=_record_usage(usage) if usage else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -46,7 +47,7 @@ class ApiKey(BaseModel):
     def allows(self, flow: str) -> bool:
         return not self.flows or flow in self.flows
 
-    @property
+    @cached_property
     def identity(self) -> Identity:
         return Identity(scope_id=self.scope_id, principal_id=self.principal_id)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from agentflow.feature_use import calls_models
-from agentflow.ir import Code
+from agentflow.feature_use import calls_models, code_modules
+from agentflow.ir import Flow
 from agentflow.settings import models_of
 from agentflow.subflows import all_nodes
 from agentflow.tools import registered_tools
@@ -14,6 +14,7 @@ from agentflow_serve.args import AppArgs
 from agentflow_serve.inputs import AppInputs
 from flow_runtime.hub_models import providers_of
 from llmhub_runtime.models import SIM
+from runtime_core.stores.url import is_postgres
 
 ALWAYS = (
     "ray[serve]",
@@ -45,7 +46,7 @@ class Needs:
 
 
 def needs_of(args: AppArgs, inputs: AppInputs) -> Needs:
-    return Needs(tuple(dict.fromkeys(_roots(args, inputs))), tuple(sorted(set(_modules(inputs)))))
+    return Needs(tuple(dict.fromkeys(_roots(args, inputs))), tuple(sorted(_installed_code(inputs.plan.flow))))
 
 
 def _roots(args: AppArgs, inputs: AppInputs) -> Iterator[str]:
@@ -56,7 +57,7 @@ def _roots(args: AppArgs, inputs: AppInputs) -> Iterator[str]:
         yield from _providers(args, inputs)
     kind = (inputs.feature_store or "").partition(":")[0]
     yield from {"hopsworks": HOPSWORKS, "local": LOCAL_FEATURES}.get(kind, ())
-    if args.store.startswith(("postgresql:", "postgres:")):
+    if is_postgres(args.store):
         yield from POSTGRES
     if any(node.state is not None and node.state.backend == "redis" for node in nodes):
         yield from REDIS
@@ -72,8 +73,6 @@ def _providers(args: AppArgs, inputs: AppInputs) -> Iterable[str]:
         yield f"any-llm-sdk[{provider.strip().lower()}]"
 
 
-def _modules(inputs: AppInputs) -> Iterator[str]:
-    for node in all_nodes(inputs.plan.flow.nodes.values()):
-        if isinstance(node.transform, Code) and node.transform.module:
-            yield node.transform.module.partition(":")[0]
-        yield from (f"the tool '{tool}'" for tool in registered_tools(node))
+def _installed_code(flow: Flow) -> set[str]:
+    tools = (tool for node in all_nodes(flow.nodes.values()) for tool in registered_tools(node))
+    return {*code_modules(flow.nodes.values()), *(f"the tool '{tool}'" for tool in tools)}

@@ -13,7 +13,8 @@ from agentflow_serve.manifest_check.kserve_rules import check_inference_service
 from agentflow_serve.manifest_check.ray_rules import check_ray_service
 from agentflow_serve.manifest_check.report import Found, Manifest, Problem, Report, problem
 from agentflow_serve.manifest_check.schemas import Schemas
-from agentflow_serve.manifest_check.serve_rules import check_serve_config, read_serve_config
+from agentflow_serve.manifest_check.serve_rules import check_serve_config
+from agentflow_serve.serve_config import read_serve_config
 
 
 def check_manifests(path: Path, *, crds: Path | None = None) -> Report:

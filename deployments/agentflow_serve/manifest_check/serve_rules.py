@@ -6,30 +6,15 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from agentflow.errors import FlowError
 from agentflow_serve.auth.exposure import exposure_problem
-from agentflow_serve.errors import ServeConfigUnread, ServingError
+from agentflow_serve.errors import ServingError
 from agentflow_serve.manifest_check.report import Found, mapping
-from agentflow_serve.manifest_check.yaml_reading import read_document
 from agentflow_serve.ports import DEFAULT_HOST
 from agentflow_serve.serve_config import IMPORT_PATH
 from runtime_core.errors import AgentflowError
-
-
-def read_serve_config(text: Any) -> dict[str, Any]:
-    """The config in the text of a `serveConfigV2`. Raises ServeConfigUnread."""
-    if not isinstance(text, str):
-        raise ServeConfigUnread("the serve config is a text: write `serveConfigV2: |` and indent it")
-    try:
-        document = read_document(text)
-    except yaml.YAMLError as exc:
-        raise ServeConfigUnread(f"the serve config is not YAML: {' '.join(str(exc).split())}") from exc
-    if not isinstance(document, dict) or not document.get("applications"):
-        raise ServeConfigUnread("the serve config has no applications")
-    return document
 
 
 def check_serve_config(document: dict[str, Any]) -> Found:
@@ -133,6 +118,7 @@ def _deployment_names(args: Any) -> set[str] | None:
     from agentflow import from_mapping
     from agentflow.placement import stages
     from agentflow.plan import plan
+    from agentflow_serve.deployment_options import sim_name
     from llmhub_runtime.config_loader import parse_runtime_config
 
     if isinstance(args.llmhub, dict):
@@ -141,4 +127,4 @@ def _deployment_names(args: Any) -> set[str] | None:
         return None
     planned = plan(from_mapping(args.flow, has_embedder=args.embedder is not None).flow)
     placed = {stage.deployment for stage in stages(planned, args.placement) if stage.deployment}
-    return {planned.name, f"{planned.name}.sim", *placed}
+    return {planned.name, sim_name(planned.name), *placed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentflow_serve.container.files import USER_ID
 from agentflow_serve.manifests.subject import Subject
 
 Document = dict[str, Any]
@@ -12,7 +13,6 @@ SERVE_PORT = 8000
 DASHBOARD_PORT = 8265
 GATEWAY_PORT = 8080
 METRICS_PORTS = {"metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227}
-USER_ID = 10001
 """The user of our image. It needs no name on the machine, only to be nobody's else."""
 FINGERPRINT = "agentflow-serve/fingerprint"
 HOSTS = "agentflow-serve/egress-hosts"

@@ -64,7 +64,7 @@ def _end_of_worker(subject: Subject) -> str:
 
     The pod's endpoint is gone at once, so no new request comes in.
     """
-    seconds = int(subject.deadline_s) + 5
+    seconds = subject.answered_within_s
     drain = (
         "ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod ends' "
         f"--deadline-remaining-seconds {seconds}"

@@ -20,7 +20,7 @@ def http_route(subject: Subject, settings: ManifestSettings) -> Document:
     rule = {
         "matches": [{"path": {"type": "PathPrefix", "value": path}} for path in _paths(subject)],
         "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"remove": stripped}}],
-        "timeouts": {"request": f"{int(subject.deadline_s) + 5}s"},
+        "timeouts": {"request": f"{subject.answered_within_s}s"},
         "backendRefs": [{"name": serve_service(subject), "port": SERVE_PORT}],
     }
     parent = {"name": GATEWAY, "namespace": settings.gateway_namespace}

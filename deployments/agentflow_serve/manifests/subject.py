@@ -21,6 +21,7 @@ from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.sizing import WorkerGroup, worker_groups, worker_size
 from agentflow_serve.serve_config import app_args, check_code
 from flow_runtime.hub_models import providers_of
+from runtime_core.stores.url import is_postgres
 
 POD_STORE = "sqlite:////var/lib/agentflow/agentflow.sqlite"
 """A store that ends with its pod, for who names none."""
@@ -46,6 +47,11 @@ class Subject:
     workers: tuple[WorkerGroup, ...]
     target_rps: int | None
     warnings: tuple[str, ...]
+
+    @property
+    def answered_within_s(self) -> int:
+        """When whoever stands before the predictor may give up: a moment after the predictor itself does."""
+        return int(self.deadline_s) + 5
 
 
 def subject_of(flow: Path, llmhub: Path | None, settings: ManifestSettings) -> Subject:
@@ -149,7 +155,7 @@ def _keys(args: AppArgs, inputs: AppInputs) -> tuple[str, ...]:
         names |= {provider.env_key for provider in providers if provider.env_key}
     if (inputs.feature_store or "").startswith("hopsworks:"):
         names |= {"HOPSWORKS_API_KEY", "HOPSWORKS_HOST"}
-    if args.store.startswith(("postgresql:", "postgres:")):
+    if is_postgres(args.store):
         names.add("PGPASSWORD")
     return tuple(sorted(names))
 

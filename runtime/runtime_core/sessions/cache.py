@@ -24,10 +24,7 @@ RECORD_CHARS = 1024
 class _Kept:
     version: int
     records: tuple[SessionRecord, ...]
-
-    @property
-    def chars(self) -> int:
-        return sum(RECORD_CHARS + len(record.text) for record in self.records)
+    chars: int
 
 
 class CachedSessions:
@@ -44,10 +41,12 @@ class CachedSessions:
         kept = self._kept.get(key)
         if kept is None:
             found = await self._store.read(scope_id=scope_id, session_id=session_id)
-            fresh = _Kept(found.version, found.records)
+            fresh = _Kept(found.version, found.records, _chars(found.records))
         else:
             news = await self._store.follow(key, version=kept.version, last=kept.records[-1].record_id)
-            fresh = _Kept(news.version, (*kept.records, *news.records) if news.follows else news.records)
+            before = kept if news.follows else _Kept(0, (), 0)
+            records = (*before.records, *news.records)
+            fresh = _Kept(news.version, records, before.chars + _chars(news.records))
         self._keep(key, fresh)
         return SessionRead(fresh.version, fresh.records[since:])
 
@@ -62,3 +61,7 @@ class CachedSessions:
             self._chars += fresh.chars
         while self._chars > self._max_chars:
             self._chars -= self._kept.popitem(last=False)[1].chars
+
+
+def _chars(records: Sequence[SessionRecord]) -> int:
+    return sum(RECORD_CHARS + len(record.text) for record in records)

@@ -24,10 +24,15 @@ def open_database(url: str, *, node_id: str | None = None) -> Database:
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return SqliteDatabase(sqlite_path(url), node_id=node_id)
-    if scheme in ("postgresql", "postgres"):
+    if is_postgres(url):
         return _postgres(url)
     # Never show the rest of an address: it may hold a password.
     raise StoreUrlError(f"The store address begins with {scheme[:20]!r}; it must be one of {_FORMS}.")
+
+
+def is_postgres(url: str) -> bool:
+    """Whether it is the address of a PostgreSQL server."""
+    return url.partition(":")[0] in ("postgresql", "postgres")
 
 
 def _postgres(url: str) -> Database:

@@ -69,7 +69,7 @@ async def test_ten_thousand_headers_and_one_large_one_are_refused():
         before = rss()
         for headers in (many, many[:101], [("h", "v" * 60_000)], [("h" * 60_000, "v")]):
             raw = post("/v1/models/m:predict", b"{}", *headers)
-            assert_refused(await cheaply(lambda raw=raw: desk.send(raw), ms=100), 400, 431)
+            assert_refused(await cheaply(lambda raw=raw: desk.send(raw)), 400, 431)
         assert rss() - before < GROWTH
     assert desk.calls == []
 
@@ -77,13 +77,13 @@ async def test_ten_thousand_headers_and_one_large_one_are_refused():
 async def test_a_million_elements_are_refused_or_answered_within_bounds():
     numbers = b"[" + b"1," * 999_999 + b"1]"
     async with predictor(PLAIN) as desk:
-        before = rss()
         for start, path in [
             (b'{"inputs": [{"name": "x", "shape": [1, 1000000], "datatype": "INT8", "data": ', "/v2/models/m/infer"),
             (b'{"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": ', "/v2/models/m/infer"),
             (b'{"instances": [{"x": ', "/v1/models/m:predict"),
         ]:
+            before = rss()
             reply = await desk.post(path, start + numbers + b"}]}")
             assert reply.status in (200, 400), reply
             assert len(reply.body) < 10_000
-        assert rss() - before < 2 * GROWTH
+            assert rss() - before < GROWTH

@@ -5,25 +5,47 @@ Own temp dir, own ports, loopback only; what was started here is shut down here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from flow_runtime import LocalSettings
+from agentflow import load
+from flow_runtime import LocalFlow, LocalSettings
+from flow_runtime.hub_models import local_models
+from llmhub_runtime import LLMHub
 from support.ports import free_port
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 FLOWS = {"returns-desk": "returns_desk", "research-brief": "research_brief", "triage": "triage"}
 FEATURES = LocalSettings(feature_store=f"local:{CONFIGS / 'features'}", embedder="llm.embed")
 PLACEMENTS = ("per_node", "inline")
+HERE = tuple(pair for pair in product(FLOWS, PLACEMENTS) if pair != ("returns-desk", "per_node"))
+"""What `examples` deploys; that one is what `make serve` serves, and test_command.py asks it."""
+
+REQUESTS: dict[str, list[dict[str, Any]]] = {
+    "returns-desk": [
+        {"user_id": "u1", "session_id": "matrix-1", "query": "Can I return worn shoes?"},
+        {"user_id": "u1", "session_id": "matrix-1", "query": "And after 40 days?"},
+        {"user_id": "u2", "session_id": "matrix-2", "query": "My phone is broken"},
+        {"user_id": "u3", "session_id": "matrix-3", "query": "Quotes ' \" and \\ and {{ braces }}"},
+    ],
+    "research-brief": [{"topic": "Heat pumps in old houses"}, {"topic": "Überraschung 🎉"}],
+    "triage": [
+        {"ticket": "My invoice is wrong", "account": "a-1"},
+        {"ticket": "My invoice is wrong", "account": "a-2"},
+        {"ticket": "My invoice is wrong", "account": "unknown"},
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +121,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def deploy(cluster: int, store: str) -> Deploy:
+def local_answers() -> dict[str, list[Any]]:
+    return asyncio.run(answer_locally())
+
+
+async def answer_locally() -> dict[str, list[Any]]:
+    answers: dict[str, list[Any]] = {}
+    async with LLMHub(config_path=str(CONFIGS / "llmhub.sim.yaml")) as hub:
+        for name, file in FLOWS.items():
+            flow = load(CONFIGS / "flows" / f"{file}.yaml").flow
+            async with (
+                local_models(flow, hub, embedder=FEATURES.embedder) as models,
+                LocalFlow(flow, models=models, settings=FEATURES) as runner,
+            ):
+                reports = [await runner.run(request) for request in REQUESTS[name]]
+            assert [report.error for report in reports] == [None] * len(reports)
+            answers[name] = [report.output for report in reports]
+    return answers
+
+
+@pytest.fixture(scope="module")
+def deploy(cluster: int, store: str) -> Iterator[Deploy]:
     """Deploys one flow, given the builder's arguments, as an app of its own and waits until it runs."""
     from ray import serve
 
@@ -107,18 +149,30 @@ def deploy(cluster: int, store: str) -> Deploy:
     from agentflow_serve.args import parse_args
     from agentflow_serve.inputs import read_inputs
 
+    started: set[str] = set()
+
     def start(name: str, **args: Any) -> Served:
         parsed = parse_args({"store": store, **args})
+        started.add(name)
         serve.run(app(parsed), name=name, route_prefix=f"/{name}")
         base = f"http://127.0.0.1:{cluster}/{name}"
         return Served(app=name, model=read_inputs(parsed).plan.name, base=base).wait_until_ready()
 
-    return start
+    yield start
+    delete(started)
 
 
-@pytest.fixture(scope="session")
-def examples(cluster: int, store: str) -> dict[tuple[str, str], Served]:
-    """The flows of configs/ by (flow, placement), all deployed together because start-up is what costs."""
+def delete(apps: Iterable[str]) -> None:
+    """Apps that stay take the time of the files that come after, with a probe for every replica each second."""
+    from ray import serve
+
+    for name in apps:
+        serve.delete(name, _blocking=False)
+
+
+@pytest.fixture(scope="module")
+def examples(cluster: int, store: str) -> Iterator[dict[tuple[str, str], Served]]:
+    """The flows of configs/ by (flow, placement), deployed together because start-up is what costs."""
     from ray import serve
 
     from agentflow_serve import app
@@ -126,18 +180,18 @@ def examples(cluster: int, store: str) -> dict[tuple[str, str], Served]:
 
     served: dict[tuple[str, str], Served] = {}
     targets: list[serve.RunTarget] = []
-    for flow, file in FLOWS.items():
-        for placement in PLACEMENTS:
-            name = f"{flow}-{placement.replace('_', '-')}"
-            args = AppArgs(
-                flow=str(CONFIGS / "flows" / f"{file}.yaml"),
-                llmhub=str(CONFIGS / "llmhub.sim.yaml"),
-                feature_store=FEATURES.feature_store,
-                embedder=FEATURES.embedder,
-                placement=placement,
-                store=store,
-            )
-            targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))
-            served[flow, placement] = Served(app=name, model=flow, base=f"http://127.0.0.1:{cluster}/{name}")
+    for flow, placement in HERE:
+        name = f"{flow}-{placement.replace('_', '-')}"
+        args = AppArgs(
+            flow=str(CONFIGS / "flows" / f"{FLOWS[flow]}.yaml"),
+            llmhub=str(CONFIGS / "llmhub.sim.yaml"),
+            feature_store=FEATURES.feature_store,
+            embedder=FEATURES.embedder,
+            placement=placement,
+            store=store,
+        )
+        targets.append(serve.RunTarget(target=app(args), name=name, route_prefix=f"/{name}"))
+        served[flow, placement] = Served(app=name, model=flow, base=f"http://127.0.0.1:{cluster}/{name}")
     serve.run_many(targets)
-    return {key: each.wait_until_ready() for key, each in served.items()}
+    yield {key: each.wait_until_ready() for key, each in served.items()}
+    delete(each.app for each in served.values())

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,8 @@ import pytest
 from support.command_line import agentflow
 from support.ports import free_port
 from support.readme import README, blocks, examples, tidy
+
+from .conftest import REQUESTS, Served
 
 pytestmark = pytest.mark.serve
 
@@ -89,7 +92,9 @@ def curl(command: str, port: int) -> str:
     return tidy(done.stdout)
 
 
-def test_the_example_is_served_and_every_curl_line_of_the_readme_gives_its_answer(desk: Path):
+def test_the_example_is_served_with_the_answers_of_the_readme_and_of_one_process(
+    desk: Path, local_answers: dict[str, list[Any]]
+):
     port = free_port()
     on_port(desk / "configs" / "returns_desk.yaml", port)
     config = desk / "configs" / "returns_desk.yaml"
@@ -101,6 +106,9 @@ def test_the_example_is_served_and_every_curl_line_of_the_readme_gives_its_answe
             assert curl(example.command, port) == example.output, example.command
         [line] = [line for line in printed if line.startswith("curl ")]
         assert '"predictions"' in curl(line, port)
+        served = Served(app="returns-desk", model="returns-desk", base=f"http://127.0.0.1:{port}")
+        answers = [served.predict(request).json() for request in REQUESTS["returns-desk"]]
+        assert answers == [{"predictions": [answer]} for answer in local_answers["returns-desk"]]
 
 
 def test_a_flow_is_served_without_any_config_and_again_when_it_changes(desk: Path):

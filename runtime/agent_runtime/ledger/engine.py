@@ -216,7 +216,7 @@ def _expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
 def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
     """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
     used = _used(row)
-    if (yield from ops.end(entry.scope_id, entry.event_id, used)) is None:
+    if not (yield from ops.end(entry.scope_id, entry.event_id, used)):
         yield from ops.record(entry, used)
 
 

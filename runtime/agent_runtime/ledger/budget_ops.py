@@ -13,14 +13,19 @@ from runtime_core.stores.sql import Op, Sql
 _SET = (
     "INSERT INTO ledger_budgets (scope_id, principal_id, role, run_id, parent_run_id, budget, set_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope_id, principal_id, role, run_id) DO UPDATE"
-    " SET parent_run_id = excluded.parent_run_id, budget = excluded.budget, set_at = excluded.set_at"
+    " SET parent_run_id = excluded.parent_run_id, budget = excluded.budget, set_at = excluded.set_at, removed = 0"
 )
-_REMOVE = "DELETE FROM ledger_budgets WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ?"
+_REMOVE = (
+    "UPDATE ledger_budgets SET removed = 1"
+    " WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ? AND removed = 0"
+)
 _LIST = (
-    "SELECT budget FROM ledger_budgets WHERE scope_id = ?"
+    "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND removed = 0"
     " AND (principal_id, role, run_id) > (?, ?, ?) ORDER BY principal_id, role, run_id LIMIT ?"
 )
-_FIRST = "SELECT budget FROM ledger_budgets WHERE scope_id = ? ORDER BY principal_id, role, run_id LIMIT ?"
+_FIRST = (
+    "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND removed = 0 ORDER BY principal_id, role, run_id LIMIT ?"
+)
 _FORGET_COUNTERS = (
     "DELETE FROM ledger_counters WHERE (scope_id, principal_id, role, run_id, period) IN"
     " (SELECT scope_id, principal_id, role, run_id, period FROM ledger_counters WHERE ends_at < ? AND "
@@ -41,7 +46,7 @@ def set_budget(budget: Budget, event_id: str, now: float) -> Op[None]:
 
 
 def remove_budget(account: Account, event_id: str, now: float) -> Op[bool]:
-    """False if there was none. Its counters stay, so that setting it again forgets nothing."""
+    """False if there was none. Its counters go on counting, so that setting it again forgets nothing."""
     [(removed,)] = yield Sql(_REMOVE, _place(account), counts=True)
     if removed:
         yield from ops.note(account, event_id, BUDGET_REMOVED, now, json.dumps(str(account)))

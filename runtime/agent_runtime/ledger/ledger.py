@@ -24,6 +24,7 @@ from agent_runtime.ledger.records import (
     Reservation,
     Used,
 )
+from agent_runtime.ledger.schema import event_of
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
 from runtime_core.call_log.records import Usage
@@ -303,20 +304,14 @@ class _Setting:
 
 
 def _ended(scope_id: str, event_id: str, used: Used) -> Op[LedgerEvent]:
-    yield from ops.end(scope_id, event_id, used)
-    return (yield from _there(scope_id, event_id))
+    row = yield from ops.end(scope_id, event_id, used)
+    if row is None:
+        raise StoreConflictError(f"Event {event_id!a} is not in the ledger, so it cannot end.")
+    return event_of(row)
 
 
 def _recorded(entry: Entry, used: Used) -> Op[LedgerEvent]:
-    yield from ops.record(entry, used)
-    return (yield from _there(entry.scope_id, entry.event_id))
-
-
-def _there(scope_id: str, event_id: str) -> Op[LedgerEvent]:
-    event = yield from ops.find(scope_id, event_id)
-    if event is None:
-        raise StoreConflictError(f"Event {event_id!a} is not in the ledger, so it cannot end.")
-    return event
+    return event_of((yield from ops.record(entry, used)))
 
 
 def _settled(now: float, actual: Amounts, usage: Usage | None) -> Used:

@@ -18,7 +18,7 @@ COUNTS = ", ".join((*SPENT, *RESERVED))
 TAKEN = ("total_tokens", "cost_micro", "requests", "tool_calls", "turns", "runtime_ms")
 
 ENTRY_COLUMNS = (
-    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, runs, job_id,"
+    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, counted, job_id,"
     " priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
 )
 ENTRY_VALUES = placeholders(ENTRY_COLUMNS)
@@ -29,12 +29,13 @@ EVENT_COLUMNS = (
     " reserved_cost_micro, estimated, lapsed, priced, detail"
 )
 _NAMES = tuple(EVENT_COLUMNS.split(", "))
+STATE = _NAMES.index("state")
 _TIMES = frozenset({"timestamp", "ended_at"})
 _TRUTHS = frozenset({"estimated", "lapsed", "priced"})
 
 
-def values_of(entry: Entry, runs: str, at_second: int) -> tuple[SqlValue, ...]:
-    """The values of ENTRY_COLUMNS, for an entry that is reserved; `runs` is JSON."""
+def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
+    """The values of ENTRY_COLUMNS, for an entry that is reserved; `counted` names the counters that it is in."""
     most = entry.most.values()
     return (
         entry.scope_id,
@@ -47,7 +48,7 @@ def values_of(entry: Entry, runs: str, at_second: int) -> tuple[SqlValue, ...]:
         entry.principal_id,
         entry.role or "",
         entry.run_id or "",
-        runs,
+        counted,
         entry.job_id,
         int(entry.priced),
         entry.detail,
@@ -99,6 +100,17 @@ MIGRATIONS = (
             "CREATE INDEX runtime_ledger_run ON runtime_ledger (scope_id, run_id) WHERE run_id <> ''",
             "CREATE INDEX runtime_ledger_open ON runtime_ledger (lease_until)"
             " WHERE state = 'reserved' AND lease_until IS NOT NULL",
+        ),
+    ),
+    Migration(
+        version=2,
+        statements=(
+            "ALTER TABLE ledger_budgets ADD COLUMN removed {int} NOT NULL DEFAULT 0",
+            "ALTER TABLE runtime_ledger ADD COLUMN counted {text} NOT NULL DEFAULT ''",
+            "ALTER TABLE runtime_ledger DROP COLUMN runs",
+            "DROP INDEX runtime_ledger_second",
+            # They are made again from the events, and the events learn that they are in them.
+            "DELETE FROM ledger_counters",
         ),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Window(StrEnum):
@@ -19,20 +20,22 @@ class Window(StrEnum):
 COUNTED = (Window.MINUTE, Window.DAY, Window.MONTH, Window.TOTAL)
 """The windows that have a counter."""
 
-FOR_EVER = 2**53
-"""A second after all others."""
-
 _FORMS = {Window.MINUTE: "%Y-%m-%dT%H:%M", Window.DAY: "%Y-%m-%d", Window.MONTH: "%Y-%m", Window.TOTAL: "total"}
 
 
 def period(window: Window, at: int) -> str:
     """The name of the minute, day or month that `at` is in, in seconds since the epoch."""
-    return datetime.fromtimestamp(at, UTC).strftime(_FORMS[window])
+    return periods(at)[COUNTED.index(window)]
 
 
 def periods(at: int) -> tuple[str, ...]:
     """One for each window of COUNTED."""
-    moment = datetime.fromtimestamp(at, UTC)
+    return _periods(at // 60)
+
+
+@lru_cache(maxsize=1024)
+def _periods(minute: int) -> tuple[str, ...]:
+    moment = datetime.fromtimestamp(minute * 60, UTC)
     return tuple(moment.strftime(_FORMS[window]) for window in COUNTED)
 
 

@@ -82,8 +82,12 @@ class Connection:
         if self._raw.in_transaction:
             self.execute(_ROLLBACK)
 
+    def perform(self, op_factory: OpFactory[T]) -> T:
+        """Run an operation inside the open transaction; if it raises, only rollback() is left to do."""
+        return drive(op_factory(), self.execute)
+
     def attempt(self, op_factory: OpFactory[T]) -> T:
-        """Run an operation inside the open transaction; if it raises, undo its part alone."""
+        """`perform`; if it raises, its part alone is undone."""
         self.execute(_SAVE)
         try:
             result = drive(op_factory(), self.execute)

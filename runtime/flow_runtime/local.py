@@ -12,10 +12,11 @@ from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
+from flow_runtime.budgets import asks_for_more
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.hub_models import local_models
-from flow_runtime.models import Models
+from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.operations.settings import ANY_MODULE
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
-    them, or that asks people and has no `actions` to do so; the others are as in the serve config.
+    them, or that asks people and has no `actions` to do so. `ledger` is the store of its model calls and their budgets;
+    None is a private one in memory. The others are as in the serve config.
     """
 
     store: str = "sqlite:///agentflow.sqlite"
@@ -51,6 +53,7 @@ class LocalSettings:
     sessions: SessionStore | None = None
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     actions: ActionManager | None = None
+    ledger: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -116,6 +119,7 @@ class LocalFlow:
             ids=settings.ids,
             state=state,
             sessions=sessions,
+            accounts=accounts_of(self._models),
         )
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -142,7 +146,8 @@ class LocalFlow:
 
     async def _actions(self, stack: AsyncExitStack) -> ActionManager | None:
         settings = self._settings
-        if settings.actions is not None or not asks_people(self._plan.flow.nodes.values()):
+        flow = self._plan.flow
+        if settings.actions is not None or not (asks_people(flow.nodes.values()) or asks_for_more(flow)):
             return settings.actions
         from agent_runtime.actions.manager import ActionManager
         from agent_runtime.actions.sql_store import SqlActionStore
@@ -180,7 +185,9 @@ async def run(
         models = None
         if hub is not None:
             models = await stack.enter_async_context(
-                local_models(flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder)
+                local_models(
+                    flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder, ledger=settings.ledger
+                )
             )
         runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
         return await runner.run(request, deadline_s=deadline_s, observe=observe)

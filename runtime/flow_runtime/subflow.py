@@ -16,6 +16,7 @@ from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import SubflowFailed
+from flow_runtime.models import accounts_of
 from flow_runtime.parts import NodeParts
 from flow_runtime.runner import FlowRunner
 from flow_runtime.work import Produced, PromptSource
@@ -64,7 +65,14 @@ class SubflowWork:
                 self._ready[name] = await stack.enter_async_context(body)
             self._stack = stack.pop_all()
         parts = self._parts
-        self._runner = FlowRunner(self._plan, self._dispatch, clock=parts.clock, ids=parts.ids, state=parts.state)
+        self._runner = FlowRunner(
+            self._plan,
+            self._dispatch,
+            clock=parts.clock,
+            ids=parts.ids,
+            state=parts.state,
+            accounts=accounts_of(parts.models),
+        )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -88,8 +96,13 @@ class SubflowWork:
             outer.add(report.use)
         if report.error is not None:
             message = f"in the flow '{self._name}': {report.error.message}"
-            retry_after = report.error.retry_after
-            raise SubflowFailed(message, kind=_kind(report), node=report.error.node, retry_after=retry_after)
+            raise SubflowFailed(
+                message,
+                kind=_kind(report),
+                node=report.error.node,
+                retry_after=report.error.retry_after,
+                refused=report.error.refused,
+            )
         return Produced(self._binder.bind_value(self._cast(report.output)), report.records)
 
     def _cast(self, answer: Any) -> Any:
@@ -107,5 +120,7 @@ def _kind(report: RunReport) -> FailureType:
     assert report.error is not None
     if report.error.code == "deadline_exceeded":
         return "timeout"
+    if report.error.code == "budget_exceeded" or report.error.code == "policy_denied":
+        return report.error.code
     inner = report.nodes.get(report.error.node) if report.error.node else None
     return inner.error["type"] if inner is not None and inner.error is not None else "error"

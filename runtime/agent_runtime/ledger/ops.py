@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
 from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide
-from agent_runtime.ledger.records import REFUSED, Entry, EventState, LedgerEvent, Used
+from agent_runtime.ledger.records import HOLD, REFUSED, Entry, EventState, LedgerEvent, Used
 from agent_runtime.ledger.schema import (
     COUNTS,
     ENTRY_COLUMNS,
@@ -163,7 +163,7 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
     """
     at = int(entry.at)
     budgets = yield from applying(entry.account, at)
-    refusal = decide(budgets, Wanted(entry.most, at, entry.priced))
+    refusal = decide(budgets, Wanted(entry.most, at, entry.priced, whole_run=entry.type == HOLD))
     if refusal is not None:
         if (yield from _is_there(entry)):
             return None
@@ -327,6 +327,13 @@ def _in_window(account: Account, window: Window, at: int) -> tuple[str, tuple[Sq
             text += clause
             params.append(value)
     return text, tuple(params)
+
+
+def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:
+    """Change what an entry holds back, wherever it is `counted`."""
+    change = {"tokens": tokens, "cost_micro": cost_micro}
+    reserved = [change.get(measure, 0) for measure in MEASURES]
+    yield from _count(scope_id, _places_in(counted), NOTHING.values(), reserved)
 
 
 def _count(scope_id: str, places: Sequence[Place], spent: Sequence[int], reserved: Sequence[int]) -> Op[None]:

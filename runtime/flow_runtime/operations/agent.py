@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.errors import AgentRuntimeError, BudgetExceededError, PolicyDenied
 from agent_runtime.orchestration.chain import ChainOperator
 from agent_runtime.orchestration.config import OrchestrationConfig
 from agent_runtime.orchestration.context import OperatorContext
@@ -23,6 +23,7 @@ from agentflow.placeholders import compile_args
 from flow_runtime.errors import FlowRuntimeError, ModelFailed, OperationFailed, OperationTimeout
 from flow_runtime.models_engine import ModelsEngine
 from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
+from flow_runtime.refusals import not_allowed
 from llm_client.agent.core import Agent
 from runtime_core.context import BudgetSpec, ExecutionContext
 
@@ -91,9 +92,9 @@ class RunAgents:
             where = ".".join(map(str, first["loc"]))
             raise OperationFailed(f"the arguments of {op} are wrong at {where}: {first['msg']}", op=op) from exc
         execution = call.run or ExecutionContext()
-        limited = None if args.budgets is None else args.budgets.within(execution.budgets)
         context = OperatorContext(
-            execution=execution if limited is None else execution.model_copy(update={"budgets": limited}),
+            # the run's own budget is kept by the ledger, call by call
+            execution=execution.model_copy(update={"budgets": args.budgets}),
             config=args.limits,
             clock=resources.clock,
             ids=resources.ids,
@@ -110,6 +111,8 @@ class RunAgents:
             return done.content
         if isinstance(done.cause, FlowRuntimeError):  # a model's failure, with what it says about trying again
             raise done.cause
+        if isinstance(done.cause, BudgetExceededError | PolicyDenied):
+            raise not_allowed(done.cause) from done.cause
         if done.code == "timeout":
             raise OperationTimeout(f"{op} failed: {done.error}", op=op)
         raise OperationFailed(f"{op} failed: {done.error}", op=op) from done.cause

@@ -11,32 +11,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_runtime.ledger import budget_ops, ops
-from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger import ops
 from agent_runtime.ledger.budgets import Account, Limit
-from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
-from agent_runtime.ledger.schema import MIGRATIONS
-from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, turns_of, worst_case
+from agent_runtime.ledger.records import Entry
+from agent_runtime.ledger.transactions import (
+    LedgerTransactions,
+    StoredTransactions,
+    entry_of,
+    expire_attempts,
+    prepare_ledger,
+)
+from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, worst_case
 from llm_client.assembly import OwnAndRouted
 from llm_client.errors import CallStoreError
 from llm_client.guard import Admission, NoLease
 from llm_client.prices import PriceBook
 from llm_client.providers.protocol import Provider, Router
 from llm_client.spec import EmbeddingSpec, RequestSpec
-from runtime_core.call_log import keys
-from runtime_core.call_log import ops as call_ops
 from runtime_core.call_log.keys import Claim, Completion
 from runtime_core.call_log.log import CallLog
-from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.migrations import migrate
-from runtime_core.stores.sql import Op
-
-COUNTERS_KEPT_S = 2 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,8 @@ class EngineLedger:
     """A guard and a log that belong together, for one engine, on a database that the caller opens and closes.
 
     `provider` and `router` are the engine's, and so are the `prices`. `default_max_tokens` bounds an answer under a
-    budget in tokens or money where nobody else has bounded it.
+    budget in tokens or money where nobody else has bounded it. `transactions` commits the reservations and
+    settlements elsewhere than on the database itself, into the same tables.
     """
 
     def __init__(
@@ -66,11 +65,17 @@ class EngineLedger:
         prices: PriceBook | None = None,
         clock: Clock | None = None,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        transactions: LedgerTransactions | None = None,
     ) -> None:
         bounds: dict[str, Bound] = {}
         self.guard = LedgerGuard(database, bounds, default_max_tokens=default_max_tokens)
         self.log = LedgerLog(
-            database, bounds, OwnAndRouted(provider, router), prices=prices, clock=clock or SystemClock()
+            database,
+            bounds,
+            OwnAndRouted(provider, router),
+            prices=prices,
+            clock=clock or SystemClock(),
+            transactions=transactions,
         )
 
 
@@ -124,22 +129,23 @@ class LedgerLog(CallLog):
         *,
         prices: PriceBook | None,
         clock: Clock,
+        transactions: LedgerTransactions | None = None,
     ) -> None:
         super().__init__(database, clock=clock)
+        self._transactions = transactions or StoredTransactions(database)
         self._bounds = bounds
         self._providers = providers
         self._prices = prices
 
     async def prepare(self) -> None:
-        await super().prepare()
-        await migrate(self._database, "runtime_ledger", MIGRATIONS)
+        await prepare_ledger(self._database)
 
     async def reserve(self, attempt: Attempt) -> None:
         if attempt.attempt_id not in self._bounds:
             raise ValueError("A LedgerLog is for an engine with the guard of the same EngineLedger.")
         entry = self._entry(attempt)
         failpoint("call_log.before_reserve")
-        refusal = await self._database.run(lambda: _reserve(attempt, entry))
+        refusal = await self._transactions.reserve(attempt, entry)
         failpoint("call_log.after_reserve")
         if refusal is not None:
             raise refusal.error()
@@ -147,7 +153,7 @@ class LedgerLog(CallLog):
     async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
         entry = self._entry(attempt)
         failpoint("call_log.before_end")
-        row = await self._database.run(lambda: _end(attempt, ending, entry))
+        row = await self._transactions.end(attempt, ending, entry)
         failpoint("call_log.after_end")
         self._bounds.pop(attempt.attempt_id, None)
         return row
@@ -155,14 +161,14 @@ class LedgerLog(CallLog):
     async def end_with_claim(self, attempt: Attempt, ending: Ending, claim: Claim) -> Completion:
         entry, now = self._entry(attempt), self.now()
         failpoint("call_log.before_end")
-        completion = await self._database.run(lambda: _end_with_claim(attempt, ending, claim, entry, now))
+        completion = await self._transactions.end_with_claim(attempt, ending, entry, claim=claim, now=now)
         failpoint("call_log.after_end")
         self._bounds.pop(attempt.attempt_id, None)
         return completion
 
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         now = self.now()
-        return await self._database.run(lambda: _expire(now, limit))
+        return await self._database.run(lambda: expire_attempts(now, limit))
 
     def _entry(self, attempt: Attempt) -> Entry:
         """What the attempt may take."""
@@ -171,68 +177,7 @@ class LedgerLog(CallLog):
         most, priced = worst_case(
             attempt, target, input_tokens=bound.input_tokens, answers=bound.answers, prices=self._prices
         )
-        return Entry(
-            scope_id=attempt.scope_id,
-            event_id=attempt.attempt_id,
-            type=MODEL,
-            at=attempt.reserved_at,
-            most=most,
-            principal_id=attempt.principal_id,
-            role=attempt.role,
-            run_id=attempt.run_id,
-            job_id=attempt.job_id,
-            priced=priced,
-        )
-
-
-def _reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from ops.reserve(entry)
-    if refusal is None:
-        yield from call_ops.reserve(attempt)
-    return refusal
-
-
-def _end(attempt: Attempt, ending: Ending, entry: Entry) -> Op[LoggedAttempt]:
-    row = yield from call_ops.end(attempt, ending)
-    yield from _settle(row, entry)
-    return row
-
-
-def _end_with_claim(attempt: Attempt, ending: Ending, claim: Claim, entry: Entry, now: float) -> Op[Completion]:
-    completion = yield from keys.end_with_claim(attempt, ending, claim, now)
-    yield from _settle(completion.attempt, entry)
-    return completion
-
-
-def _expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
-    rows = yield from call_ops.expire(now, limit)
-    for row in rows:
-        yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
-    yield from ops.expire(now, limit)
-    yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
-    return rows
-
-
-def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
-    """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
-    used = _used(row)
-    if not (yield from ops.end(entry.scope_id, entry.event_id, used)):
-        yield from ops.record(entry, used)
-
-
-def _used(row: LoggedAttempt) -> Used:
-    ending, attempt = row.ending, row.attempt
-    assert ending is not None, "a row that was ended"
-    if ending.status is AttemptStatus.RELEASED:
-        return Used(EventState.RELEASED, ending.ended_at, Amounts(turns=turns_of(attempt)))
-    if ending.status is AttemptStatus.UNKNOWN or ending.usage is None:
-        # An estimate could be below what the provider counts; the reserved maximum cannot.
-        return Used(EventState.UNKNOWN, ending.ended_at, None, estimated=True)
-    usage = ending.usage
-    actual = Amounts(
-        tokens=usage.input + usage.output, cost_micro=ending.cost_micro or 0, requests=1, turns=turns_of(attempt)
-    )
-    return Used(EventState.SETTLED, ending.ended_at, actual, usage.input, usage.output, usage.estimated)
+        return entry_of(attempt, most, priced=priced)
 
 
 def _account(attempt: Attempt) -> Account:

@@ -5,7 +5,7 @@ Both ends run the same release, and what is sent was checked when it was made; s
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from agent_runtime.ledger import transactions
@@ -13,18 +13,19 @@ from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.budgets import Account
 from agent_runtime.ledger.decide import Refusal
 from agent_runtime.ledger.records import Entry
-from agent_runtime.ledger.transactions import entry_of
 from agent_runtime.ledger.windows import Window
 from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done, InFlight, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
 from runtime_core.call_log.schema import values_of
 from runtime_core.stores.sql import Op
 
-WireCommand = tuple[tuple[Any, ...], tuple[int, ...], bool, tuple[Any, ...] | None, tuple[Any, ...] | None]
+WireCommand = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]
 WireAnswer = tuple[bool, Any]
 """True and the result, or False and the error that the command raised."""
 
 _ATTEMPT_FIELDS = tuple(Attempt.model_fields)
+_ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
+_REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
 _USAGE_FIELDS = tuple(Usage.model_fields)
 
 
@@ -50,17 +51,15 @@ def command_to_wire(command: Command) -> WireCommand:
     ending, claim = command.ending, command.claim
     return (
         values_of(command.attempt),
-        command.entry.most.values(),
-        command.entry.priced,
+        _entry_to_wire(command.entry),
         None if ending is None else _ending_to_wire(ending),
         None if claim is None else (*astuple(claim), command.now),
     )
 
 
 def command_from_wire(wire: WireCommand) -> Command:
-    values, most, priced, ending, claim = wire
-    attempt = _attempt(values)
-    entry = entry_of(attempt, Amounts(*most), priced=priced)
+    values, held, ending, claim = wire
+    attempt, entry = _attempt(values), _entry(held)
     if ending is None:
         return Command(attempt, entry)
     if claim is None:
@@ -74,8 +73,8 @@ def result_to_wire(result: Refusal | LoggedAttempt | Completion | None) -> Any:
         case None:
             return None
         case Refusal():
-            account, window = astuple(result.account), result.window.value
-            return result.message, result.reason, account, result.limit, window, result.retry_after
+            plain = {"account": astuple(result.account), "window": result.window.value}
+            return tuple(plain.get(name, getattr(result, name)) for name in _REFUSAL_FIELDS)
         case LoggedAttempt():
             return _row_to_wire(result)
         case Completion():
@@ -94,8 +93,8 @@ def result_from_wire(command: Command, wire: Any) -> Refusal | LoggedAttempt | C
 def _refusal(wire: Any) -> Refusal | None:
     if wire is None:
         return None
-    message, reason, account, limit, window, retry_after = wire
-    return Refusal(message, reason, Account(*account), limit, Window(window), retry_after)
+    facts = dict(zip(_REFUSAL_FIELDS, wire, strict=True))
+    return Refusal(**{**facts, "account": Account(*facts["account"]), "window": Window(facts["window"])})
 
 
 def _row(wire: Any) -> LoggedAttempt:
@@ -114,6 +113,15 @@ def _attempt(values: tuple[Any, ...]) -> Attempt:
     facts = dict(zip(_ATTEMPT_FIELDS, values, strict=True))
     facts["kind"] = CallKind(facts["kind"])
     return Attempt.model_construct(**facts)
+
+
+def _entry_to_wire(entry: Entry) -> tuple[Any, ...]:
+    return tuple(entry.most.values() if name == "most" else getattr(entry, name) for name in _ENTRY_FIELDS)
+
+
+def _entry(wire: tuple[Any, ...]) -> Entry:
+    facts = dict(zip(_ENTRY_FIELDS, wire, strict=True))
+    return Entry(**{**facts, "most": Amounts(*facts["most"])})
 
 
 def _ending_to_wire(ending: Ending) -> tuple[Any, ...]:

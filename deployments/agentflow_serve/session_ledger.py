@@ -22,6 +22,7 @@ from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_commits import LedgerCommits
 from agentflow_serve.ledger_sessions import LedgerSessions, Place, SessionMethod, SessionTerms
 from agentflow_serve.run_store import RunStore
+from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from flow_runtime.errors import StateFailed
 from flow_runtime.state import StoredState
 from runtime_core.clock import SystemClock
@@ -47,10 +48,13 @@ class SessionLedger:
         self._stores: dict[str, RunStore] = {}
         self._sessions: dict[SessionTerms, LedgerSessions] = {}
         self._commits: dict[str, LedgerCommits] = {}
+        self._upkeep: dict[Keeping, asyncio.Task[None]] = {}
 
-    async def heartbeat(self) -> None:
-        """A predictor is alive."""
+    async def heartbeat(self, keeping: Keeping | None = None) -> None:
+        """A predictor is alive, and wants its run store kept in order."""
         self._seen = time.monotonic()
+        if keeping is not None and keeping not in self._upkeep:
+            self._upkeep[keeping] = asyncio.create_task(keep_in_order(self._store(keeping.store), keeping))
         if self._watch is None:
             self._watch = asyncio.create_task(self._exit_when_idle())
 
@@ -151,8 +155,8 @@ class SharedState:
     async def forget(self, scope_id: str, space: str) -> None:
         await self._call("forget", scope_id, space, timeout_s=FORGET_TIMEOUT_S)
 
-    async def heartbeat(self) -> None:
-        await self._call("heartbeat")
+    async def heartbeat(self, keeping: Keeping | None = None) -> None:
+        await self._call("heartbeat", keeping)
 
     async def _call(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         try:

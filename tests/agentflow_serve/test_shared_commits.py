@@ -218,12 +218,10 @@ async def test_two_actors_at_once_count_once(desk: Desk) -> None:
 
 
 @both
-async def test_kill_9_of_the_actor_around_its_commit_loses_nothing_and_counts_nothing_twice(
-    desk: Desk, tmp_path: Path
-) -> None:
+async def test_kill_9_of_the_actor_around_its_commit_loses_nothing_and_counts_nothing_twice(desk: Desk) -> None:
     await desk.ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_total=10**9))
     points = [f"{name}@{3 + 4 * turn}" for turn in range(KILLS) for name in FAILPOINTS]
-    said = await lines_of("commits_process", desk.url, tmp_path, *points)
+    said = await lines_of("commits_process", desk.url, *points)
     assert [status for _, status in said["died"]] == ["-9"] * len(points)
     sent = {attempt_id for [attempt_id] in said["settled"]}
     assert len(sent) == len(points) * WORKERS * ATTEMPTS

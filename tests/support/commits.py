@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_runtime.ledger.amounts import Amounts
-from agent_runtime.ledger.records import Entry
-from agent_runtime.ledger.transactions import entry_of
+from agent_runtime.ledger.records import MODEL, Entry
 from agentflow_serve.commit_wire import WireCommand
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_commits import LedgerCommits
@@ -44,4 +43,14 @@ class Actor:
 def booked(log: CallLog, attempt_id: str, **facts: Any) -> tuple[Attempt, Entry]:
     """An attempt that is reserved now, and its entry."""
     attempt = attempt_of(log, attempt_id, **facts)
-    return attempt, entry_of(attempt, MOST, priced=True)
+    entry = Entry(
+        scope_id=attempt.scope_id,
+        event_id=attempt_id,
+        type=MODEL,
+        at=attempt.reserved_at,
+        most=MOST,
+        principal_id=attempt.principal_id,
+        role=attempt.role,
+        run_id=attempt.run_id,
+    )
+    return attempt, entry

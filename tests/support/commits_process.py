@@ -1,6 +1,6 @@
-"""An actor to be killed and a replica that goes on: `python -m support.commits_process URL FOLDER FAILPOINT@HIT...`.
+"""An actor to be killed and a replica that goes on: `python -m support.commits_process URL FAILPOINT@HIT...`.
 
-For each failpoint one actor and one replica, in processes of their own; they talk over a socket in FOLDER. They are
+For each failpoint one actor and one replica, in processes of their own; they talk over a socket. They are
 forked from this one, which spares each the imports, and tell what they know as lines:
 
 settled ID | died NUMBER SIGNAL
@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,15 @@ WORKERS = 4
 ATTEMPTS = 8
 
 
-def main(url: str, folder: str, *failpoints: str) -> None:
-    for number, failpoint in enumerate(failpoints):
-        name, _, hit = failpoint.partition("@")
-        socket = Path(folder) / f"{number}.sock"
-        actor = forked(_serve(url, socket, f"{name}:kill@{hit}"))
-        replica = forked(_spend(url, socket, number))
-        assert os.waitpid(replica, 0)[1] == 0
-        say("died", number, os.waitstatus_to_exitcode(os.waitpid(actor, 0)[1]))
+def main(url: str, *failpoints: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="af-") as folder:
+        for number, failpoint in enumerate(failpoints):
+            name, _, hit = failpoint.partition("@")
+            socket = Path(folder) / f"{number}.sock"
+            actor = forked(_serve(url, socket, f"{name}:kill@{hit}"))
+            replica = forked(_spend(url, socket, number))
+            assert os.waitpid(replica, 0)[1] == 0
+            say("died", number, os.waitstatus_to_exitcode(os.waitpid(actor, 0)[1]))
 
 
 async def _serve(url: str, socket: Path, failpoints: str) -> None:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from agent_runtime.ledger import ops, retention
 from agent_runtime.ledger.budgets import Account, Limit
-from agent_runtime.ledger.records import Entry
+from agent_runtime.ledger.records import MODEL, Entry
 from agent_runtime.ledger.transactions import (
     LedgerTransactions,
     StoredTransactions,
-    entry_of,
     expire_attempts,
     prepare_ledger,
 )
@@ -183,7 +182,18 @@ class LedgerLog(CallLog):
         most, priced = worst_case(
             attempt, target, input_tokens=bound.input_tokens, answers=bound.answers, prices=self._prices
         )
-        return entry_of(attempt, most, priced=priced)
+        return Entry(
+            scope_id=attempt.scope_id,
+            event_id=attempt.attempt_id,
+            type=MODEL,
+            at=attempt.reserved_at,
+            most=most,
+            principal_id=attempt.principal_id,
+            role=attempt.role,
+            run_id=attempt.run_id,
+            job_id=attempt.job_id,
+            priced=priced,
+        )
 
 
 def _account(attempt: Attempt) -> Account:

@@ -11,7 +11,7 @@ from typing import Protocol
 from agent_runtime.ledger import budget_ops, ops
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
+from agent_runtime.ledger.records import Entry, EventState, Used
 from agent_runtime.ledger.schema import MIGRATIONS
 from agent_runtime.ledger.worst_case import turns_of
 from runtime_core.call_log import keys
@@ -69,22 +69,6 @@ async def prepare_ledger(database: Database) -> None:
     """Create or upgrade the tables of the call log and of the ledger."""
     await migrate(database, "call_log", CALL_LOG_MIGRATIONS)
     await migrate(database, "runtime_ledger", MIGRATIONS)
-
-
-def entry_of(attempt: Attempt, most: Amounts, *, priced: bool) -> Entry:
-    """The attempt in the ledger, taking at most `most`; its lease is the row's."""
-    return Entry(
-        scope_id=attempt.scope_id,
-        event_id=attempt.attempt_id,
-        type=MODEL,
-        at=attempt.reserved_at,
-        most=most,
-        principal_id=attempt.principal_id,
-        role=attempt.role,
-        run_id=attempt.run_id,
-        job_id=attempt.job_id,
-        priced=priced,
-    )
 
 
 def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:

@@ -9,6 +9,7 @@ no crash falls between them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent_runtime.ledger import ops, retention
@@ -38,10 +39,11 @@ from runtime_core.stores.failpoints import failpoint
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What only the request tells of an attempt's worst case."""
+    """What only the request tells of an attempt's worst case, and whether its run has a budget."""
 
     input_tokens: int
     answers: int
+    budgeted: bool = False
 
 
 _NO_BOUND = Bound(0, 1)
@@ -51,8 +53,9 @@ class EngineLedger:
     """A guard and a log that belong together, for one engine, on a database that the caller opens and closes.
 
     `provider` and `router` are the engine's, and so are the `prices`. `default_max_tokens` bounds an answer under a
-    budget in tokens or money where nobody else has bounded it. `transactions` commits the reservations and
-    settlements elsewhere than on the database itself, into the same tables.
+    budget in tokens or money where nobody else has bounded it. `in_budgeted_run` says whether the call that is about to
+    be made belongs to a run that has a budget, without which it may use nothing. `transactions` commits the
+    reservations and settlements elsewhere than on the database itself, into the same tables.
     """
 
     def __init__(
@@ -64,10 +67,13 @@ class EngineLedger:
         prices: PriceBook | None = None,
         clock: Clock | None = None,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        in_budgeted_run: Callable[[], bool] = lambda: False,
         transactions: LedgerTransactions | None = None,
     ) -> None:
         bounds: dict[str, Bound] = {}
-        self.guard = LedgerGuard(database, bounds, default_max_tokens=default_max_tokens)
+        self.guard = LedgerGuard(
+            database, bounds, default_max_tokens=default_max_tokens, in_budgeted_run=in_budgeted_run
+        )
         self.log = LedgerLog(
             database,
             bounds,
@@ -81,14 +87,22 @@ class EngineLedger:
 class LedgerGuard:
     """Measures every request, and bounds answers that nobody has bounded; the refusal is the log's."""
 
-    def __init__(self, database: Database, bounds: dict[str, Bound], *, default_max_tokens: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bounds: dict[str, Bound],
+        *,
+        default_max_tokens: int,
+        in_budgeted_run: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._database = database
         self._bounds = bounds
         self._default = default_max_tokens
+        self._in_budgeted_run = in_budgeted_run
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> BoundedLease:
         """Raises CallStoreError where the budgets cannot be read."""
-        bound, most = Bound(input_bound(request), choices(request)), None
+        bound, most = Bound(input_bound(request), choices(request), self._in_budgeted_run()), None
         if isinstance(request, RequestSpec) and attempt.max_output_tokens is None:
             most = await self._bound_for(attempt, bound)
         self._bounds[attempt.attempt_id] = bound
@@ -193,6 +207,7 @@ class LedgerLog(CallLog):
             run_id=attempt.run_id,
             job_id=attempt.job_id,
             priced=priced,
+            budgeted=bound.budgeted,
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from agent_runtime.ledger import budget_ops, ops
+from agent_runtime.ledger import budget_ops, holds, ops, runs
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.decide import Refusal
 from agent_runtime.ledger.records import Entry, EventState, Used
@@ -72,7 +72,7 @@ async def prepare_ledger(database: Database) -> None:
 
 
 def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from ops.reserve(entry)
+    refusal = yield from holds.reserve(entry)
     if refusal is None:
         yield from call_ops.reserve(attempt)
     return refusal
@@ -96,6 +96,7 @@ def expire_attempts(now: float, limit: int) -> Op[list[LoggedAttempt]]:
     for row in rows:
         yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
     yield from ops.expire(now, limit)
+    yield from runs.expire(now, limit)
     yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
     return rows
 
@@ -103,7 +104,11 @@ def expire_attempts(now: float, limit: int) -> Op[list[LoggedAttempt]]:
 def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
     """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
     used = _used(row)
-    if not (yield from ops.end(entry.scope_id, entry.event_id, used)):
+    if entry.budgeted:
+        known = yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id)
+    else:
+        known = yield from ops.end(entry.scope_id, entry.event_id, used)
+    if not known:
         yield from ops.record(entry, used)
 
 

@@ -26,7 +26,7 @@ IN_PROCESS = (
     "postgres",
     "fair_queue",
 )
-ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start")
+ON_RAY_SERVE = ("serve_per_node", "serve_inline", "serve_memory", "serve_start", "ledger_replicas")
 ALL = IN_PROCESS + ON_RAY_SERVE
 
 

@@ -58,15 +58,15 @@ class Cluster:
 
     def idle_cpu(self) -> float:
         """Seconds of CPU per second that the cluster uses while nobody asks anything."""
-        before = _cpu_s()
+        before = cpu_s()
         time.sleep(IDLE_S)
-        return (_cpu_s() - before) / IDLE_S
+        return (cpu_s() - before) / IDLE_S
 
     def load(self, target: Target, *, requests: int, connections: int, idle_cpu: float = 0.0) -> Load:
         """Send the requests. `idle_cpu` is taken off, because it belongs to none of them."""
-        before = _cpu_s()
+        before = cpu_s()
         took = send(target, requests=requests, connections=connections)
-        return Load(took / requests, (_cpu_s() - before - idle_cpu * took) / requests)
+        return Load(took / requests, (cpu_s() - before - idle_cpu * took) / requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def _cpu_s() -> float:
+def cpu_s() -> float:
     """CPU time so far of all processes of the cluster: they are this one's descendants."""
     total = 0.0
     for process in psutil.Process().children(recursive=True):

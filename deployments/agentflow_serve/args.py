@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from agentflow_serve.auth.exposure import Auth
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.process_settings import LedgerWay
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
 
@@ -38,6 +39,14 @@ class AppArgs(BaseModel):
     store: str = "sqlite:///agentflow.sqlite"
     session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     """How long the store keeps a session after its last run, in seconds; null for ever."""
+    calls_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 90 * 86_400.0
+    """How long the store keeps a model call, its answer and its entry in the ledger after its end; null for ever."""
+    ledger: LedgerWay | None = None
+    """Who commits what model calls take: `own` is every replica by itself, `shared` the app's actor for all of them.
+
+    Left out, it is `shared` on PostgreSQL and `own` on SQLite, where a call to the actor costs more than a commit:
+    see docs/scaling.md.
+    """
     placement: Literal["per_node", "inline"] | None = None
     code: CodeMode = "inline"
     allow_hosts: tuple[HostEntry, ...] = ()

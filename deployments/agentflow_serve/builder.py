@@ -50,6 +50,8 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         slot_modules=args.slot_modules,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
+        calls_ttl_s=args.calls_ttl_s,
+        ledger=args.ledger,
         asks_for_more=asks_for_more(planned.flow),
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None

@@ -7,7 +7,6 @@ that has begun here ends all the same. What arrives while the store commits is c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Literal, NamedTuple
 
 from agentflow_serve.run_store import RunStore
@@ -46,9 +45,8 @@ async def open_sessions(store: RunStore, ttl_s: float | None) -> StoredSessions:
 class LedgerSessions:
     """Sessions for callers in other processes; opened at the first call."""
 
-    def __init__(self, url: str, ttl_s: float | None) -> None:
-        self._stack = AsyncExitStack()
-        self._run_store = RunStore(self._stack, url)
+    def __init__(self, store: RunStore, ttl_s: float | None) -> None:
+        self._run_store = store
         self._ttl_s = ttl_s
         self._store: StoredSessions | None = None
         self._cache: CachedSessions | None = None
@@ -76,9 +74,8 @@ class LedgerSessions:
         return await (await self._opened()).delete(**place._asdict())
 
     async def aclose(self) -> None:
-        """Wait for the commits that have begun, then let go of the store."""
+        """Wait for the commits that have begun."""
         await self._commits.drain()
-        await self._stack.aclose()
 
     async def _append(self, place: Place, records: WireRecords, base: int) -> int:
         return await (await self._opened()).append(**place._asdict(), records=records_from_wire(records), base=base)

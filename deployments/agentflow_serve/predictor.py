@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from agentflow.feature_use import calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
@@ -22,11 +23,19 @@ from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import open_accounts, open_parts, open_state, spare_what_stays, state_backends
+from agentflow_serve.process import (
+    commits_together,
+    open_accounts,
+    open_parts,
+    open_state,
+    spare_what_stays,
+    state_backends,
+)
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
 from agentflow_serve.shared_sessions import SharedSessions
+from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -69,8 +78,11 @@ class Predictor:
         store = RunStore(self._stack, spec.process.store)
         flow_nodes = self._plan.flow.nodes.values()
         keeps_sessions = any(remembers(node) == "session" for node in flow_nodes)
-        shares = keeps_sessions or "memory" in state_backends(flow_nodes)
+        asks_models = spec.process.llmhub is not None and calls_models(flow_nodes, spec.process.embedder)
+        together = asks_models and commits_together(spec.process)
+        shares = keeps_sessions or together or "memory" in state_backends(flow_nodes)
         self._ledger = SharedState(app_name) if shares else None
+        self._keeping = Keeping(spec.process.store, spec.process.calls_ttl_s) if together else None
         self._health = GraphHealth(app_name)
         self._beat: asyncio.Task[None] | None = None
         inline = [self._plan.node(node) for node in spec.inline]
@@ -84,6 +96,9 @@ class Predictor:
         in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
         terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
+        if asks_models and not together:
+            keeping = Keeping(spec.process.store, spec.process.calls_ttl_s)
+            self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
@@ -130,7 +145,7 @@ class Predictor:
 
     async def _show_life(self, ledger: SharedState) -> None:
         with suppress(StateFailed):
-            await ledger.heartbeat()
+            await ledger.heartbeat(self._keeping)
 
     async def __del__(self) -> None:
         await self._stack.aclose()

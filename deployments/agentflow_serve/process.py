@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Flow, Node
 from agentflow.subflows import all_nodes
+from agentflow_serve.actor_or_store import MEMORY
 from agentflow_serve.key_files import export_keys
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
@@ -30,6 +31,7 @@ from runtime_core.clock import SystemClock
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.ledger.transactions import LedgerTransactions
     from flow_runtime.budgets import RunAccounts
 
 Locate = Callable[[], Awaitable[str]]
@@ -130,11 +132,30 @@ async def _open_models(
         allow_hosts=settings.allow_hosts,
         locate_sim=locate_sim,
         database=await store.database(),
+        transactions=await _open_commits(stack, settings, store),
         prices=await list_prices() if settings.list_prices else None,
     )
     await stack.enter_async_context(models)
     await models.warm_up(settings.roles)
     return models
+
+
+async def _open_commits(stack: AsyncExitStack, settings: ProcessSettings, store: RunStore) -> LedgerTransactions | None:
+    """The way through the shared actor, where this app takes it; None is the store's own."""
+    if not commits_together(settings):
+        return None
+    from agentflow_serve.session_ledger import LedgerCalls
+    from agentflow_serve.shared_commits import SharedCommits
+
+    calls = LedgerCalls(serve.get_replica_context().app_name)
+    return await SharedCommits.open(stack, calls, settings.store, store)
+
+
+def commits_together(settings: ProcessSettings) -> bool:
+    """Whether the shared actor commits the calls of all replicas. A store in memory is each replica's own."""
+    if settings.ledger is None:
+        return settings.store.startswith("postgres")
+    return settings.ledger == "shared" and settings.store != MEMORY
 
 
 async def _open_actions(store: RunStore) -> ActionManager:

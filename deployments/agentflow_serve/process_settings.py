@@ -1,10 +1,12 @@
 """What each replica is told of the serve config; apart from `args`, which replicas do not need."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from flow_runtime.code_mode import CodeMode
+
+LedgerWay = Literal["shared", "own"]
 
 
 class ProcessSettings(BaseModel):
@@ -23,3 +25,5 @@ class ProcessSettings(BaseModel):
     list_prices: bool = False
     asks_for_more: bool = False
     session_ttl_s: float | None = None
+    calls_ttl_s: float | None = None
+    ledger: LedgerWay | None = None

@@ -1,4 +1,4 @@
-"""The shared actor of a served flow: `memory` state that all replicas see, and the way to sessions.
+"""The shared actor of a served flow: `memory` state that all replicas see, and the way to sessions and the ledger.
 
 It holds nothing that must survive: when it restarts, `memory` buckets are empty, and sessions are read from the run
 store again. The actor is named after the app and outlives single replicas; it ends by itself when no predictor has
@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, TaskCancelledError
 
+from agentflow_serve.actor_or_store import CALL_TIMEOUT_S
+from agentflow_serve.commit_wire import WireAnswer, WireCommand
 from agentflow_serve.errors import LedgerAway
+from agentflow_serve.ledger_commits import LedgerCommits
 from agentflow_serve.ledger_sessions import LedgerSessions, Place, SessionMethod, SessionTerms
+from agentflow_serve.run_store import RunStore
+from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from flow_runtime.errors import StateFailed
 from flow_runtime.state import StoredState
 from runtime_core.clock import SystemClock
@@ -25,8 +32,6 @@ from runtime_core.stores.url import open_database
 
 NAMESPACE = "agentflow"
 IDLE_EXIT_S = 600.0
-CALL_TIMEOUT_S = 15.0
-"""A restart takes two to four seconds; a call waits for it, and no longer than this."""
 FORGET_TIMEOUT_S = 1.0
 """An answer waits for this at most; what is not forgotten then expires."""
 
@@ -39,11 +44,17 @@ class SessionLedger:
         self._seen = time.monotonic()
         self._watch: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[StoredState] | None = None
+        self._stack = AsyncExitStack()
+        self._stores: dict[str, RunStore] = {}
         self._sessions: dict[SessionTerms, LedgerSessions] = {}
+        self._commits: dict[str, LedgerCommits] = {}
+        self._upkeep: dict[Keeping, asyncio.Task[None]] = {}
 
-    async def heartbeat(self) -> None:
-        """A predictor is alive."""
+    async def heartbeat(self, keeping: Keeping | None = None) -> None:
+        """A predictor is alive, and wants its run store kept in order."""
         self._seen = time.monotonic()
+        if keeping is not None and keeping not in self._upkeep:
+            self._upkeep[keeping] = asyncio.create_task(keep_in_order(self._store(keeping.store), keeping))
         if self._watch is None:
             self._watch = asyncio.create_task(self._exit_when_idle())
 
@@ -62,8 +73,20 @@ class SessionLedger:
     async def session(self, terms: SessionTerms, method: SessionMethod, place: Place, *args: Any) -> Any:
         """A method of LedgerSessions, on the run store that the caller's app has."""
         if terms not in self._sessions:
-            self._sessions[terms] = LedgerSessions(*terms)
+            self._sessions[terms] = LedgerSessions(self._store(terms.store), terms.ttl_s)
         return await getattr(self._sessions[terms], method)(place, *args)
+
+    async def ledger(self, url: str, commands: Sequence[WireCommand]) -> list[WireAnswer]:
+        """Reservations and settlements of a replica, on the run store at `url`."""
+        if url not in self._commits:
+            self._commits[url] = LedgerCommits(self._store(url))
+        return await self._commits[url].commit(commands)
+
+    def _store(self, url: str) -> RunStore:
+        """One for all parts of this process, so that their commits are shared too."""
+        if url not in self._stores:
+            self._stores[url] = RunStore(self._stack, url)
+        return self._stores[url]
 
     async def _state(self) -> StoredState:
         if self._opening is None:
@@ -132,8 +155,8 @@ class SharedState:
     async def forget(self, scope_id: str, space: str) -> None:
         await self._call("forget", scope_id, space, timeout_s=FORGET_TIMEOUT_S)
 
-    async def heartbeat(self) -> None:
-        await self._call("heartbeat")
+    async def heartbeat(self, keeping: Keeping | None = None) -> None:
+        await self._call("heartbeat", keeping)
 
     async def _call(self, method: str, *args: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         try:

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from agentflow_serve.actor_or_store import MEMORY, ActorOrStore, Calls
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_sessions import Place, SessionMethod, SessionTerms, open_sessions
 from agentflow_serve.run_store import RunStore
-from agentflow_serve.session_ledger import CALL_TIMEOUT_S, LedgerCalls
+from agentflow_serve.session_ledger import LedgerCalls
 from agentflow_serve.session_wire import records_from_wire, records_to_wire
 from llm_client.detached import Detached
-from runtime_core.errors import StoreUnavailableError
 from runtime_core.sessions.catalog import SessionInfo
 from runtime_core.sessions.protocol import SessionRead
 from runtime_core.sessions.records import SessionRecord
@@ -25,30 +25,20 @@ from runtime_core.sessions.store import StoredSessions
 
 T = TypeVar("T")
 
-ANSWER_WITHIN_S = 2.0
-"""A restart takes two to four seconds; with a store of one's own there is no reason to wait for it."""
-AWAY_S = 5.0
-"""How long an actor that did not answer is passed by."""
-MEMORY = "memory:"
-
 
 class SharedSessions:
     """A SessionStore, and a look at single sessions. `past` is the store itself, None where only the actor has it."""
 
     def __init__(
         self,
-        calls: LedgerCalls,
+        calls: Calls,
         terms: SessionTerms,
         past: StoredSessions | None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._calls = calls
         self._terms = terms
-        self._past = past
-        self._timeout_s = CALL_TIMEOUT_S if past is None else ANSWER_WITHIN_S
-        self._clock = clock
-        self._away_until = clock()
+        self._way = ActorOrStore(calls, past, what="sessions", clock=clock)
         self._commits = Detached()
 
     @classmethod
@@ -63,7 +53,7 @@ class SharedSessions:
         try:
             version, records = await self._ask("read", Place(scope_id, session_id), since)
         except LedgerAway as exc:
-            return await self._without(exc).read(scope_id=scope_id, session_id=session_id, since=since)
+            return await self._way.without(exc).read(scope_id=scope_id, session_id=session_id, since=since)
         return SessionRead(version, records_from_wire(records))
 
     async def append(self, *, scope_id: str, session_id: str, records: Sequence[SessionRecord], base: int) -> int:
@@ -93,7 +83,7 @@ class SharedSessions:
         try:
             return await self._ask("info", Place(scope_id, session_id))
         except LedgerAway as exc:
-            return await self._without(exc).info(scope_id=scope_id, session_id=session_id)
+            return await self._way.without(exc).info(scope_id=scope_id, session_id=session_id)
 
     async def drain(self) -> None:
         """Return when every change that was begun has ended."""
@@ -108,21 +98,9 @@ class SharedSessions:
             try:
                 return await self._ask(method, place, *args)
             except LedgerAway as exc:
-                return await past(self._without(exc))
+                return await past(self._way.without(exc))
 
         return await self._commits.run(change())
 
     async def _ask(self, method: SessionMethod, place: Place, *args: Any) -> Any:
-        if self._past is not None and self._clock() < self._away_until:
-            raise LedgerAway("the shared actor of this flow did not answer a moment ago")
-        try:
-            return await self._calls.call("session", self._terms, method, place, *args, timeout_s=self._timeout_s)
-        except LedgerAway:
-            self._away_until = self._clock() + AWAY_S
-            raise
-
-    def _without(self, away: LedgerAway) -> StoredSessions:
-        if self._past is None:
-            message = "The sessions of this flow are in its shared actor's memory, and that does not answer; try again."
-            raise StoreUnavailableError(message, outcome_unknown=True) from away
-        return self._past
+        return await self._way.ask("session", self._terms, method, place, *args)

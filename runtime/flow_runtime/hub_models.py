@@ -22,6 +22,7 @@ from llmhub_runtime.names import SIM
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from agent_runtime.ledger.transactions import LedgerTransactions
     from llm_client.guard import Guard
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
@@ -44,7 +45,8 @@ class HubModels:
 
     Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
     retries. The ledger on `database` keeps its attempts, and makes none that does not fit a budget; a private one in
-    memory if it is left out, which forgets after some minutes. `guard` is asked before it.
+    memory if it is left out, which forgets after some minutes. `transactions` commits to that database by a way of its
+    own. `guard` is asked before it.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
@@ -58,6 +60,7 @@ class HubModels:
         allow_hosts: Collection[str] = (),
         locate_sim: Locate | None = None,
         database: Database | None = None,
+        transactions: LedgerTransactions | None = None,
         guard: Guard | None = None,
         prices: PriceBook | None = None,
         clock: Clock | None = None,
@@ -85,6 +88,7 @@ class HubModels:
             prices=prices,
             clock=clock,
             in_budgeted_run=in_budgeted_run,
+            transactions=transactions,
         )
         self._engine = ExecutionEngine(
             router=self._router,

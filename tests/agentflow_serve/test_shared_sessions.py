@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentflow_serve.actor_or_store import AWAY_S
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_sessions import LedgerSessions, Place, SessionTerms
-from agentflow_serve.shared_sessions import AWAY_S, SharedSessions
+from agentflow_serve.run_store import RunStore
+from agentflow_serve.shared_sessions import SharedSessions
 from runtime_core.clock import SystemClock
 from runtime_core.errors import StoreFullError, StoreUnavailableError
 from runtime_core.sessions.ops import SessionLimits
@@ -54,9 +57,10 @@ async def store(tmp_path: Path) -> AsyncIterator[StoredSessions]:
 
 @pytest.fixture
 async def actor(tmp_path: Path) -> AsyncIterator[Actor]:
-    ledger = LedgerSessions(f"sqlite:///{tmp_path}/s.db", None)
-    yield Actor(ledger)
-    await ledger.aclose()
+    async with AsyncExitStack() as stack:
+        ledger = LedgerSessions(RunStore(stack, f"sqlite:///{tmp_path}/s.db"), None)
+        stack.push_async_callback(ledger.aclose)
+        yield Actor(ledger)
 
 
 def shared(actor: Actor, past: StoredSessions | None, now: list[float]) -> SharedSessions:

@@ -12,32 +12,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent_runtime.ledger import budget_ops, holds, ops, retention, runs
-from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger import ops, retention
 from agent_runtime.ledger.budgets import Account, Limit
-from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
-from agent_runtime.ledger.schema import MIGRATIONS
-from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, turns_of, worst_case
+from agent_runtime.ledger.records import MODEL, Entry
+from agent_runtime.ledger.transactions import (
+    LedgerTransactions,
+    StoredTransactions,
+    expire_attempts,
+    prepare_ledger,
+)
+from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, worst_case
 from llm_client.assembly import OwnAndRouted
 from llm_client.errors import CallStoreError
 from llm_client.guard import Admission, NoLease
 from llm_client.prices import PriceBook
 from llm_client.providers.protocol import Provider, Router
 from llm_client.spec import EmbeddingSpec, RequestSpec
-from runtime_core.call_log import keys
-from runtime_core.call_log import ops as call_ops
 from runtime_core.call_log.keys import Claim, Completion
 from runtime_core.call_log.log import CallLog
-from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.migrations import migrate
-from runtime_core.stores.sql import Op
-
-COUNTERS_KEPT_S = 2 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,8 @@ class EngineLedger:
 
     `provider` and `router` are the engine's, and so are the `prices`. `default_max_tokens` bounds an answer under a
     budget in tokens or money where nobody else has bounded it. `in_budgeted_run` says whether the call that is about to
-    be made belongs to a run that has a budget, without which it may use nothing.
+    be made belongs to a run that has a budget, without which it may use nothing. `transactions` commits the
+    reservations and settlements elsewhere than on the database itself, into the same tables.
     """
 
     def __init__(
@@ -70,13 +68,19 @@ class EngineLedger:
         clock: Clock | None = None,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
         in_budgeted_run: Callable[[], bool] = lambda: False,
+        transactions: LedgerTransactions | None = None,
     ) -> None:
         bounds: dict[str, Bound] = {}
         self.guard = LedgerGuard(
             database, bounds, default_max_tokens=default_max_tokens, in_budgeted_run=in_budgeted_run
         )
         self.log = LedgerLog(
-            database, bounds, OwnAndRouted(provider, router), prices=prices, clock=clock or SystemClock()
+            database,
+            bounds,
+            OwnAndRouted(provider, router),
+            prices=prices,
+            clock=clock or SystemClock(),
+            transactions=transactions,
         )
 
 
@@ -138,22 +142,23 @@ class LedgerLog(CallLog):
         *,
         prices: PriceBook | None,
         clock: Clock,
+        transactions: LedgerTransactions | None = None,
     ) -> None:
         super().__init__(database, clock=clock)
+        self._transactions = transactions or StoredTransactions(database)
         self._bounds = bounds
         self._providers = providers
         self._prices = prices
 
     async def prepare(self) -> None:
-        await super().prepare()
-        await migrate(self._database, "runtime_ledger", MIGRATIONS)
+        await prepare_ledger(self._database)
 
     async def reserve(self, attempt: Attempt) -> None:
         if attempt.attempt_id not in self._bounds:
             raise ValueError("A LedgerLog is for an engine with the guard of the same EngineLedger.")
         entry = self._entry(attempt)
         failpoint("call_log.before_reserve")
-        refusal = await self._database.run(lambda: _reserve(attempt, entry))
+        refusal = await self._transactions.reserve(attempt, entry)
         failpoint("call_log.after_reserve")
         if refusal is not None:
             raise refusal.error()
@@ -161,7 +166,7 @@ class LedgerLog(CallLog):
     async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
         entry = self._entry(attempt)
         failpoint("call_log.before_end")
-        row = await self._database.run(lambda: _end(attempt, ending, entry))
+        row = await self._transactions.end(attempt, ending, entry)
         failpoint("call_log.after_end")
         self._bounds.pop(attempt.attempt_id, None)
         return row
@@ -169,14 +174,14 @@ class LedgerLog(CallLog):
     async def end_with_claim(self, attempt: Attempt, ending: Ending, claim: Claim) -> Completion:
         entry, now = self._entry(attempt), self.now()
         failpoint("call_log.before_end")
-        completion = await self._database.run(lambda: _end_with_claim(attempt, ending, claim, entry, now))
+        completion = await self._transactions.end_with_claim(attempt, ending, entry, claim=claim, now=now)
         failpoint("call_log.after_end")
         self._bounds.pop(attempt.attempt_id, None)
         return completion
 
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         now = self.now()
-        return await self._database.run(lambda: _expire(now, limit))
+        return await self._database.run(lambda: expire_attempts(now, limit))
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
         """Of the ledger's events too: budgets have counted them, and only one that is set later does not see them."""
@@ -204,61 +209,6 @@ class LedgerLog(CallLog):
             priced=priced,
             budgeted=bound.budgeted,
         )
-
-
-def _reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from holds.reserve(entry)
-    if refusal is None:
-        yield from call_ops.reserve(attempt)
-    return refusal
-
-
-def _end(attempt: Attempt, ending: Ending, entry: Entry) -> Op[LoggedAttempt]:
-    row = yield from call_ops.end(attempt, ending)
-    yield from _settle(row, entry)
-    return row
-
-
-def _end_with_claim(attempt: Attempt, ending: Ending, claim: Claim, entry: Entry, now: float) -> Op[Completion]:
-    completion = yield from keys.end_with_claim(attempt, ending, claim, now)
-    yield from _settle(completion.attempt, entry)
-    return completion
-
-
-def _expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
-    rows = yield from call_ops.expire(now, limit)
-    for row in rows:
-        yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
-    yield from ops.expire(now, limit)
-    yield from runs.expire(now, limit)
-    yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
-    return rows
-
-
-def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
-    """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
-    used = _used(row)
-    if entry.budgeted:
-        known = yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id)
-    else:
-        known = yield from ops.end(entry.scope_id, entry.event_id, used)
-    if not known:
-        yield from ops.record(entry, used)
-
-
-def _used(row: LoggedAttempt) -> Used:
-    ending, attempt = row.ending, row.attempt
-    assert ending is not None, "a row that was ended"
-    if ending.status is AttemptStatus.RELEASED:
-        return Used(EventState.RELEASED, ending.ended_at, Amounts(turns=turns_of(attempt)))
-    if ending.status is AttemptStatus.UNKNOWN or ending.usage is None:
-        # An estimate could be below what the provider counts; the reserved maximum cannot.
-        return Used(EventState.UNKNOWN, ending.ended_at, None, estimated=True)
-    usage = ending.usage
-    actual = Amounts(
-        tokens=usage.input + usage.output, cost_micro=ending.cost_micro or 0, requests=1, turns=turns_of(attempt)
-    )
-    return Used(EventState.SETTLED, ending.ended_at, actual, usage.input, usage.output, usage.estimated)
 
 
 def _account(attempt: Attempt) -> Account:

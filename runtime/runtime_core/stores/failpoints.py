@@ -25,6 +25,8 @@ FAILPOINTS = frozenset(
         "call_log.after_reserve",  # the row is durable, the provider has not been asked
         "call_log.before_end",  # the provider has answered, the row still says reserved
         "call_log.after_end",  # the ending is durable, the caller has no answer yet
+        "ledger.before_commit",  # the shared actor has collected commands of many replicas, nothing is durable
+        "ledger.after_commit_before_ack",  # they are durable, no replica has been told
         "sessions.before_append",  # a run's turns are only in its process
         "sessions.after_append",  # the turns are durable, the run has not answered
     }

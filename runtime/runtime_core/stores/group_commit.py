@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.connection import Connection
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.outcome import Failed, Outcome, outcome_of
+from runtime_core.stores.outcome import Outcome, outcome_of, share
 from runtime_core.stores.sql import OpFactory
 
 
@@ -36,7 +35,7 @@ class GroupCommit:
         try:
             self._connection.begin(patience_s=self._patience_s)
         except StoreError as error:
-            return _share(error, len(batch))
+            return share(error, len(batch))
         outcomes: list[Outcome] = []
         for op_factory in batch:
             outcome = outcome_of(lambda op_factory=op_factory: self._connection.perform(op_factory))
@@ -73,7 +72,7 @@ class GroupCommit:
             )
             unknown.__cause__ = error
             # Also for operations that raised: what they saw may never have been committed.
-            return _share(unknown, len(outcomes))
+            return share(unknown, len(outcomes))
         self.commits += 1
         return outcomes
 
@@ -92,13 +91,3 @@ class Snapshots:
 
     def handle(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
         return [outcome_of(lambda op_factory=op_factory: self._connection.look(op_factory)) for op_factory in batch]
-
-
-def _share(error: StoreError, count: int) -> list[Outcome]:
-    """An error object of its own for each caller: raising one object twice mixes up the tracebacks."""
-    shared: list[Outcome] = []
-    for _ in range(count):
-        own = copy.copy(error)
-        own.__cause__ = error.__cause__
-        shared.append(Failed(own))
-    return shared

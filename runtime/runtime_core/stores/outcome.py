@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,3 +29,13 @@ def outcome_of(work: Callable[[], Any]) -> Outcome:
         return Failed(RuntimeError(f"an operation raised {error!r}"))
     except BaseException as error:  # noqa: BLE001 - see above
         return Failed(error)
+
+
+def share(error: Exception, count: int) -> list[Outcome]:
+    """An error object of its own for each caller: raising one object twice mixes up the tracebacks."""
+    shared: list[Outcome] = []
+    for _ in range(count):
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        shared.append(Failed(own))
+    return shared

@@ -1,0 +1,130 @@
+"""The ledger part of the shared actor: one bounded queue for all replicas, and one commit for all that waits in it.
+
+Commits run in a task of their own with an empty context, so no client that leaves can interrupt one. Every command
+may come again, because the actor may die before its commit or after it, and whoever sent it then tells another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent_runtime.ledger.transactions import prepare_ledger
+from agentflow_serve.commit_wire import Command, WireAnswer, WireCommand, command_from_wire, result_to_wire
+from agentflow_serve.run_store import RunStore
+from runtime_core.errors import StoreUnavailableError
+from runtime_core.stores.database import Database
+from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.outcome import Done, Failed, Outcome, share
+from runtime_core.stores.sql import Op
+
+MOST_AT_ONCE = 256
+"""Commands of one call, and of one commit: longer ones keep other writers of the store waiting."""
+MOST_CALLS = 32
+"""Calls that wait for the commit before theirs."""
+PATIENCE_S = 1.5
+"""How long a call waits for a place among them: less than its caller waits for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    commands: Sequence[Command]
+    answer: asyncio.Future[list[WireAnswer]]
+
+
+class LedgerCommits:
+    """Commits commands to the run store; opened at the first call."""
+
+    def __init__(self, store: RunStore, *, most_calls: int = MOST_CALLS, patience_s: float = PATIENCE_S) -> None:
+        self._store = store
+        self._patience_s = patience_s
+        self._queue: asyncio.Queue[_Call] = asyncio.Queue(most_calls)
+        self._worker: asyncio.Task[None] | None = None
+        self._database: Database | None = None
+
+    async def commit(self, commands: Sequence[WireCommand]) -> list[WireAnswer]:
+        """One answer for each command, in order; what was accepted is durable.
+
+        Raises StoreUnavailableError where there is no place in the queue for too long: nothing was done then.
+        """
+        loop = asyncio.get_running_loop()
+        call = _Call([command_from_wire(command) for command in commands], loop.create_future())
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._queue.put(call)
+        except TimeoutError as exc:
+            message = "More model calls are to be counted than the run store can commit; try again in a moment."
+            raise StoreUnavailableError(message) from exc
+        if self._worker is None or self._worker.done():
+            self._worker = loop.create_task(self._work(), context=contextvars.Context())
+        return await asyncio.shield(call.answer)
+
+    async def aclose(self) -> None:
+        """Return when what was accepted is committed."""
+        if self._worker is not None:
+            await self._worker
+
+    async def _work(self) -> None:
+        """Until nothing waits any more."""
+        while not self._queue.empty():
+            calls = [self._queue.get_nowait()]
+            count = len(calls[0].commands)
+            while not self._queue.empty() and count < MOST_AT_ONCE:
+                calls.append(self._queue.get_nowait())
+                count += len(calls[-1].commands)
+            await self._commit(calls)
+
+    async def _commit(self, calls: Sequence[_Call]) -> None:
+        commands = [command for call in calls for command in call.commands]
+        try:
+            database = await self._opened()
+        except Exception as exc:  # noqa: BLE001 - a store that cannot be opened is the callers' to hear of
+            outcomes = share(exc, len(commands))
+        else:
+            failpoint("ledger.before_commit")
+            outcomes = await commit_together(database, commands)
+            failpoint("ledger.after_commit_before_ack")
+        answers = iter([_answer(outcome) for outcome in outcomes])
+        for call in calls:
+            mine = [next(answers) for _ in call.commands]
+            if not call.answer.done():
+                call.answer.set_result(mine)
+
+    async def _opened(self) -> Database:
+        if self._database is None:
+            database = await self._store.database()
+            await prepare_ledger(database)
+            self._database = database
+        return self._database
+
+
+async def commit_together(database: Database, commands: Sequence[Command]) -> list[Outcome]:
+    """The outcome of each command, all in one transaction; one that fails does not take the others with it."""
+    try:
+        return [Done(result) for result in await database.run(lambda: _all(commands))]
+    except StoreUnavailableError as exc:
+        return share(exc, len(commands))
+    except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
+        if len(commands) == 1:
+            return [Failed(exc)]
+    alone = [database.run(command.op) for command in commands]
+    return [_outcome(result) for result in await asyncio.gather(*alone, return_exceptions=True)]
+
+
+def _all(commands: Sequence[Command]) -> Op[list[Any]]:
+    results: list[Any] = []
+    for command in commands:
+        result = yield from command.op()
+        results.append(result)
+    return results
+
+
+def _outcome(result: Any) -> Outcome:
+    return Failed(result) if isinstance(result, BaseException) else Done(result)
+
+
+def _answer(outcome: Outcome) -> WireAnswer:
+    return (True, result_to_wire(outcome.value)) if isinstance(outcome, Done) else (False, outcome.error)

@@ -1,0 +1,35 @@
+"""Who keeps the run store of a served app in order: its shared actor, or without one its predictors, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from agent_runtime.ledger.transactions import prepare_ledger
+from agent_runtime.ledger.upkeep import EVERY_S, Upkeep
+from agentflow_serve.run_store import RunStore
+from runtime_core.errors import StoreError
+from runtime_core.ids import RandomIds
+
+logger = logging.getLogger(__name__)
+
+
+class Keeping(NamedTuple):
+    """Which store, and for how many seconds calls stay in it after they ended; None is for ever."""
+
+    store: str
+    keep_s: float | None
+
+
+async def keep_in_order(store: RunStore, keeping: Keeping) -> None:
+    """Until it is cancelled; a store that cannot be opened yet is tried again."""
+    while True:
+        try:
+            database = await store.database()
+            await prepare_ledger(database)
+            break
+        except StoreError as exc:
+            logger.warning("The run store could not be opened to keep it in order: %s", exc)
+            await asyncio.sleep(EVERY_S)
+    await Upkeep(database, owner=RandomIds().new("upk"), keep_s=keeping.keep_s).run()

@@ -1,0 +1,127 @@
+"""An attempt at a model in one transaction each: its reservation with its row, its settlement with the row's end.
+
+Whoever makes the call needs no more of the ledger than `LedgerTransactions`; where they are committed, here or by
+another process that collects them from many, is not its business. Each may be repeated with the same ids.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agent_runtime.ledger import budget_ops, holds, ops, runs
+from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger.decide import Refusal
+from agent_runtime.ledger.records import Entry, EventState, Used
+from agent_runtime.ledger.schema import MIGRATIONS
+from agent_runtime.ledger.worst_case import turns_of
+from runtime_core.call_log import keys
+from runtime_core.call_log import ops as call_ops
+from runtime_core.call_log.keys import Claim, Completion
+from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.schema import MIGRATIONS as CALL_LOG_MIGRATIONS
+from runtime_core.stores.database import Database
+from runtime_core.stores.migrations import migrate
+from runtime_core.stores.sql import Op
+
+COUNTERS_KEPT_S = 2 * 86_400.0
+
+
+class LedgerTransactions(Protocol):
+    """Each method is one transaction, durable when it returns; all raise errors of the StoreError tree.
+
+    After a StoreUnavailableError, repeat it with the same ids.
+    """
+
+    async def reserve(self, attempt: Attempt, entry: Entry) -> Refusal | None:
+        """Hold back the entry's most and write the attempt's row, or say which budget has no room: then neither."""
+        ...
+
+    async def end(self, attempt: Attempt, ending: Ending, entry: Entry) -> LoggedAttempt:
+        """End the row, and count what it says. Raises StoreConflictError for an attempt that was never reserved."""
+        ...
+
+    async def end_with_claim(
+        self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
+    ) -> Completion:
+        """`end`, and the claimed key gets the answer if the claim still holds."""
+        ...
+
+
+class StoredTransactions:
+    """The transactions on a database, which stays its caller's to close."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def reserve(self, attempt: Attempt, entry: Entry) -> Refusal | None:
+        return await self._database.run(lambda: reserve(attempt, entry))
+
+    async def end(self, attempt: Attempt, ending: Ending, entry: Entry) -> LoggedAttempt:
+        return await self._database.run(lambda: end(attempt, ending, entry))
+
+    async def end_with_claim(
+        self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
+    ) -> Completion:
+        return await self._database.run(lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
+
+
+async def prepare_ledger(database: Database) -> None:
+    """Create or upgrade the tables of the call log and of the ledger."""
+    await migrate(database, "call_log", CALL_LOG_MIGRATIONS)
+    await migrate(database, "runtime_ledger", MIGRATIONS)
+
+
+def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
+    refusal = yield from holds.reserve(entry)
+    if refusal is None:
+        yield from call_ops.reserve(attempt)
+    return refusal
+
+
+def end(attempt: Attempt, ending: Ending, entry: Entry) -> Op[LoggedAttempt]:
+    row = yield from call_ops.end(attempt, ending)
+    yield from _settle(row, entry)
+    return row
+
+
+def end_with_claim(attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float) -> Op[Completion]:
+    completion = yield from keys.end_with_claim(attempt, ending, claim, now)
+    yield from _settle(completion.attempt, entry)
+    return completion
+
+
+def expire_attempts(now: float, limit: int) -> Op[list[LoggedAttempt]]:
+    """Up to `limit` attempts whose lease has run out become unknown, in the log and in the ledger; those attempts."""
+    rows = yield from call_ops.expire(now, limit)
+    for row in rows:
+        yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
+    yield from ops.expire(now, limit)
+    yield from runs.expire(now, limit)
+    yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
+    return rows
+
+
+def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
+    """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
+    used = _used(row)
+    if entry.budgeted:
+        known = yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id)
+    else:
+        known = yield from ops.end(entry.scope_id, entry.event_id, used)
+    if not known:
+        yield from ops.record(entry, used)
+
+
+def _used(row: LoggedAttempt) -> Used:
+    ending, attempt = row.ending, row.attempt
+    assert ending is not None, "a row that was ended"
+    if ending.status is AttemptStatus.RELEASED:
+        return Used(EventState.RELEASED, ending.ended_at, Amounts(turns=turns_of(attempt)))
+    if ending.status is AttemptStatus.UNKNOWN or ending.usage is None:
+        # An estimate could be below what the provider counts; the reserved maximum cannot.
+        return Used(EventState.UNKNOWN, ending.ended_at, None, estimated=True)
+    usage = ending.usage
+    actual = Amounts(
+        tokens=usage.input + usage.output, cost_micro=ending.cost_micro or 0, requests=1, turns=turns_of(attempt)
+    )
+    return Used(EventState.SETTLED, ending.ended_at, actual, usage.input, usage.output, usage.estimated)

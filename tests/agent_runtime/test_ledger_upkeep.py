@@ -1,0 +1,97 @@
+"""What becomes of a ledger without requests: dead replicas' calls end, old ones go, and one of many does the work."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent_runtime import Budget, EventFilter, Ledger
+from agent_runtime.ledger.records import EventState
+from agent_runtime.ledger.transactions import StoredTransactions, prepare_ledger
+from agent_runtime.ledger.upkeep import EVERY_S, FORGET_EVERY_S, Upkeep
+from agent_runtime.ledger.writers import SqlLedgerWriter
+from runtime_core.call_log.log import CallLog
+from runtime_core.call_log.records import AttemptStatus
+from runtime_core.clock import ManualClock
+from runtime_core.stores import Database, open_database
+from support.call_log import claim_of, settled
+from support.commits import MOST, booked
+from support.ledgers import SCOPE, held
+from support.stores import fresh_store_url
+
+KEEP_S = 86_400.0
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 5, 1, 12, tzinfo=UTC))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    async with open_database(await fresh_store_url(request.param, request, tmp_path)) as database:
+        await prepare_ledger(database)
+        yield database
+
+
+def upkeep(database: Database, clock: ManualClock, owner: str = "me", keep_s: float | None = KEEP_S) -> Upkeep:
+    return Upkeep(database, owner=owner, keep_s=keep_s, clock=clock)
+
+
+async def test_a_call_whose_replica_died_is_unknown_soon_and_counts_at_its_most(
+    database: Database, clock: ManualClock
+) -> None:
+    log, books, keeper = CallLog(database, clock=clock), StoredTransactions(database), upkeep(database, clock)
+    ledger = Ledger(SqlLedgerWriter(database), clock=clock)
+    await ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_total=1000))
+    for number in range(3):
+        await books.reserve(*booked(log, f"a-{number}"))
+    assert await keeper.once()
+    assert (await ledger.usage(SCOPE)).open == 3
+    clock.advance(60 + EVERY_S)
+    assert await keeper.once()
+    usage = await ledger.usage(SCOPE)
+    assert (usage.open, usage.unknown, usage.total_tokens) == (0, 3, 3 * MOST.tokens)
+    assert await held(database) == (0, 0, 0)
+    assert {row.status for row in (await log.attempts(SCOPE)).attempts} == {AttemptStatus.UNKNOWN}
+
+
+async def test_what_is_old_goes_and_budgets_remember_it(database: Database, clock: ManualClock) -> None:
+    log, books, keeper = CallLog(database, clock=clock), StoredTransactions(database), upkeep(database, clock)
+    ledger = Ledger(SqlLedgerWriter(database), clock=clock)
+    await ledger.set_budget(Budget(scope_id=SCOPE, max_requests_total=3))
+    for scope in (SCOPE, "tenant-2"):
+        attempt, entry = booked(log, "old", scope_id=scope)
+        await books.reserve(attempt, entry)
+        claim = claim_of("me", scope_id=scope, ttl_s=60)
+        await log.begin(claim)
+        await books.end_with_claim(attempt, settled(log), entry, claim=claim, now=log.now())
+    await keeper.once()
+    clock.advance(KEEP_S + FORGET_EVERY_S)
+    await books.reserve(*booked(log, "young"))
+    await upkeep(database, clock, keep_s=None).once()
+    assert len(await _events(ledger)) == 2
+    assert await keeper.once()
+    assert await _events(ledger) == ["young"]
+    assert await _events(ledger, "tenant-2") == []
+    assert [row.attempt.attempt_id for row in (await log.attempts(SCOPE)).attempts] == ["young"]
+    assert await books.reserve(*booked(log, "third")) is None
+    assert await books.reserve(*booked(log, "fourth")) is not None, "the one that was forgotten is still counted"
+
+
+async def _events(ledger: Ledger, scope_id: str = SCOPE) -> list[str]:
+    page = await ledger.list_events(scope_id, EventFilter(type="model"))
+    return [event.event_id for event in page.events if event.state is not EventState.NOTED]
+
+
+async def test_one_of_many_does_it_until_it_stops(database: Database, clock: ManualClock) -> None:
+    first, second = upkeep(database, clock, "first"), upkeep(database, clock, "second")
+    for _ in range(5):
+        assert (await first.once(), await second.once()) == (True, False)
+        clock.advance(EVERY_S)
+    assert not await second.once()
+    clock.advance(3 * EVERY_S)
+    assert (await second.once(), await first.once()) == (True, False)

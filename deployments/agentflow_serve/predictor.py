@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from agentflow.feature_use import calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
@@ -37,6 +38,7 @@ from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.view import LedgerView
     from flow_runtime.compiled.agent import LocalAgent
 
 
@@ -84,6 +86,8 @@ class Predictor:
         in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
         terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
+        spends = spec.process.llmhub is not None and calls_models(flow_nodes, spec.process.embedder)
+        self._spending = await self._open_ledger(store) if spends else None
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
@@ -104,6 +108,7 @@ class Predictor:
             limits=self._spec.limits,
             health=self._health.check,
             sessions=self._sessions,
+            ledger=self._spending,
             auth=self._auth,
         )
         spare_what_stays()
@@ -113,6 +118,14 @@ class Predictor:
         keys = ApiKeys(await store.database())
         await keys.prepare()
         return KeyAuthenticator(keys.find, flow=self._plan.name, clock=SystemClock())
+
+    async def _open_ledger(self, store: RunStore) -> LedgerView | None:
+        """None for a store in memory, of which every process has its own: none of them knows what the app spends."""
+        if self._spec.process.store == "memory:":
+            return None
+        from agent_runtime.ledger.view import LedgerView
+
+        return LedgerView(await store.database())
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         return await self._runner.run(

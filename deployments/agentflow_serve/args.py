@@ -11,6 +11,7 @@ from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.process_settings import LedgerWay
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
+from runtime_core.stores.url import DEFAULT_STORE
 
 
 class AppArgs(BaseModel):
@@ -36,7 +37,7 @@ class AppArgs(BaseModel):
 
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
-    store: str = "sqlite:///agentflow.sqlite"
+    store: str = DEFAULT_STORE
     session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     """How long the store keeps a session after its last run, in seconds; null for ever."""
     calls_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 90 * 86_400.0

@@ -71,3 +71,9 @@ class Admitted:
 
 # kserve's endpoint classes hand a model the body and the headers and nothing else.
 admitted_call: ContextVar[Admitted | None] = ContextVar("agentflow_admitted_call", default=None)
+
+
+def caller_scope() -> str:
+    """The scope of whoever sent the request that is answered here."""
+    admitted = admitted_call.get()
+    return (ANYBODY if admitted is None else admitted.identity).scope_id

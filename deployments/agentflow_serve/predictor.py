@@ -46,6 +46,7 @@ from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.view import LedgerView
     from flow_runtime.compiled.agent import LocalAgent
 
 
@@ -99,6 +100,7 @@ class Predictor:
         if asks_models and not together:
             keeping = Keeping(spec.process.store, spec.process.calls_ttl_s)
             self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
+        self._spending = await self._open_ledger(store) if asks_models else None
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
@@ -120,6 +122,7 @@ class Predictor:
             limits=self._spec.limits,
             health=self._health.check,
             sessions=self._sessions,
+            ledger=self._spending,
             auth=self._auth,
         )
         spare_what_stays()
@@ -129,6 +132,14 @@ class Predictor:
         keys = ApiKeys(await store.database())
         await keys.prepare()
         return KeyAuthenticator(keys.find, flow=self._plan.name, clock=SystemClock())
+
+    async def _open_ledger(self, store: RunStore) -> LedgerView | None:
+        """None for a store in memory, of which every process has its own: none of them knows what the app spends."""
+        if self._spec.process.store == "memory:":
+            return None
+        from agent_runtime.ledger.view import LedgerView
+
+        return LedgerView(await store.database())
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         return await self._runner.run(

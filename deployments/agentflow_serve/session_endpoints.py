@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Query, Response
 
-from agentflow_serve.call import ANYBODY, admitted_call
+from agentflow_serve.call import caller_scope
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
 from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.sessions.catalog import SessionInfo
@@ -33,7 +33,7 @@ def register_session_endpoints(app: FastAPI, sessions: SessionDoor) -> None:
 
     async def show(session_id: str, since: Annotated[int, Query(ge=0)] = 0) -> dict[str, Any]:
         """The session, and its records after version `since`."""
-        where = {"scope_id": _scope_id(), "session_id": session_id}
+        where = {"scope_id": caller_scope(), "session_id": session_id}
         try:
             info = await sessions.info(**where)
             found = await sessions.read(**where, since=since)
@@ -47,7 +47,7 @@ def register_session_endpoints(app: FastAPI, sessions: SessionDoor) -> None:
     async def delete(session_id: str) -> Response:
         """Forget the session."""
         try:
-            existed = await sessions.delete(scope_id=_scope_id(), session_id=session_id)
+            existed = await sessions.delete(scope_id=caller_scope(), session_id=session_id)
         except AgentflowError as exc:
             raise _refused(exc) from exc
         if not existed:
@@ -56,11 +56,6 @@ def register_session_endpoints(app: FastAPI, sessions: SessionDoor) -> None:
 
     app.add_api_route(PATH, show, methods=["GET"])
     app.add_api_route(PATH, delete, methods=["DELETE"])
-
-
-def _scope_id() -> str:
-    admitted = admitted_call.get()
-    return (ANYBODY if admitted is None else admitted.identity).scope_id
 
 
 def _absent() -> PredictorError:

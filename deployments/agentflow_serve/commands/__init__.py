@@ -19,6 +19,7 @@ COMMANDS = {
     "compile": "Write a flow as a Python agent, for kserve, Ray Serve or any program.",
     "serve": "Serve a flow on Ray Serve behind the KServe protocols.",
     "keys": "Make, list and revoke the API keys of those who may call.",
+    "ledger": "Show what was spent, every attempt at a model, and how budgets stand.",
     "sessions": "List, show and delete what flows remember of their sessions.",
     "package": "Write the context of a container image for a flow.",
     "manifests": "Write, or check, the Kubernetes manifests of a flow.",

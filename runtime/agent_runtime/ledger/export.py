@@ -25,11 +25,12 @@ def as_csv(events: Iterable[LedgerEvent]) -> str:
     rows.writerow(_FIELDS)
     for event in events:
         facts = event.model_dump(mode="json")
-        rows.writerow(_cell(facts[name]) for name in _FIELDS)
+        rows.writerow(cell(facts[name]) for name in _FIELDS)
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """A value as a spreadsheet may read it: None is empty, and no text is a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
     return "" if value is None else value

@@ -63,7 +63,7 @@ _NAMES = tuple(LedgerUsage.model_fields)
 
 def events(scope_id: str, which: EventFilter, after: EventCursor | None, limit: int) -> Op[EventPage]:
     """At most `limit` events, the oldest first."""
-    clauses, params = _where(scope_id, which)
+    clauses, params = where(scope_id, which)
     if after is not None:
         clauses += " AND (timestamp, event_id) > (?, ?)"
         params += [after.timestamp.timestamp(), after.event_id]
@@ -76,23 +76,24 @@ def events(scope_id: str, which: EventFilter, after: EventCursor | None, limit: 
 
 def usage(scope_id: str, which: EventFilter) -> Op[LedgerUsage]:
     """The sums of what was used; zeros without events."""
-    clauses, params = _where(scope_id, which)
+    clauses, params = where(scope_id, which)
     [sums] = yield Sql("SELECT " + _SUMS + " FROM runtime_ledger WHERE state <> 'noted' AND " + clauses, tuple(params))
     return LedgerUsage(**{name: int(value) for name, value in zip(_NAMES, sums, strict=True)})
 
 
-def _where(scope_id: str, which: EventFilter) -> tuple[str, list[SqlValue]]:
-    text = "scope_id = ?"
+def where(scope_id: str, which: EventFilter) -> tuple[str, list[SqlValue]]:
+    """The condition for rows of runtime_ledger, whatever it is joined with, and its parameters."""
+    text = "runtime_ledger.scope_id = ?"
     params: list[SqlValue] = [scope_id]
     for clause, value in (
-        (" AND type = ?", which.type),
-        (" AND state = ?", which.state and which.state.value),
-        (" AND principal_id = ?", which.principal_id),
-        (" AND role = ?", which.role),
-        (" AND run_id = ?", which.run_id),
-        (" AND job_id = ?", which.job_id),
-        (" AND timestamp >= ?", which.since and which.since.timestamp()),
-        (" AND timestamp < ?", which.until and which.until.timestamp()),
+        (" AND runtime_ledger.type = ?", which.type),
+        (" AND runtime_ledger.state = ?", which.state and which.state.value),
+        (" AND runtime_ledger.principal_id = ?", which.principal_id),
+        (" AND runtime_ledger.role = ?", which.role),
+        (" AND runtime_ledger.run_id = ?", which.run_id),
+        (" AND runtime_ledger.job_id = ?", which.job_id),
+        (" AND runtime_ledger.timestamp >= ?", which.since and which.since.timestamp()),
+        (" AND runtime_ledger.timestamp < ?", which.until and which.until.timestamp()),
     ):
         if value is not None:
             text += clause

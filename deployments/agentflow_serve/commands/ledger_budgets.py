@@ -1,0 +1,161 @@
+"""`agentflow ledger budgets`: how every budget stands, and the ones that operators set."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.stores import ask, canonical, json_option, scope_option, show_json, store_url, where
+
+if TYPE_CHECKING:
+    from agent_runtime.ledger.budgets import Budget
+    from agent_runtime.ledger.ledger import Ledger
+    from runtime_core.stores.database import Database
+
+T = TypeVar("T")
+
+
+def whose(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say for whom, within the scope."""
+    for option in (
+        click.option("--run", help="A single run."),
+        click.option("--role", help="A role."),
+        click.option("--principal", help="A principal."),
+        scope_option,
+        where,
+    ):
+        command = option(command)
+    return command
+
+
+@click.group("budgets", invoke_without_command=True)
+@whose
+@click.option("--runs", is_flag=True, help="Those of single runs too.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many.")
+@click.option("--after", metavar="CURSOR", help="Go on after the page whose `next` this was.")
+@json_option
+@click.pass_context
+def budgets(
+    context: click.Context,
+    config: Path | None,
+    store: str | None,
+    scope: str,
+    principal: str | None,
+    role: str | None,
+    run: str | None,
+    runs: bool,
+    limit: int,
+    after: str | None,
+    as_json: bool,
+) -> int | None:
+    """Show what every budget has spent, holds reserved and has left in its window."""
+    if context.invoked_subcommand is not None:
+        return None
+    from agent_runtime.ledger.standing import BudgetFilter
+    from agent_runtime.ledger.view import LedgerView
+    from agentflow_serve.ledger_documents import budget_cursor, budgets_document
+
+    scope = canonical(scope, "--scope")
+    which = BudgetFilter(principal_id=principal, role=role, run_id=run, runs=runs)
+    try:
+        place = None if after is None else budget_cursor(after, scope)
+    except ValueError as exc:
+        raise click.BadParameter("no page has this as its `next`", param_hint="--after") from exc
+    page = ask(
+        store_url(config, store),
+        lambda database: LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit),
+    )
+    if as_json:
+        show_json(budgets_document(scope, page))
+        return Exit.OK
+    if page.budgets:
+        from agentflow_serve.commands.ledger_tables import budgets_table, show
+
+        show(budgets_table(page.budgets))
+    else:
+        click.echo(f"the scope {scope} has no such budget there; agentflow ledger budgets set makes one", err=True)
+    if page.next is not None:
+        click.echo("there are more; show them with --limit", err=True)
+    return Exit.OK
+
+
+@budgets.command("set")
+@click.argument("limits", nargs=-1, required=True, metavar="LIMIT=AMOUNT...")
+@whose
+def set_budget(
+    limits: tuple[str, ...],
+    config: Path | None,
+    store: str | None,
+    scope: str,
+    principal: str | None,
+    role: str | None,
+    run: str | None,
+) -> int:
+    """Set the limits of a budget, in place of those that it had. What was used before counts.
+
+    A LIMIT is max_tokens, max_cost (dollars), max_requests, max_tool_calls, max_turns or max_runtime_seconds, and over
+    what it counts: _per_request, _per_minute, _daily, _monthly or _total. For example max_cost_daily=5.
+    """
+    budget = _budget(scope, principal, role, run, limits)
+    _with_ledger(store_url(config, store), lambda ledger: ledger.set_budget(budget), make=True)
+    click.echo(f"set {', '.join(sorted(limits))} for {_name(budget)}")
+    return Exit.OK
+
+
+@budgets.command("remove")
+@whose
+def remove_budget(
+    config: Path | None, store: str | None, scope: str, principal: str | None, role: str | None, run: str | None
+) -> int:
+    """Remove a budget with all its limits."""
+    budget = _budget(scope, principal, role, run, ())
+    if not _with_ledger(store_url(config, store), lambda ledger: ledger.remove_budget(budget)):
+        click.echo(f"error: there is no budget for {_name(budget)}", err=True)
+        return Exit.FAILED
+    click.echo(f"removed the budget for {_name(budget)}")
+    return Exit.OK
+
+
+def _budget(scope: str, principal: str | None, role: str | None, run: str | None, limits: tuple[str, ...]) -> Budget:
+    """Raises click.BadParameter for limits that no budget has, and for ids that are not in their one spelling."""
+    from pydantic import ValidationError
+
+    from agent_runtime.ledger.budgets import Budget
+
+    given: dict[str, Any] = {}
+    for each in limits:
+        name, equals, amount = each.partition("=")
+        if not equals or name in given:
+            raise click.BadParameter(f"write each limit once, as max_cost_daily=5; not {each!r}", param_hint="LIMIT")
+        if not name.startswith("max_") or name not in Budget.model_fields:
+            raise click.BadParameter(f"there is no limit {name!r}; --help says how they are called", param_hint="LIMIT")
+        given[name] = int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 20 else amount
+    place = {
+        "scope_id": canonical(scope, "--scope"),
+        "principal_id": principal and canonical(principal, "--principal"),
+        "role": role and canonical(role, "--role"),
+        "run_id": run and canonical(run, "--run"),
+    }
+    try:
+        return Budget.model_validate({**place, **given})
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        raise click.BadParameter(f"{problem['loc'][0]}: {problem['msg']}", param_hint="LIMIT") from exc
+
+
+def _with_ledger(url: str, do: Callable[[Ledger], Awaitable[T]], *, make: bool = False) -> T:
+    async def answer(database: Database) -> T:
+        from agent_runtime.ledger.ledger import Ledger
+        from agent_runtime.ledger.writers import SqlLedgerWriter
+
+        return await do(Ledger(SqlLedgerWriter(database)))
+
+    return ask(url, answer, make=make)
+
+
+def _name(budget: Budget) -> str:
+    return f"{budget.account} of {budget.scope_id}"

@@ -128,11 +128,12 @@ async def test_the_open_questions_of_a_job_can_be_withdrawn_together(
 ) -> None:
     manager = ActionManager(store, job_manager=jobs)
     job_id = await started(jobs)
-    for _ in range(2):
+    for _ in range(101):  # one more than a page of them
         await manager.require_action(ActionSpec(job_id=job_id, type="confirm"))
     await jobs.cancel(job_id)
     withdrawn = await manager.cancel_all(job_id)
-    assert [action.status for action in withdrawn] == [ActionStatus.CANCELLED] * 2
+    assert [action.status for action in withdrawn] == [ActionStatus.CANCELLED] * 101
+    assert await manager.cancel_all(job_id) == []
     assert (await jobs.get(job_id)).status is JobStatus.CANCELLED
 
 

@@ -155,10 +155,11 @@ class ActionManager:
 
     async def cancel_all(self, job_id: str) -> list[ActionRecord]:
         """Withdraw what is still open for a job; those."""
-        open_ones = await self.store.list(
-            self._scopes.of(job_id), ActionFilter(status=ActionStatus.PENDING, job_id=job_id)
-        )
-        return [await self._apply(action.scope_id, action.action_id, Withdraw()) for action in open_ones]
+        which = ActionFilter(status=ActionStatus.PENDING, job_id=job_id)
+        withdrawn: list[ActionRecord] = []
+        while page := await self.store.list(self._scopes.of(job_id), which):  # what is withdrawn is in no later page
+            withdrawn += [await self._apply(action.scope_id, action.action_id, Withdraw()) for action in page]
+        return withdrawn
 
     async def wait_for_resolution(self, action_id: str, *, timeout_s: float | None = None) -> ActionRecord:
         """The action once it is resolved, expired or withdrawn: look at its `status` and `resolution`.

@@ -39,7 +39,7 @@ class GuardChain:
         released = Ending(status=AttemptStatus.RELEASED, ended_at=self._clock.now().timestamp(), error="refused")
         try:
             await leases.end(released)
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:
             logger.warning("a call was refused, and the guards before could not all be told", exc_info=True)
 
 

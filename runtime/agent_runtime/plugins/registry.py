@@ -111,7 +111,7 @@ class PluginRegistry:
         """Stop what was started; that one of them cannot is told to the log, where `culprit`'s error is raised."""
         try:
             await self.stop()
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:
             name = culprit.manifest.name
             logger.warning("the plugin %s did not start, and those before did not all stop", name, exc_info=True)
 

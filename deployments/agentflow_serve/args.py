@@ -10,6 +10,7 @@ from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.operations.settings import HostEntry
+from runtime_core.stores.url import DEFAULT_STORE
 
 
 class AppArgs(BaseModel):
@@ -35,7 +36,7 @@ class AppArgs(BaseModel):
 
     flow: str | dict[str, Any]
     llmhub: str | dict[str, Any] | None = None
-    store: str = "sqlite:///agentflow.sqlite"
+    store: str = DEFAULT_STORE
     session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     """How long the store keeps a session after its last run, in seconds; null for ever."""
     placement: Literal["per_node", "inline"] | None = None

@@ -29,7 +29,7 @@ from runtime_core.report import RunReport
 from runtime_core.sessions.protocol import SessionStore
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.database import Database
-from runtime_core.stores.url import open_database
+from runtime_core.stores.url import DEFAULT_STORE, open_database
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
@@ -42,7 +42,7 @@ class LocalSettings:
     them, or that asks people and has no `actions` to do so; the others are as in the serve config.
     """
 
-    store: str = "sqlite:///agentflow.sqlite"
+    store: str = DEFAULT_STORE
     code: CodeMode = "inline"
     allow_hosts: tuple[str, ...] = ()
     feature_store: str | None = None

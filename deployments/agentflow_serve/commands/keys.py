@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import re
 import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.paths import DOCUMENT
+from agentflow_serve.commands.stores import ask, canonical, json_option, show_json, store_url, utc, where
+from agentflow_serve.durations import FORMS, seconds_of
 
 if TYPE_CHECKING:
     from agentflow_serve.auth.keys import ApiKey
     from agentflow_serve.auth.store import ApiKeys
+    from runtime_core.stores.database import Database
 
 T = TypeVar("T")
-
-DEFAULT_STORE = "sqlite:///agentflow.sqlite"
-SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-
-
-def where(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name the run store."""
-    store = click.option("--store", help=f"The run store. [default: {DEFAULT_STORE}]")
-    return click.option("--config", type=DOCUMENT, help="The serve config whose store it is.")(store(command))
 
 
 @click.group("keys")
@@ -62,20 +50,20 @@ def new_key(
     from agentflow_serve.auth.keys import KEY_BYTES, ApiKey, digest_of, key_text
     from runtime_core.context import Identity
 
-    identity = Identity(scope_id=_canonical(scope, "--scope"), principal_id=_canonical(principal, "--principal"))
+    identity = Identity(scope_id=canonical(scope, "--scope"), principal_id=canonical(principal, "--principal"))
     now = time.time()
     key = ApiKey(
         key_id=f"key-{secrets.token_hex(8)}",
         **identity.model_dump(),
-        name=_canonical(name, "--name") if name else None,
-        flows=tuple(_canonical(each, "--flow") for each in flows),
+        name=canonical(name, "--name") if name else None,
+        flows=tuple(canonical(each, "--flow") for each in flows),
         created_at=now,
         expires_at=None if expires is None else now + _seconds(expires),
     )
     text = key_text(secrets.token_bytes(KEY_BYTES))
-    _ask(_url(config, store), lambda keys: keys.add(key, digest=digest_of(text)), make=True)
+    _ask(store_url(config, store), lambda keys: keys.add(key, digest=digest_of(text)), make=True)
     if as_json:
-        click.echo(json.dumps({**key.model_dump(), "key": text}, indent=2))
+        show_json({**key.model_dump(), "key": text})
         return Exit.OK
     click.echo(text)
     click.echo(f"{key.key_id}: {principal} of {scope}, {_end(key)}; this is the only time that it is shown", err=True)
@@ -89,9 +77,9 @@ def new_key(
 @json_option
 def list_keys(config: Path | None, store: str | None, scope: str | None, limit: int, as_json: bool) -> int:
     """List keys, the newest first; what is listed opens nothing."""
-    found = _ask(_url(config, store), lambda keys: keys.list(scope_id=scope, limit=limit))
+    found = _ask(store_url(config, store), lambda keys: keys.list(scope_id=scope, limit=limit))
     if as_json:
-        click.echo(json.dumps({"keys": [each.model_dump() for each in found]}, indent=2))
+        show_json({"keys": [each.model_dump() for each in found]})
         return Exit.OK
     for each in found:
         only = f"  only {', '.join(each.flows)}" if each.flows else ""
@@ -126,7 +114,7 @@ def revoke_key(key_id: str, config: Path | None, store: str | None) -> int:
         named = key_id if given is None else found.key_id if found else None
         return None if named is None else await keys.revoke(named, now=time.time())
 
-    ended = _ask(_url(config, store), revoke)
+    ended = _ask(store_url(config, store), revoke)
     if ended is None:
         click.echo(f"error: there is no key {'like this' if given is not None else key_id}", err=True)
         return Exit.FAILED
@@ -134,63 +122,27 @@ def revoke_key(key_id: str, config: Path | None, store: str | None) -> int:
     return Exit.OK
 
 
-def _url(config: Path | None, store: str | None) -> str:
-    if config is None:
-        return store or DEFAULT_STORE
-    if store is not None:
-        raise click.UsageError("give --config or --store, not both")
-    from agentflow_serve.serve_config import IMPORT_PATH, read_outline
-
-    apps = [app for app in read_outline(config)["applications"] if app.get("import_path") == IMPORT_PATH]
-    stores = {(app.get("args") or {}).get("store", DEFAULT_STORE) for app in apps}
-    if len(stores) != 1:
-        raise click.BadParameter("its apps do not share one store; name one with --store", param_hint="--config")
-    return stores.pop()
-
-
 def _ask(url: str, question: Callable[[ApiKeys], Awaitable[T]], *, make: bool = False) -> T:
-    """The answer of the keys in a run store. Raises StoreError; only `make` makes a store in a file."""
-    from agentflow_serve.auth.store import ApiKeys
-    from runtime_core.stores.url import open_database, sqlite_path
+    async def answer(database: Database) -> T:
+        from agentflow_serve.auth.store import ApiKeys
 
-    if url == "memory:":
-        raise click.BadParameter("a store in memory ends with its process, and its keys too", param_hint="--store")
-    if url.startswith("sqlite:") and not make and not sqlite_path(url).is_file():
-        raise click.BadParameter(f"there is no file {sqlite_path(url)}", param_hint="--store")
+        keys = ApiKeys(database)
+        await keys.prepare()
+        return await question(keys)
 
-    async def ask() -> T:
-        async with open_database(url) as database:
-            keys = ApiKeys(database)
-            await keys.prepare()
-            return await question(keys)
-
-    return asyncio.run(ask())
-
-
-def _canonical(value: str, option: str) -> str:
-    from runtime_core.errors import IdentityError
-    from runtime_core.ids import check_id
-
-    try:
-        return check_id(value, what="id")
-    except IdentityError as exc:
-        raise click.BadParameter(str(exc), param_hint=option) from exc
+    return ask(url, answer, make=make)
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+    found = seconds_of(text)
     if found is None:
-        raise click.BadParameter("write a number and m, h, d or w, such as 90d", param_hint="--expires")
-    return int(found[1]) * SECONDS[found[2]]
+        raise click.BadParameter(f"write {FORMS}, such as 90d", param_hint="--expires")
+    return found
 
 
 def _end(key: ApiKey) -> str:
     if key.revoked_at is not None:
-        return f"revoked {_time(key.revoked_at)}"
+        return f"revoked {utc(key.revoked_at)}"
     if key.expires_at is None:
         return "no end"
-    return f"{'ended' if key.expires_at <= time.time() else 'until'} {_time(key.expires_at)}"
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{'ended' if key.expires_at <= time.time() else 'until'} {utc(key.expires_at)}"

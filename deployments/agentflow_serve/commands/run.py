@@ -15,6 +15,7 @@ import click
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.options import embedder_option, feature_store_option
 from agentflow_serve.commands.paths import DOCUMENT
+from runtime_core.stores.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from agentflow.ir import Flow
@@ -50,7 +51,7 @@ def _deadline(_context: click.Context, _option: click.Parameter, seconds: float 
 @click.argument("flow", type=DOCUMENT)
 @click.option("--input", "request", required=True, help="The request: JSON, or @FILE.")
 @click.option("--llmhub", type=DOCUMENT, help="The models of the roles.")
-@click.option("--store", default="sqlite:///agentflow.sqlite", show_default=True, help="For `backend: store`.")
+@click.option("--store", default=DEFAULT_STORE, show_default=True, help="For `backend: store`.")
 @click.option("--code", type=click.Choice(["inline", "modules", "off"]), default="inline", show_default=True)
 @click.option(
     "--allow-host", multiple=True, callback=_hosts, help="A private or plain-http host[:port] that the flow may call."

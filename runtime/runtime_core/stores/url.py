@@ -9,6 +9,9 @@ from runtime_core.stores.database import Database
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
 
+DEFAULT_STORE = "sqlite:///agentflow.sqlite"
+"""The run store where nobody names one: a file in the directory in which the process was started."""
+
 _FORMS = "memory:, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host:5432/database"
 
 

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request
@@ -31,6 +31,9 @@ from agentflow_serve.hot_path import ExceptionHandler, HotPath
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.readiness import Readiness
 from agentflow_serve.session_endpoints import SessionDoor, register_session_endpoints
+
+if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ def build_predictor_app(
     limits: EdgeLimits,
     health: Callable[[], Awaitable[None]] | None = None,
     sessions: SessionDoor | None = None,
+    actions: ActionManager | None = None,
     auth: Authenticator | None = None,
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
@@ -64,7 +68,8 @@ def build_predictor_app(
     """The ASGI application that serves one flow as the model `name`, on one event loop.
 
     `health` raises while the flow cannot take requests; the readiness routes then answer 503. `sessions` are those
-    that the flow remembers, with routes of their own. `auth` says who calls; without it nobody is asked.
+    that the flow remembers and `actions` what it asks people, both with routes of their own. `auth` says who calls;
+    without it nobody is asked.
     """
     model = FlowModel(
         name,
@@ -74,10 +79,10 @@ def build_predictor_app(
         readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
-    return Edge(_endpoints(model, sessions), limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
+    return Edge(_endpoints(model, sessions, actions), limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
 
 
-def _endpoints(model: FlowModel, sessions: SessionDoor | None) -> HotPath:
+def _endpoints(model: FlowModel, sessions: SessionDoor | None, actions: ActionManager | None) -> HotPath:
     registry = ModelRepository()
     registry.update(model)
     data_plane = FlowDataPlane(model_registry=registry)
@@ -90,6 +95,10 @@ def _endpoints(model: FlowModel, sessions: SessionDoor | None) -> HotPath:
     register_v2_endpoints(app, data_plane, repository)
     if sessions is not None:
         register_session_endpoints(app, sessions)
+    if actions is not None:
+        from agentflow_serve.action_endpoints import register_action_endpoints
+
+        register_action_endpoints(app, actions)
     handlers: dict[type[Exception], ExceptionHandler] = {
         error: _protocol_error(status) for error, status in PROTOCOL_STATUS.items()
     }

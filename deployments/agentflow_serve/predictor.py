@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from agentflow.feature_use import asks_people
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
@@ -22,7 +23,7 @@ from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
-from agentflow_serve.process import open_parts, open_state, spare_what_stays, state_backends
+from agentflow_serve.process import open_actions, open_parts, open_state, spare_what_stays, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
@@ -76,7 +77,10 @@ class Predictor:
         inline = [self._plan.node(node) for node in spec.inline]
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
-        parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
+        self._actions = await open_actions(store) if asks_people(flow_nodes) else None
+        parts = await open_parts(
+            self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch, actions=self._actions
+        )
         agent = spec.agent() if spec.agent is not None else None
         for node in spec.inline:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
@@ -104,6 +108,7 @@ class Predictor:
             limits=self._spec.limits,
             health=self._health.check,
             sessions=self._sessions,
+            actions=self._actions,
             auth=self._auth,
         )
         spare_what_stays()

@@ -114,7 +114,8 @@ async def test_another_scopes_question_is_none_whatever_a_request_says(actions: 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b"{}", b'{"resolution": 1}', b'{"resolution": {"n": NaN}}', b'{"resolution": {}, "x": 1}']
+    "body",
+    [b"", b"[]", b"{", b"{}", b'{"resolution": 1}', b'{"resolution": {"n": NaN}}', b'{"resolution": {}, "x": 1}'],
 )
 async def test_a_wrong_body_is_the_clients_mistake(actions: ActionManager, body: bytes):
     action = await actions.require_action(CONFIRM)

@@ -1,7 +1,6 @@
-"""`GET /v1/actions`, `GET /v1/actions/{action_id}` and `POST /v1/actions/{action_id}/resolve`: the questions that a flow
-asks people, for the caller's own scope.
+"""What a flow asks people, for the caller's own scope, and the answers.
 
-The scope is the caller's, as the edge has it, and never part of a request. Whoever may call for the scope may answer;
+`GET /v1/actions`, `GET /v1/actions/{action_id}`, `POST /v1/actions/{action_id}/resolve`. The scope is the caller's, as the edge has it, and never part of a request. Whoever may call for the scope may answer;
 a `resume_token` in the body narrows that to the action whose token it is. Tokens stand in bodies only, since addresses
 are logged.
 """

@@ -129,8 +129,9 @@ class ActionManager:
     ) -> ActionRecord:
         """Answer an action, once: by its token, or by its id for whoever may act for the whole scope.
 
-        With both, the token must be that action's. `resolution` is a JSON object; `{"approved": true}` or `{"confirmed": true}` grants what was asked. Raises
-        ActionNotFoundError, ActionExpiredError, ActionConflictError, and ValueError for what is no JSON object.
+        With both, the token must be that action's. `resolution` is a JSON object; `{"approved": true}` or
+        `{"confirmed": true}` grants what was asked. Raises ActionNotFoundError, ActionExpiredError,
+        ActionConflictError, and ValueError for what is no JSON object.
         """
         given = _RESOLUTION.validate_python(dict(resolution))
         scope_id, action_id = await self._named(resume_token, action_id)

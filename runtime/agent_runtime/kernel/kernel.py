@@ -63,8 +63,8 @@ class RuntimeKernel:
     tools. Stores that are left out are in memory; results are kept in the database of the job store if it has one.
     `policies` are rules for models and tools, and with them count those of the plugins and a `policy_engine` of your
     own; `policy_documents` are further ones, of which the `policy_ref` of a request selects one for its run and for
-    what that starts. `config` bounds jobs that are started below others. `jobs`, `actions` and `bus` are there to be shared. A
-    job's record holds what was asked, so that another process can do it again.
+    what that starts. `config` bounds jobs that are started below others. `jobs`, `actions` and `bus` are there to be
+    shared. A job's record holds what was asked, so that another process can do it again.
 
     A kernel belongs to one event loop: use it with `async with`, or `aclose()`. It closes what it made itself.
     """
@@ -137,8 +137,8 @@ class RuntimeKernel:
     async def execute(self, request: ExecutionRequest) -> ExecutionHandle:
         """Start the request, or find the run of an earlier one with its idempotency key.
 
-        Raises OrchestrationError for an operator or a policy that is not there; LimitReached; JobConflictError for a key of
-        another request; JobNotFoundError and JobStateError for its parent; StoreError.
+        Raises OrchestrationError for an operator or a policy that is not there; LimitReached; JobConflictError for a
+        key of another request; JobNotFoundError and JobStateError for its parent; StoreError.
         """
         await self._open()
         doer = self._doer(request)

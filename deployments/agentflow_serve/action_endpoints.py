@@ -1,8 +1,8 @@
 """What a flow asks people, for the caller's own scope, and the answers.
 
-`GET /v1/actions`, `GET /v1/actions/{action_id}`, `POST /v1/actions/{action_id}/resolve`. The scope is the caller's, as the
-edge has it, and never part of a request. Whoever may call for the scope may answer; a `resume_token` in the body narrows
-that to the action whose token it is. Tokens stand in bodies only, since addresses are logged.
+`GET /v1/actions`, `GET /v1/actions/{action_id}`, `POST /v1/actions/{action_id}/resolve`. The scope is the caller's, as
+the edge has it, and never part of a request. Whoever may call for the scope may answer; a `resume_token` in the body
+narrows that to the action whose token it is. Tokens stand in bodies only, since addresses are logged.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from agentflow_serve.readiness import Readiness
 from agentflow_serve.session_endpoints import SessionDoor, register_session_endpoints
 
 if TYPE_CHECKING:
+    from agent_runtime.actions.manager import ActionManager
     from agentflow_serve.ledger_endpoints import LedgerDoor
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def build_predictor_app(
     health: Callable[[], Awaitable[None]] | None = None,
     sessions: SessionDoor | None = None,
     ledger: LedgerDoor | None = None,
+    actions: ActionManager | None = None,
     auth: Authenticator | None = None,
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
@@ -68,8 +70,8 @@ def build_predictor_app(
     """The ASGI application that serves one flow as the model `name`, on one event loop.
 
     `health` raises while the flow cannot take requests; the readiness routes then answer 503. `sessions` are those
-    that the flow remembers, `ledger` is of what it spends, each with routes of its own. `auth` says who calls; without
-    it nobody is asked.
+    that the flow remembers, `ledger` is of what it spends and `actions` of what it asks people, each with routes of its
+    own. `auth` says who calls; without it nobody is asked.
     """
     model = FlowModel(
         name,
@@ -79,10 +81,13 @@ def build_predictor_app(
         readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
-    return Edge(_endpoints(model, sessions, ledger), limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
+    endpoints = _endpoints(model, sessions, ledger, actions)
+    return Edge(endpoints, limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
 
 
-def _endpoints(model: FlowModel, sessions: SessionDoor | None, ledger: LedgerDoor | None) -> HotPath:
+def _endpoints(
+    model: FlowModel, sessions: SessionDoor | None, ledger: LedgerDoor | None, actions: ActionManager | None
+) -> HotPath:
     registry = ModelRepository()
     registry.update(model)
     data_plane = FlowDataPlane(model_registry=registry)
@@ -99,6 +104,10 @@ def _endpoints(model: FlowModel, sessions: SessionDoor | None, ledger: LedgerDoo
         from agentflow_serve.ledger_endpoints import register_ledger_endpoints
 
         register_ledger_endpoints(app, ledger)
+    if actions is not None:
+        from agentflow_serve.action_endpoints import register_action_endpoints
+
+        register_action_endpoints(app, actions)
     handlers: dict[type[Exception], ExceptionHandler] = {
         error: _protocol_error(status) for error, status in PROTOCOL_STATUS.items()
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from agentflow.feature_use import calls_models
+from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
@@ -26,6 +26,7 @@ from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.process import (
     commits_together,
     open_accounts,
+    open_actions,
     open_parts,
     open_state,
     spare_what_stays,
@@ -89,7 +90,10 @@ class Predictor:
         inline = [self._plan.node(node) for node in spec.inline]
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
-        parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
+        self._actions = await open_actions(store) if spec.process.asks_for_more or asks_people(flow_nodes) else None
+        parts = await open_parts(
+            self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch, actions=self._actions
+        )
         agent = spec.agent() if spec.agent is not None else None
         for node in spec.inline:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
@@ -123,6 +127,7 @@ class Predictor:
             health=self._health.check,
             sessions=self._sessions,
             ledger=self._spending,
+            actions=self._actions,
             auth=self._auth,
         )
         spare_what_stays()

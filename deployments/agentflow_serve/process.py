@@ -68,13 +68,18 @@ async def open_parts(
     store: RunStore,
     sim: DeploymentHandle | None,
     tools: Dispatcher,
+    actions: ActionManager | None = None,
 ) -> NodeParts:
-    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
+    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call.
+
+    Those that ask people ask by `actions` where the process has opened them already.
+    """
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
     clock = SystemClock()
-    asks = settings.asks_for_more or asks_people(nodes)
-    resources = OperationResources(actions=await _open_actions(store) if asks else None)
+    if actions is None and (settings.asks_for_more or asks_people(nodes)):
+        actions = await open_actions(store)
+    resources = OperationResources(actions=actions)
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
@@ -158,7 +163,8 @@ def commits_together(settings: ProcessSettings) -> bool:
     return settings.ledger == "shared" and settings.store != MEMORY
 
 
-async def _open_actions(store: RunStore) -> ActionManager:
+async def open_actions(store: RunStore) -> ActionManager:
+    """The questions to people that stand in the run store."""
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.actions.sql_store import SqlActionStore
 

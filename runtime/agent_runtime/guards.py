@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from llm_client.guard import Admission, Guard, Lease
 from llm_client.spec import EmbeddingSpec, RequestSpec
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
 from runtime_core.clock import Clock, SystemClock
+
+logger = logging.getLogger(__name__)
 
 
 class GuardChain:
@@ -27,10 +30,17 @@ class GuardChain:
             for guard in self._guards:
                 leases.append(await guard.begin(attempt, request))  # noqa: PERF401 - what is there when one refuses counts
         except BaseException:
-            released = Ending(status=AttemptStatus.RELEASED, ended_at=self._clock.now().timestamp(), error="refused")
-            await _Leases(leases).end(released)
+            await self._release(_Leases(leases))
             raise
         return _Leases(leases)
+
+    async def _release(self, leases: _Leases) -> None:
+        """Whoever asked hears why the guard refused; that a lease did not end is told to the log."""
+        released = Ending(status=AttemptStatus.RELEASED, ended_at=self._clock.now().timestamp(), error="refused")
+        try:
+            await leases.end(released)
+        except Exception:
+            logger.warning("a call was refused, and the guards before could not all be told", exc_info=True)
 
 
 class _Leases:

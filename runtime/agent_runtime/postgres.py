@@ -6,6 +6,7 @@ from typing import Any
 
 from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.jobs.sql_store import SqlJobStore
+from runtime_core.call_log.keys import MAX_KEYS
 from runtime_core.errors import StoreUrlError
 from runtime_core.stores.database import Database
 from runtime_core.stores.url import is_postgres, open_database
@@ -14,9 +15,9 @@ from runtime_core.stores.url import is_postgres, open_database
 class PostgresJobStore(SqlJobStore):
     """On a `postgresql://` address, on an `asyncpg.Pool`, which stays its owner's, or on a database that is open."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, *, max_keys: int = MAX_KEYS) -> None:
         database, owns = on_postgres(server)
-        super().__init__(database, owns=owns)
+        super().__init__(database, owns=owns, max_keys=max_keys)
 
 
 class PostgresActionStore(SqlActionStore):

@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from llm_client.attempts import Asked, Parts
 from llm_client.cached import Answer, again, decode
-from llm_client.errors import CallFailed, CallStoreError, CallTimedOut, IdempotencyConflictError
+from llm_client.errors import CallFailed, CallRefused, CallStoreError, CallTimedOut, IdempotencyConflictError
 from llm_client.idempotency import Given, IdempotencyTracker, Leader
 from runtime_core.call_log.keys import Answer as KeptAnswer
 from runtime_core.call_log.keys import Claim, Conflict, Done, InFlight, KeyState
-from runtime_core.errors import StoreError
+from runtime_core.errors import StoreError, StoreQuotaError
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,10 @@ class KeyedCalls:
         self._tracker = tracker
 
     async def enter(self, asked: Asked, key: str) -> Lead | Answer:
-        """The right to execute, or the answer. Raises CallTimedOut when neither comes before the deadline."""
+        """The right to execute, or the answer.
+
+        Raises CallTimedOut when neither comes before the deadline, CallRefused for a scope with too many keys.
+        """
         claim = self._tracker.claim(
             scope_id=asked.context.tenant_id, key=key, request_hash=asked.request_hash, owner=asked.call_id
         )
@@ -36,6 +39,10 @@ class KeyedCalls:
                 entered = await self._tracker.enter(claim, self._parts.log)
         except TimeoutError as exc:
             raise CallTimedOut("A request with the same idempotency key did not end before the deadline.") from exc
+        except StoreQuotaError as exc:
+            raise CallRefused(
+                str(exc), scope_id=claim.scope_id, reason="idempotency_keys", retry_after=exc.retry_after
+            ) from exc
         except StoreError as exc:
             raise CallStoreError(f"The call log cannot be asked for the key, so nothing was sent: {exc}") from exc
         except IdempotencyConflictError as exc:

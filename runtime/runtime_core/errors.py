@@ -7,6 +7,7 @@ AgentflowError
 └── StoreError                        a store could not do what it was asked, or was asked something wrong
     ├── StoreUnavailableError         no answer now; try again, with the same ids if `outcome_unknown`
     ├── StoreFullError                no room left: the disk, or a scope's quota
+    │   └── StoreQuotaError           a scope keeps as many things of a kind as it may
     ├── StoreCorruptError             the stored bytes are damaged; nothing repairs them silently
     ├── StoreLocationError            an SQLite file was opened on another node than its owner's
     ├── StoreSchemaError              the database was written by a newer version of this code
@@ -83,6 +84,21 @@ class StoreFullError(StoreError):
     def __init__(self, message: str, *, location: str | None = None, limit: int | None = None) -> None:
         super().__init__(message, location=location)
         self.limit = limit
+
+
+class StoreQuotaError(StoreFullError):
+    """`limit` is a number of things. `retry_after` is in seconds, None where no time makes room."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        location: str | None = None,
+        limit: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, location=location, limit=limit)
+        self.retry_after = retry_after
 
 
 class StoreCorruptError(StoreError):

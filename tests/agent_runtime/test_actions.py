@@ -26,6 +26,7 @@ from agent_runtime import (
     SqliteActionStore,
 )
 from agent_runtime.actions.sql_store import SqlActionStore
+from agent_runtime.actions.store import ActionFilter
 from runtime_core.clock import ManualClock
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.memory import MemoryDatabase
@@ -128,11 +129,12 @@ async def test_the_open_questions_of_a_job_can_be_withdrawn_together(
 ) -> None:
     manager = ActionManager(store, job_manager=jobs)
     job_id = await started(jobs)
-    for _ in range(2):
+    for _ in range(101):  # one more than a page of them
         await manager.require_action(ActionSpec(job_id=job_id, type="confirm"))
     await jobs.cancel(job_id)
     withdrawn = await manager.cancel_all(job_id)
-    assert [action.status for action in withdrawn] == [ActionStatus.CANCELLED] * 2
+    assert [action.status for action in withdrawn] == [ActionStatus.CANCELLED] * 101
+    assert await manager.cancel_all(job_id) == []
     assert (await jobs.get(job_id)).status is JobStatus.CANCELLED
 
 
@@ -260,5 +262,14 @@ async def test_an_answer_is_a_json_object(manager: ActionManager) -> None:
         await manager.resolve(action.resume_token, resolution={"x": object()})
     with pytest.raises(ValueError, match="takes the resume_token or the action_id"):
         await manager.resolve(resolution={})
-    with pytest.raises(ValueError, match="takes the resume_token or the action_id"):
-        await manager.resolve(action.resume_token, action_id=action.action_id, resolution={})
+
+
+async def test_an_answer_that_names_both_must_have_the_token_of_that_action(manager: ActionManager) -> None:
+    first, second = [await manager.require_action(CONFIRM) for _ in range(2)]
+    with pytest.raises(ActionNotFoundError):
+        await manager.resolve(second.resume_token, action_id=first.action_id, resolution={})
+    answered = await manager.resolve(first.resume_token, action_id=first.action_id, resolution={"approved": True})
+    assert (answered.action_id, answered.is_granted) == (first.action_id, True)
+    assert [action.action_id for action in await manager.list(ActionFilter(status=ActionStatus.PENDING))] == [
+        second.action_id
+    ]

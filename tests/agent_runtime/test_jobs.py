@@ -244,15 +244,39 @@ async def test_a_worker_that_was_replaced_stops_and_does_not_end_the_job(store: 
     assert (await quick.complete(taken.job_id)).status is JobStatus.SUCCEEDED
 
 
+class Moody(MemoryDatabase):
+    """It takes no change while it is `down`."""
+
+    down = False
+
+    async def run(self, op_factory: Any) -> Any:
+        if self.down:
+            raise StoreUnavailableError("The store is gone.")
+        return await super().run(op_factory)
+
+
+async def test_an_outage_that_is_shorter_than_the_lease_loses_no_job() -> None:
+    database, clock = Moody(), ManualClock()
+    async with database:
+        store = SqlJobStore(database)
+        worker, other = JobManager(store, clock=clock, lease_s=60), JobManager(store, clock=clock, lease_s=60)
+        job = await worker.create(JobSpec())
+        work, task = await running(worker, job.job_id)
+        database.down = True
+        for _ in range(58):
+            await until(lambda: clock.sleepers == 1)
+            clock.advance(1)
+        database.down = False
+        await until(lambda: clock.sleepers == 1)
+        clock.advance(1)
+        await until(lambda: clock.sleepers == 1)
+        clock.advance(2)
+        assert await other.recover() == [], "its first lease is over, and it was renewed in time"
+        work.may_end.set()
+        assert (await task).status is JobStatus.SUCCEEDED
+
+
 async def test_a_job_runs_through_a_store_that_is_gone_for_a_while() -> None:
-    class Moody(MemoryDatabase):
-        down = False
-
-        async def run(self, op_factory: Any) -> Any:
-            if self.down:
-                raise StoreUnavailableError("The store is gone.")
-            return await super().run(op_factory)
-
     database, clock = Moody(), ManualClock()
     async with database:
         manager = JobManager(SqlJobStore(database), clock=clock, lease_s=9)

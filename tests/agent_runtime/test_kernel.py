@@ -37,6 +37,8 @@ from agent_runtime import (
     Plugin,
     PluginManifest,
     PolicyDenied,
+    PolicyDocument,
+    PolicyRef,
     RuntimeEventType,
     RuntimeKernel,
     SqliteJobStore,
@@ -312,6 +314,66 @@ async def test_what_a_policy_denies_comes_out_as_that(engine: ScriptedEngine):
             assert (await handle.job()).status is JobStatus.FAILED
             assert "policy.denied" in await types_of(handle)
     assert engine.asked == []
+
+
+NO_M = ModelPolicy(name="no m", model_patterns=("default",), deny=True)
+POLICIES = (
+    PolicyDocument(name="production", version="1"),
+    PolicyDocument(name="production", version="2", rules=(NO_M,)),
+    PolicyDocument(name="open"),
+)
+
+
+async def refused(kernel: RuntimeKernel, ref: PolicyRef | None) -> bool:
+    handle = await kernel.execute(ExecutionRequest(prompt="x", policy_ref=ref))
+    try:
+        await handle.result()
+    except PolicyDenied as denied:
+        assert "no m" in str(denied)
+        return True
+    return False
+
+
+async def test_a_request_selects_a_policy_by_name_and_version(engine: ScriptedEngine):
+    async with RuntimeKernel(engine=engine, policy_documents=POLICIES) as kernel:
+        newest, older = PolicyRef(name="production"), PolicyRef(name="production", version="1")
+        assert await refused(kernel, newest)
+        assert [await refused(kernel, ref) for ref in (None, older, PolicyRef(name="open"))] == [False] * 3
+        handle = await kernel.execute(ExecutionRequest(prompt="x", policy_ref=newest))
+        assert (await handle.ended()).policy_ref == PolicyRef(name="production", version="2"), "what it was held to"
+
+
+async def test_a_policy_that_is_not_there_is_refused_before_anything_is_done(engine: ScriptedEngine):
+    async with RuntimeKernel(engine=engine, policy_documents=POLICIES) as kernel:
+        for ref, sentence in (
+            (PolicyRef(name="prod"), "There is no policy 'prod'; there are: 'production', 'open'."),
+            (
+                PolicyRef(name="production", version="3"),
+                "There is no policy 'production' version '3'; of that name there are: version '1', version '2'.",
+            ),
+        ):
+            with pytest.raises(OrchestrationError) as unknown:
+                await kernel.execute(ExecutionRequest(prompt="x", policy_ref=ref))
+            assert str(unknown.value) == sentence
+        assert (await kernel.jobs.list()).jobs == []
+    with pytest.raises(ValueError, match="two policies 'open' without a version"):
+        RuntimeKernel(engine=engine, policy_documents=(POLICIES[2], POLICIES[2]))
+
+
+async def test_a_child_is_under_the_policy_of_its_parent_and_no_other(engine: ScriptedEngine):
+    async def start(given: Given, context: OperatorContext) -> OperatorResult:
+        job_id = context.execution.job_id
+        child = ExecutionRequest(prompt="x", parent_job_id=job_id)
+        with pytest.raises(OrchestrationError, match="under the policy 'production'"):
+            await kernel.execute(child.model_copy(update={"policy_ref": PolicyRef(name="open")}))
+        with pytest.raises(PolicyDenied):
+            await (await kernel.execute(child)).result()
+        return OperatorResult(content="done")
+
+    async with RuntimeKernel(engine=engine, policy_documents=POLICIES) as kernel:
+        kernel.add_operator(start, "start")
+        request = ExecutionRequest(operator_id="start", policy_ref=PolicyRef(name="production"))
+        assert (await (await kernel.execute(request)).result()).content == "done"
 
 
 async def test_a_plugin_brings_policies_operators_and_tools(engine: ScriptedEngine):

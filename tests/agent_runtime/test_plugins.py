@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -163,6 +164,22 @@ async def test_what_was_started_is_stopped_when_a_later_one_cannot_start() -> No
     with pytest.raises(OSError):
         await registry.start()
     assert log == ["start a", "stop a"]
+
+
+async def test_what_kept_a_plugin_from_starting_is_raised_even_if_another_one_cannot_stop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(Sample):
+        async def stop(self) -> None:
+            raise OSError("no disk")
+
+    class Cancelled(Sample):
+        async def start(self) -> None:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await registry_of(Stuck("a"), Cancelled("b", "1", "a")).start()
+    assert "no disk" in caplog.text
 
 
 @pytest.mark.parametrize(

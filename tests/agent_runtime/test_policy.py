@@ -356,6 +356,23 @@ async def test_guards_in_a_chain_all_count_and_all_end() -> None:
     assert len(second.endings) == 1, "it was never asked"
 
 
+async def test_why_a_guard_refused_is_raised_even_if_a_guard_before_it_cannot_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Stuck(Recording):
+        async def end(self, ending: Ending) -> None:
+            raise OSError("no disk")
+
+    class Cancelled(Recording):
+        async def begin(self, attempt: Attempt, request: object) -> Lease:
+            raise asyncio.CancelledError
+
+    async with rig(guard=GuardChain(Stuck(), Cancelled())) as it:
+        with pytest.raises(asyncio.CancelledError):
+            await it.engine.complete(RequestSpec.of("Hello!", role="chat"))
+    assert "no disk" in caplog.text
+
+
 async def test_a_tool_that_is_not_allowed_is_not_called_and_the_model_is_told() -> None:
     called: list[str] = []
 

@@ -25,7 +25,7 @@ from llm_client import (
     StreamEnded,
     StreamFailed,
 )
-from llm_client.errors import CallCancelled
+from llm_client.errors import CallCancelled, CallRefused
 from llmhub_runtime.sim import SimServer
 from runtime_core.call_log.keys import Claim
 from runtime_core.errors import StoreValueError
@@ -109,6 +109,17 @@ async def test_a_key_belongs_to_its_scope_and_its_request() -> None:
         with pytest.raises(StoreValueError):
             await made.engine.complete(ASK, idempotency_key="k" * 256)
         assert made.events.count("idempotency.conflict") == 1
+
+
+async def test_a_scope_that_has_its_fill_of_keys_gets_no_new_one_and_nothing_is_sent() -> None:
+    async with rig(max_keys=1) as made:
+        first = await made.engine.complete(ASK, idempotency_key="k")
+        with pytest.raises(CallRefused) as refused:
+            await made.engine.complete(ASK, idempotency_key="other")
+        assert (refused.value.reason, refused.value.scope_id) == ("idempotency_keys", "default")
+        assert refused.value.retry_after is not None and refused.value.retry_after > 80_000
+        assert (await made.engine.complete(ASK, idempotency_key="k")).content == first.content
+        assert len(made.sent()) == 1
 
 
 async def test_a_conflict_while_the_first_one_is_in_flight() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from llm_client import ExecutionEngine, HubRouter, RetryPolicy
 from llmhub_runtime import LLMHub, parse_runtime_config
 from llmhub_runtime.sim import LogEntry, SimServer, parse_script
+from runtime_core.call_log.keys import MAX_KEYS
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
@@ -73,6 +74,7 @@ async def rig(
     clock: Clock | None = None,
     sim: SimServer | None = None,
     base: Callable[[SimServer], str] = lambda sim: sim.openai_base,
+    max_keys: int = MAX_KEYS,
     **options: Any,
 ) -> AsyncIterator[Rig]:
     """An engine with every role of ROLES. What the test leaves behind is checked by the caller."""
@@ -82,7 +84,7 @@ async def rig(
         await own.start()
     try:
         async with database or MemoryDatabase() as opened, hub_for(own, roles, base=base(own)) as hub:
-            log = CallLog(opened, clock=clock or SystemClock())
+            log = CallLog(opened, clock=clock or SystemClock(), max_keys=max_keys)
             await log.prepare()
             options.setdefault("retry", QUICK)
             async with ExecutionEngine(

@@ -21,6 +21,7 @@ COMMANDS = {
     "keys": "Make, list and revoke the API keys of those who may call.",
     "ledger": "Show what was spent, every attempt at a model, and how budgets stand.",
     "sessions": "List, show and delete what flows remember of their sessions.",
+    "actions": "List, show and answer what flows ask people.",
     "package": "Write the context of a container image for a flow.",
     "manifests": "Write, or check, the Kubernetes manifests of a flow.",
     "deploy": "Deploy a flow onto a Ray cluster that runs.",

@@ -48,5 +48,5 @@ def _count(number: int, noun: str) -> str:
 
 def _package_of(error: Exception) -> str | None:
     """Which package raised an error on purpose. Importing the trees to ask them would cost every command."""
-    roots = {"agentflow", "runtime_core", "llmhub_runtime", "flow_runtime", "agentflow_serve"}
+    roots = {"agentflow", "runtime_core", "llmhub_runtime", "agent_runtime", "flow_runtime", "agentflow_serve"}
     return next((root for cls in type(error).__mro__ if (root := cls.__module__.partition(".")[0]) in roots), None)

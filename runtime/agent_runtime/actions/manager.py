@@ -129,17 +129,12 @@ class ActionManager:
     ) -> ActionRecord:
         """Answer an action, once: by its token, or by its id for whoever may act for the whole scope.
 
-        `resolution` is a JSON object; `{"approved": true}` or `{"confirmed": true}` grants what was asked. Raises
-        ActionNotFoundError, ActionExpiredError, ActionConflictError, and ValueError for what is no JSON object.
+        With both, the token must be that action's. `resolution` is a JSON object; `{"approved": true}` or
+        `{"confirmed": true}` grants what was asked. Raises ActionNotFoundError, ActionExpiredError,
+        ActionConflictError, and ValueError for what is no JSON object.
         """
-        if (resume_token is None) == (action_id is None):
-            raise ValueError("resolve() takes the resume_token or the action_id")
         given = _RESOLUTION.validate_python(dict(resolution))
-        if action_id is None:
-            found = await self._of_token(resume_token or "")
-            scope_id, action_id = found.scope_id, found.action_id
-        else:
-            scope_id = self._scopes.of(action_id)
+        scope_id, action_id = await self._named(resume_token, action_id)
         event = Resolve(given, answer_id=self._ids.new("answer"), resolved_by=resolved_by)
         action = await self._apply(scope_id, action_id, event)
         if action.status is ActionStatus.EXPIRED:
@@ -155,10 +150,11 @@ class ActionManager:
 
     async def cancel_all(self, job_id: str) -> list[ActionRecord]:
         """Withdraw what is still open for a job; those."""
-        open_ones = await self.store.list(
-            self._scopes.of(job_id), ActionFilter(status=ActionStatus.PENDING, job_id=job_id)
-        )
-        return [await self._apply(action.scope_id, action.action_id, Withdraw()) for action in open_ones]
+        which = ActionFilter(status=ActionStatus.PENDING, job_id=job_id)
+        withdrawn: list[ActionRecord] = []
+        while page := await self.store.list(self._scopes.of(job_id), which):  # what is withdrawn is in no later page
+            withdrawn += [await self._apply(action.scope_id, action.action_id, Withdraw()) for action in page]
+        return withdrawn
 
     async def wait_for_resolution(self, action_id: str, *, timeout_s: float | None = None) -> ActionRecord:
         """The action once it is resolved, expired or withdrawn: look at its `status` and `resolution`.
@@ -230,6 +226,17 @@ class ActionManager:
         if not action.is_settled and action.expires_at is not None and action.expires_at <= self.clock.now():
             return await self._apply(action.scope_id, action_id, Expire())
         return action
+
+    async def _named(self, token: str | None, action_id: str | None) -> tuple[str, str]:
+        """The scope and the id of the action that an answer is for."""
+        if token is None:
+            if action_id is None:
+                raise ValueError("resolve() takes the resume_token or the action_id")
+            return self._scopes.of(action_id), action_id
+        found = await self._of_token(token)
+        if action_id not in (None, found.action_id):
+            raise ActionNotFoundError("No action of this scope has that id and that token.", action_id=action_id)
+        return found.scope_id, found.action_id
 
     async def _of_token(self, token: str) -> ActionRecord:
         hashed = token_hash(token)

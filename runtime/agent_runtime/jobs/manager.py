@@ -102,7 +102,8 @@ class JobManager:
     async def create(self, spec: JobSpec) -> JobRecord:
         """The new job, or the first one with its idempotency key; `submit` says which.
 
-        Raises ScopeMismatchError, JobConflictError, and for its parent JobNotFoundError or JobStateError.
+        Raises ScopeMismatchError, JobConflictError, StoreQuotaError for one key too many, and for its parent
+        JobNotFoundError or JobStateError.
         """
         return (await self.submit(spec)).job
 

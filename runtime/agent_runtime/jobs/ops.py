@@ -9,6 +9,7 @@ from agent_runtime.jobs.machine import JobEvent, transition
 from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.schema import ASSIGNMENTS, COLUMNS, VALUES, changing_of, job_of, values_of
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
+from runtime_core.errors import StoreQuotaError
 from runtime_core.stores.sql import Op, Sql, SqlValue
 
 _SELECT = "SELECT " + COLUMNS + " FROM runtime_jobs"
@@ -22,17 +23,26 @@ _FORGET = (
     "DELETE FROM runtime_jobs WHERE scope_id = ? AND job_id IN (SELECT job_id FROM runtime_jobs"
     " WHERE scope_id = ? AND completed_at < ? ORDER BY completed_at LIMIT ?) RETURNING version"
 )
+_COUNT_KEYS = (
+    "SELECT COUNT(*) FROM (SELECT idempotency_key FROM runtime_jobs"
+    " WHERE scope_id = ? AND idempotency_key IS NOT NULL LIMIT ?) AS kept"
+)
 
 
-def create(job: JobRecord) -> Op[JobRecord]:
+def create(job: JobRecord, *, full_at: int | None = None) -> Op[JobRecord]:
     """Insert the job, or find the one that has its id or its key already.
 
-    Raises JobConflictError if that one is another request's, and JobNotFoundError or JobStateError for a parent
-    that is not there or has ended.
+    Raises JobConflictError if that one is another request's, JobNotFoundError or JobStateError for a parent that is
+    not there or has ended, and StoreQuotaError for a new one in a scope that is `full_at` so many jobs with a key.
     """
+    if (job.parent_job_id is not None or full_at is not None) and (there := (yield from _same(job))) is not None:
+        return there
+    if full_at is not None:
+        raise StoreQuotaError(
+            f"This scope has {full_at} jobs with an idempotency key, and may have no more; forget some that ended.",
+            limit=full_at,
+        )
     if job.parent_job_id is not None:
-        if (there := (yield from _same(job))) is not None:
-            return there
         job = _under(job, (yield from find(job.scope_id, job.parent_job_id)))
     [(written,)] = yield Sql(_INSERT, values_of(job), counts=True)
     if written:
@@ -41,6 +51,12 @@ def create(job: JobRecord) -> Op[JobRecord]:
     if there is None:  # a serializable transaction cannot see this; a weaker one asks its caller to repeat
         raise JobStateError(f"Job {job.job_id} was being created by somebody else; try again.", job_id=job.job_id)
     return there
+
+
+def count_keys(scope_id: str, limit: int) -> Op[int]:
+    """How many jobs of a scope have an idempotency key, as far as `limit`."""
+    [(kept,)] = yield Sql(_COUNT_KEYS, (scope_id, limit))
+    return kept
 
 
 def find(scope_id: str, job_id: str) -> Op[JobRecord | None]:

@@ -11,19 +11,37 @@ from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.schema import MIGRATIONS
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
 from agent_runtime.stores import SqlStore, on_sqlite
+from runtime_core.call_log.keys import MAX_KEYS
+from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import check_scope_id
+from runtime_core.quota import Quota
 from runtime_core.stores.database import Database
 from runtime_core.stores.memory import MemoryDatabase
 
 
 class SqlJobStore(SqlStore):
-    """A JobStore. The database stays its caller's to close."""
+    """A JobStore. The database stays its caller's to close. `max_keys` of a scope's jobs may have idempotency keys."""
 
     COMPONENT = "runtime_jobs"
     MIGRATIONS = MIGRATIONS
 
+    def __init__(
+        self,
+        database: Database,
+        *,
+        owns: bool = False,
+        max_keys: int = MAX_KEYS,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(database, owns=owns)
+        self._quota = Quota(max_keys, monotonic=(clock or SystemClock()).monotonic)
+
     async def create(self, job: JobRecord) -> JobRecord:
-        return await self._run(lambda: ops.create(job))
+        if job.idempotency_key is None:
+            return await self._run(lambda: ops.create(job))
+        async with self._quota.place(job.scope_id, lambda: self._kept_keys(job.scope_id)) as may_add:
+            full_at = None if may_add else self._quota.limit
+            return await self._run(lambda: ops.create(job, full_at=full_at))
 
     async def get(self, scope_id: str, job_id: str) -> JobRecord | None:
         check_scope_id(scope_id)
@@ -49,17 +67,22 @@ class SqlJobStore(SqlStore):
         check_scope_id(scope_id)
         return await self._run(lambda: ops.forget(scope_id, older_than, limit))
 
+    async def _kept_keys(self, scope_id: str) -> int:
+        return await self._read(lambda: ops.count_keys(scope_id, self._quota.limit))
+
 
 class InMemoryJobStore(SqlJobStore):
     """For one process and for tests: the jobs end with it."""
 
-    def __init__(self) -> None:
-        super().__init__(MemoryDatabase(), owns=True)
+    def __init__(self, *, max_keys: int = MAX_KEYS) -> None:
+        super().__init__(MemoryDatabase(), owns=True, max_keys=max_keys)
 
 
 class SqliteJobStore(SqlJobStore):
     """In a file, for all processes of one machine; or on a database that is open already."""
 
-    def __init__(self, database: Database | Path | str, *, node_id: str | None = None) -> None:
+    def __init__(
+        self, database: Database | Path | str, *, node_id: str | None = None, max_keys: int = MAX_KEYS
+    ) -> None:
         opened, owns = on_sqlite(database, node_id)
-        super().__init__(opened, owns=owns)
+        super().__init__(opened, owns=owns, max_keys=max_keys)

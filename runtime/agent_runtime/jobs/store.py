@@ -42,7 +42,10 @@ class JobStore(Protocol):
     """
 
     async def create(self, job: JobRecord) -> JobRecord:
-        """Keep the job and return it; or return the one that has its id or its idempotency key already."""
+        """Keep the job and return it; or return the one that has its id or its idempotency key already.
+
+        Raises StoreQuotaError where the scope may have no more jobs with a key.
+        """
         ...
 
     async def get(self, scope_id: str, job_id: str) -> JobRecord | None: ...

@@ -15,6 +15,7 @@ from agent_runtime.jobs.failure import failure_of
 from agent_runtime.jobs.machine import Fail, JobEvent, Look, Renew, Start, Succeed
 from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.running import JobKey, RunningWork
+from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock
 from runtime_core.errors import StoreError
 
@@ -22,8 +23,9 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[[JobRecord], Awaitable[str | None]]
 
+FIRST_STORE_PAUSE_S = 0.05
 STORE_PAUSE_S = 1.0
-"""Before a store that was gone is asked again."""
+"""Before a store that was gone is asked again: the first pause, which doubles, and the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +107,32 @@ class Supervision:
 
     async def _hold(self, job: JobRecord) -> None:
         """Renew the lease, and notice the deadline, whatever the store says."""
-        holder, pause = self._holder, self._holder.lease_s / 3
+        holder, failed = self._holder, 0
         while True:
-            left = None if job.deadline is None else (job.deadline - holder.clock.now()).total_seconds()
-            await holder.clock.sleep(pause if left is None else max(0.0, min(pause, left)))
+            await holder.clock.sleep(self._until_renewal(job, failed))
             try:
                 job = await holder.apply(Renew(holder.owner, self._lease()))
             except (JobStateError, JobNotFoundError) as exc:
                 return self._stop(str(exc))
             except StoreError:
-                logger.warning("the lease of job %s could not be renewed", job.job_id, exc_info=True)
+                failed += 1
+                if failed == 1:
+                    logger.warning("the lease of job %s could not be renewed yet", job.job_id, exc_info=True)
                 if job.deadline is not None and job.deadline <= holder.clock.now():
                     return self._stop("the job's deadline passed")
-                await holder.clock.sleep(min(pause, STORE_PAUSE_S))
+            else:
+                failed = 0
             if job.is_terminal:
                 return self._stop("the job has ended")
+
+    def _until_renewal(self, job: JobRecord, failed: int) -> float:
+        """Seconds: a third of the lease, far less after a failure, and never past the deadline."""
+        pause = self._holder.lease_s / 3
+        if failed:
+            pause = min(pause, STORE_PAUSE_S, exponential_s(FIRST_STORE_PAUSE_S, failed))
+        if job.deadline is None:
+            return pause
+        return max(0.0, min(pause, (job.deadline - self._holder.clock.now()).total_seconds()))
 
     async def _listen(self, listener: Listener) -> None:
         """Somebody in another process ended the job."""

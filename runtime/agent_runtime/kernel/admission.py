@@ -13,7 +13,8 @@ from agent_runtime.jobs.store import JobFilter
 from agent_runtime.kernel.request import ExecutionRequest
 from agent_runtime.kernel.run import Run
 from agent_runtime.orchestration.config import OrchestrationConfig
-from runtime_core.context import BudgetSpec
+from agent_runtime.policy.named import NamedPolicies
+from runtime_core.context import BudgetSpec, PolicyRef
 
 OURS = "kernel"
 """Where a job's metadata holds what the kernel needs to do it again."""
@@ -23,11 +24,12 @@ Parent = Run | JobRecord
 
 
 class Admission:
-    """Holds children to an OrchestrationConfig."""
+    """Holds children to an OrchestrationConfig, and runs to the policies that there are."""
 
-    def __init__(self, config: OrchestrationConfig, jobs: JobManager) -> None:
+    def __init__(self, config: OrchestrationConfig, jobs: JobManager, policies: NamedPolicies) -> None:
         self._config = config
         self._jobs = jobs
+        self._policies = policies
 
     async def under(self, request: ExecutionRequest, run: Run | None) -> Parent | None:
         """The parent of a request, which has one child more now; `run` is the parent's, if it is here.
@@ -50,6 +52,7 @@ class Admission:
         return parent
 
     def spec(self, request: ExecutionRequest, run_id: str, parent: Parent | None) -> JobSpec:
+        """Raises OrchestrationError for a policy that is not there, or that is not the parent's."""
         budgets = self._budgets(request, parent)
         limits = (request.timeout_seconds, budgets and budgets.max_runtime_seconds)
         timeout_s = min((limit for limit in limits if limit is not None), default=None)
@@ -70,11 +73,21 @@ class Admission:
             deadline=request.deadline,
             timeout_seconds=timeout_s,
             budgets=budgets,
-            policy_ref=request.policy_ref,
+            policy_ref=self._policy(request, parent),
             versions=request.versions,
             metadata={**request.metadata, OURS: ours},
             tags=request.tags,
         )
+
+    def _policy(self, request: ExecutionRequest, parent: Parent | None) -> PolicyRef | None:
+        """The one that the request selects, in the version of now; a child has its parent's and no other."""
+        wanted = self._policies.exact(request.policy_ref)
+        above = parent.context.execution.policy_ref if isinstance(parent, Run) else parent and parent.policy_ref
+        if above is not None and wanted not in (None, above):
+            raise OrchestrationError(
+                f"Job {request.parent_job_id} is under the policy {above.name!r}, and what it starts is under no other."
+            )
+        return above or wanted
 
     async def _children(self, request: ExecutionRequest) -> int:
         which = JobFilter(parent_job_id=request.parent_job_id)

@@ -37,7 +37,8 @@ from agent_runtime.orchestration.operators import Operator, Runnable, as_operato
 from agent_runtime.plugins.plugin import Plugin
 from agent_runtime.plugins.registry import PluginRegistry
 from agent_runtime.policy.engine import PolicyEngine
-from agent_runtime.policy.rules import Rule
+from agent_runtime.policy.named import NamedPolicies
+from agent_runtime.policy.rules import PolicyDocument, Rule
 from agent_runtime.stores import SqlStore
 from llm_client.agent.core import Agent
 from llm_client.agent.loop import ModelEngine
@@ -61,8 +62,9 @@ class RuntimeKernel:
     `agent` answers requests without an operator id; left out, it is a plain one over `engine`, with the plugins'
     tools. Stores that are left out are in memory; results are kept in the database of the job store if it has one.
     `policies` are rules for models and tools, and with them count those of the plugins and a `policy_engine` of your
-    own. `config` bounds jobs that are started below others. `jobs`, `actions` and `bus` are there to be shared. A
-    job's record holds what was asked, so that another process can do it again.
+    own; `policy_documents` are further ones, of which the `policy_ref` of a request selects one for its run and for
+    what that starts. `config` bounds jobs that are started below others. `jobs`, `actions` and `bus` are there to be
+    shared. A job's record holds what was asked, so that another process can do it again.
 
     A kernel belongs to one event loop: use it with `async with`, or `aclose()`. It closes what it made itself.
     """
@@ -79,6 +81,7 @@ class RuntimeKernel:
         signal_channel: SignalChannel | None = None,
         policies: Iterable[Rule] = (),
         policy_engine: PolicyEngine | None = None,
+        policy_documents: Iterable[PolicyDocument] = (),
         operators: Iterable[Runnable] = (),
         plugins: PluginRegistry | Iterable[Plugin] = (),
         config: OrchestrationConfig | None = None,
@@ -104,10 +107,11 @@ class RuntimeKernel:
             clock=self._clock,
             ids=self._ids,
         )
-        self._admission = Admission(self._config, self.jobs)
         self._policy = PolicyEngine(policies, actions=self.actions, event_bus=self.bus)
         engines = (self._policy,) if policy_engine is None else (self._policy, policy_engine)
-        self._overseer = PolicyOverseer(engines)
+        self._named = NamedPolicies(policy_documents, actions=self.actions, event_bus=self.bus)
+        self._overseer = PolicyOverseer(engines, self._named)
+        self._admission = Admission(self._config, self.jobs, self._named)
         self._plugins = plugins if isinstance(plugins, PluginRegistry) else _registered(plugins)
         self._operators: dict[str, Operator] = {}
         for operator in operators:
@@ -133,8 +137,8 @@ class RuntimeKernel:
     async def execute(self, request: ExecutionRequest) -> ExecutionHandle:
         """Start the request, or find the run of an earlier one with its idempotency key.
 
-        Raises OrchestrationError for an operator that is not there; LimitReached; JobConflictError for a key of
-        another request; JobNotFoundError and JobStateError for its parent; StoreError.
+        Raises OrchestrationError for an operator or a policy that is not there; LimitReached; JobConflictError for a
+        key of another request; JobNotFoundError and JobStateError for its parent; StoreError.
         """
         await self._open()
         doer = self._doer(request)
@@ -190,6 +194,7 @@ class RuntimeKernel:
             try:
                 request = request_of(job)
                 doer = self._doer(request)
+                self._named.exact(job.policy_ref)
             except OrchestrationError as exc:
                 failure = JobFailure(code="worker_lost", message=f"Its worker was lost, and nobody can go on: {exc}")
                 with suppress(JobStateError):

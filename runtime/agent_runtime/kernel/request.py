@@ -23,6 +23,7 @@ class ExecutionRequest(_Frozen):
     second request with the `idempotency_key` of a first one, in the same scope, is that first one. `timeout_seconds`
     and `deadline` bound it, whichever ends first, and so does the runtime of its `budgets`. `parent_job_id` is a job
     of the same scope that this one is part of. With `stream` the answer's text is among the events as it comes.
+    `policy_ref` selects one of the kernel's `policy_documents`, which then counts beside its other rules.
     """
 
     prompt: str = ""

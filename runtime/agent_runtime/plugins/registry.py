@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
@@ -14,6 +15,8 @@ from agent_runtime.errors import PluginDependencyError, PluginInvalidError, Plug
 from agent_runtime.plugins.plugin import Plugin
 from agent_runtime.policy.globs import any_of
 from agent_runtime.policy.rules import Rule
+
+logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "agent_runtime.plugins"
 
@@ -100,9 +103,17 @@ class PluginRegistry:
             try:
                 await plugin.start()
             except BaseException:
-                await self.stop()
+                await self._undo(plugin)
                 raise
             self._started.append(plugin)
+
+    async def _undo(self, culprit: Plugin) -> None:
+        """Stop what was started; that one of them cannot is told to the log, where `culprit`'s error is raised."""
+        try:
+            await self.stop()
+        except Exception:
+            name = culprit.manifest.name
+            logger.warning("the plugin %s did not start, and those before did not all stop", name, exc_info=True)
 
     async def stop(self) -> None:
         """Stop what was started, in reverse; all of them, even if one fails."""

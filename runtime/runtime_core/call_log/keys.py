@@ -18,11 +18,13 @@ from typing import TypeAlias
 
 from runtime_core.call_log import ops
 from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
-from runtime_core.errors import StoreValueError
+from runtime_core.errors import StoreQuotaError, StoreValueError
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.sql import Op, Sql
 
 MAX_KEY_CHARS = 255
+MAX_KEYS = 100_000
+"""Keys that a scope may keep at a time, unless somebody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,17 @@ _FAIL = (
 )
 
 
-def begin(claim: Claim, now: float) -> Op[Started | KeyState]:
-    """Take the key if it is free, expired or lapsed; the same owner's claim again is Started again."""
+_COUNT = "SELECT COUNT(*) FROM (SELECT key_hash FROM idempotency WHERE scope_id = ? LIMIT ?) AS kept"
+_NEXT_TO_EXPIRE = "SELECT expires_at FROM idempotency WHERE scope_id = ? ORDER BY expires_at LIMIT 1"
+
+
+def begin(claim: Claim, now: float, *, full_at: int | None = None) -> Op[Started | KeyState]:
+    """Take the key if it is free, expired or lapsed; the same owner's claim again is Started again.
+
+    In a scope that is `full_at` so many keys only one of them can be taken. Raises StoreQuotaError for another one.
+    """
+    if full_at is not None and (yield from look(claim)) is None:
+        raise (yield from _full(claim.scope_id, now, full_at))
     until = now + claim.lease_s
     taken = yield Sql(
         _BEGIN,
@@ -183,6 +194,22 @@ def renew(claim: Claim, now: float) -> Op[bool]:
 def fail(claim: Claim) -> Op[bool]:
     """Free the key for the next one; False if the claim was lost."""
     return bool((yield Sql(_FAIL, (*_place(claim), claim.owner))))
+
+
+def count(scope_id: str, limit: int) -> Op[int]:
+    """How many keys a scope keeps, as far as `limit`."""
+    [(kept,)] = yield Sql(_COUNT, (scope_id, limit))
+    return kept
+
+
+def _full(scope_id: str, now: float, limit: int) -> Op[StoreQuotaError]:
+    rows = yield Sql(_NEXT_TO_EXPIRE, (scope_id,))
+    wait = max(1.0, rows[0][0] - now) if rows else 1.0
+    return StoreQuotaError(
+        f"This scope keeps {limit} idempotency keys, and may keep no more; the first expires in {wait:.0f} s.",
+        limit=limit,
+        retry_after=wait,
+    )
 
 
 def _place(claim: Claim) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from runtime_core.call_log.records import Attempt, AttemptKey, Ending, LoggedAtt
 from runtime_core.call_log.schema import MIGRATIONS
 from runtime_core.call_log.totals import RunTotals, totals
 from runtime_core.clock import Clock
+from runtime_core.quota import Quota
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.migrations import migrate
@@ -18,11 +19,13 @@ class CallLog:
     """Attempts, answers and idempotency keys on a database that the caller opens and closes.
 
     Every method may be repeated after StoreUnavailableError, also with `outcome_unknown`. `expire`, `fail` and
-    the `forget` methods then report only what the repetition itself changed.
+    the `forget` methods then report only what the repetition itself changed. A scope keeps `max_keys` idempotency
+    keys at most.
     """
 
-    def __init__(self, database: Database, *, clock: Clock) -> None:
+    def __init__(self, database: Database, *, clock: Clock, max_keys: int = keys.MAX_KEYS) -> None:
         self._database = database
+        self._quota = Quota(max_keys, monotonic=clock.monotonic)
         self._clock = clock
         self._started_at = clock.now().timestamp() - clock.monotonic()
 
@@ -76,9 +79,14 @@ class CallLog:
         return await self._database.run(lambda: ops.expire(now, limit))
 
     async def begin(self, claim: Claim) -> Started | KeyState:
-        """Claim an idempotency key. Of many claimants exactly one is Started; a lapsed claim is taken over."""
+        """Claim an idempotency key. Of many claimants exactly one is Started; a lapsed claim is taken over.
+
+        Raises StoreQuotaError for a new key of a scope that keeps `max_keys` already.
+        """
         now = self.now()
-        return await self._database.run(lambda: keys.begin(claim, now))
+        async with self._quota.place(claim.scope_id, lambda: self._kept_keys(claim.scope_id)) as may_add:
+            full_at = None if may_add else self._quota.limit
+            return await self._database.run(lambda: keys.begin(claim, now, full_at=full_at))
 
     async def renew_claim(self, claim: Claim) -> bool:
         """Hold the key for another `lease_s`; False if the claim was lost."""
@@ -122,3 +130,12 @@ class CallLog:
         """Free the space of up to `limit` expired idempotency keys of all scopes; how many there were."""
         now = self.now()
         return await self._database.run(lambda: retention.forget_keys(now, limit))
+
+    async def _kept_keys(self, scope_id: str) -> int:
+        """How many keys the scope has; where those are too many, without some that have expired."""
+        limit = self._quota.limit
+        kept = await self._database.read(lambda: keys.count(scope_id, limit))
+        if kept < limit:
+            return kept
+        now = self.now()
+        return kept - await self._database.run(lambda: retention.forget_keys_of(scope_id, now, 1000))

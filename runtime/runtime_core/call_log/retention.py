@@ -34,6 +34,10 @@ _KEYS = (
     " WHERE expires_at <= ? AND (state = 'done' OR lease_until <= ?) ORDER BY expires_at LIMIT ?)"
     " RETURNING state"
 )
+_KEYS_OF_SCOPE = (
+    "DELETE FROM idempotency WHERE scope_id = ? AND key_hash IN (SELECT key_hash FROM idempotency"
+    " WHERE scope_id = ? AND expires_at <= ? AND (state = 'done' OR lease_until <= ?) LIMIT ?) RETURNING state"
+)
 
 
 def forget_attempts(scope_id: str | None, older_than: float, limit: int) -> Op[int]:
@@ -59,3 +63,8 @@ def forget(scope_id: str | None, older_than: float, limit: int) -> Op[int]:
 def forget_keys(now: float, limit: int) -> Op[int]:
     """Delete up to `limit` expired idempotency keys of all scopes; nobody sees them in any case."""
     return len((yield Sql(_KEYS, (now, now, limit))))
+
+
+def forget_keys_of(scope_id: str, now: float, limit: int) -> Op[int]:
+    """`forget_keys` of one scope."""
+    return len((yield Sql(_KEYS_OF_SCOPE, (scope_id, scope_id, now, now, limit))))

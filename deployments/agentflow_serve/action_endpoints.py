@@ -1,0 +1,103 @@
+"""What a flow asks people, for the caller's own scope, and the answers.
+
+`GET /v1/actions`, `GET /v1/actions/{action_id}`, `POST /v1/actions/{action_id}/resolve`. The scope is the caller's, as
+the edge has it, and never part of a request. Whoever may call for the scope may answer; a `resume_token` in the body
+narrows that to the action whose token it is. Tokens stand in bodies only, since addresses are logged.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import FastAPI, Query, Request
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from agent_runtime.actions.manager import ActionManager
+from agent_runtime.actions.records import ActionStatus
+from agent_runtime.actions.store import ActionFilter
+from agent_runtime.errors import ActionConflictError, ActionExpiredError, ActionNotFoundError
+from agentflow_serve.call import CallMeta, admitted_call
+from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
+from runtime_core.errors import AgentflowError, IdentityError, StoreValueError
+from runtime_core.ids import check_id
+
+PATH = "/v1/actions"
+MOST = 1000
+
+
+class Answer(BaseModel):
+    """The body of a resolve: what is answered, and the action's token where the caller has one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resolution: dict[str, JsonValue]
+    resume_token: str | None = None
+
+
+def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
+    """Add the routes of actions to a predictor's application."""
+
+    async def list_actions(
+        status: ActionStatus | None = None, limit: Annotated[int, Query(ge=1, le=MOST)] = 100
+    ) -> dict[str, Any]:
+        """The scope's actions, the newest first."""
+        try:
+            found = await actions.for_scope(_caller().scope_id).list(ActionFilter(status=status), limit=limit)
+        except AgentflowError as exc:
+            raise _refused(exc) from exc
+        return {"actions": [action.model_dump(mode="json") for action in found]}
+
+    async def show(action_id: str) -> dict[str, Any]:
+        """One action, with its answer if there is one."""
+        try:
+            found = await actions.for_scope(_caller().scope_id).get(check_id(action_id, what="action id"))
+        except AgentflowError as exc:
+            raise _refused(exc) from exc
+        return found.model_dump(mode="json")
+
+    async def resolve(action_id: str, request: Request) -> dict[str, Any]:
+        """Answer an action, once."""
+        caller, answer = _caller(), _answer(await request.body())
+        try:
+            resolved = await actions.for_scope(caller.scope_id).resolve(
+                answer.resume_token,
+                action_id=check_id(action_id, what="action id"),
+                resolution=answer.resolution,
+                resolved_by=caller.principal,
+            )
+        except AgentflowError as exc:
+            raise _refused(exc) from exc
+        return resolved.model_dump(mode="json")
+
+    app.add_api_route(PATH, list_actions, methods=["GET"])
+    app.add_api_route(PATH + "/{action_id:path}/resolve", resolve, methods=["POST"])
+    app.add_api_route(PATH + "/{action_id:path}", show, methods=["GET"])
+
+
+def _caller() -> CallMeta:
+    admitted = admitted_call.get()
+    return CallMeta() if admitted is None else admitted.call(0, of=1)
+
+
+def _answer(body: bytes) -> Answer:
+    try:
+        return Answer.model_validate(orjson.loads(body))
+    except (orjson.JSONDecodeError, ValidationError) as exc:
+        message = 'The body of an answer is {"resolution": {...}}, and may have the "resume_token" of the action.'
+        raise RequestRefused(message, status=400, code="bad_input") from exc
+
+
+def _refused(error: AgentflowError) -> PredictorError:
+    match error:
+        case ActionNotFoundError():
+            return RequestRefused("There is no such action.", status=404, code="not_found")
+        case ActionConflictError():
+            return RequestRefused(str(error), status=409, code="action_conflict")
+        case ActionExpiredError():
+            return RequestRefused(str(error), status=410, code="action_expired")
+        case IdentityError() | StoreValueError():
+            return RequestRefused(str(error), status=400, code="bad_input")
+        case _:
+            message = "Actions cannot be reached now; try again."
+            return RequestRefused(message, status=503, code="unavailable", retry_after=RETRY_AFTER_S)

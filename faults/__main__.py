@@ -14,7 +14,7 @@ import click
 
 from faults.report import Report, lines
 
-IN_PROCESS = ("overshoot",)
+IN_PROCESS = ("overshoot", "soak")
 ON_RAY_SERVE = ()
 ALL = IN_PROCESS + ON_RAY_SERVE
 

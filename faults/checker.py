@@ -17,6 +17,7 @@ from agent_runtime.ledger.records import LedgerEvent
 from faults.books import Books, Rates
 from faults.counters import counter_violations
 from llmhub_runtime.sim import LogEntry
+from llmhub_runtime.sim.log import LoggedUsage
 from runtime_core.call_log.records import AttemptStatus, LoggedAttempt, Usage
 
 INVARIANTS: Final[Mapping[str, str]] = {
@@ -25,6 +26,9 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "I3": "a key has one answer, the same for everybody, and at most one request more than there were crashes",
     "I4": "spent + reserved never exceeded a limit; nothing is reserved at the end; counters are the sum of events",
 }
+
+
+_MOST_TOKENS: Final = 10**8
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _settled(row: LoggedAttempt, event: LedgerEvent, entry: LogEntry, rates: Rat
         yield "it is settled, and nothing says what it took"
         return
     told = entry.usage
-    if told is not None and min(told.prompt_tokens, told.completion_tokens) >= 0:
+    if told is not None and _readable(told):
         ours, theirs = (usage.input, usage.output), (told.prompt_tokens, told.completion_tokens)
         if usage.estimated:
             yield f"the usage is estimated, and the provider said {theirs}"
@@ -123,9 +127,9 @@ def _settled(row: LoggedAttempt, event: LedgerEvent, entry: LogEntry, rates: Rat
     else:
         if not usage.estimated:
             yield "the usage is not flagged as estimated, and the provider said nothing readable"
-        if usage.input < (entry.prompt_tokens or 0) or usage.output < entry.completion_tokens_sent:
-            sent = (entry.prompt_tokens, entry.completion_tokens_sent)
-            yield f"{(usage.input, usage.output)} tokens are estimated, below the {sent} that went over the wire"
+        least = _least(entry)
+        if usage.input < least[0] or usage.output < least[1]:
+            yield f"{(usage.input, usage.output)} tokens are estimated, below the {least} that went over the wire"
     cost = _cost(usage, rates)
     recorded = None if row.ending is None else row.ending.cost_micro
     if recorded != cost or event.cost_micro != (cost or 0):
@@ -142,16 +146,38 @@ def _unknown(event: LedgerEvent, entry: LogEntry | None) -> Iterator[str]:
     if not event.estimated:
         yield "it is unknown and not flagged as estimated"
     if (event.total_tokens, event.cost_micro) != (event.reserved_tokens, event.reserved_cost_micro):
-        yield f"it is unknown and counts {event.total_tokens} tokens, not the {event.reserved_tokens} that were reserved"
+        yield f"it is unknown and counts {event.total_tokens} tokens, not the {event.reserved_tokens} it reserved"
     if event.requests != 1:
         yield f"it is unknown and counts as {event.requests} requests"
     if entry is not None and event.total_tokens < _delivered(entry):
         yield f"{event.total_tokens} tokens are counted, and the provider counted {_delivered(entry)}"
 
 
+def _readable(told: LoggedUsage) -> bool:
+    return _is_count(told.prompt_tokens) and _is_count(told.completion_tokens)
+
+
+def _is_count(tokens: int) -> bool:
+    """Whether it can be meant: no model reads or writes more in one call."""
+    return 0 <= tokens <= _MOST_TOKENS
+
+
+def _least(entry: LogEntry) -> tuple[int, int]:
+    """What an estimate may not be below: the half of a senseless usage that makes sense, or else what was counted."""
+    read, sent, told = entry.prompt_tokens or 0, entry.completion_tokens_sent, entry.usage
+    if told is None:
+        return read, sent
+    return (
+        told.prompt_tokens if _is_count(told.prompt_tokens) else read,
+        told.completion_tokens if _is_count(told.completion_tokens) else sent,
+    )
+
+
 def _delivered(entry: LogEntry) -> int:
     """What the provider has a claim to: what it said, or at least what it read and sent."""
-    told = 0 if entry.usage is None else entry.usage.prompt_tokens + entry.usage.completion_tokens
+    told = 0
+    if entry.usage is not None and _readable(entry.usage):
+        told = entry.usage.prompt_tokens + entry.usage.completion_tokens
     refused = entry.status is not None and entry.status >= 400
     return max(told, 0 if refused else (entry.prompt_tokens or 0) + entry.completion_tokens_sent)
 

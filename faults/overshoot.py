@@ -75,7 +75,7 @@ def run(short: bool) -> Report:
             for number, each in enumerate(rounds):
                 with crew() as them:
                     counted += _race(each, kind, number, databases, folder, sim, them, report)
-            done = f"{len(rounds)} round{'s' * (len(rounds) > 1)} of {CALLERS:,} callers in {PROCESSES} processes, a budget for {FITS}"
+            done = f"{len(rounds)} x {CALLERS:,} callers in {PROCESSES} processes on a budget for {FITS}"
             report.say(
                 f"{kind}: {done}: {counted['admitted']:,} reached the provider, {counted['refused']:,} were refused, "
                 f"{counted['again']:,} asked again because the store was busy"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 
 from agent_runtime.ledger import budget_ops, finds
 from agent_runtime.ledger.budgets import Account, Budget
-from agent_runtime.ledger.finds import EventFilter
+from agent_runtime.ledger.finds import EventCursor, EventFilter
 from agent_runtime.ledger.records import LedgerEvent
 from agent_runtime.ledger.schema import COUNTS
 from faults.books import Books, Counted, KeyedCall, Rates
 from llmhub_runtime.sim import LogEntry
 from runtime_core.call_log import finds as call_finds
-from runtime_core.call_log.finds import Filter
+from runtime_core.call_log.finds import Cursor, Filter
 from runtime_core.call_log.records import LoggedAttempt
 from runtime_core.stores import Database, Op, Sql
 
@@ -66,10 +67,9 @@ async def read_books(
 
 
 async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttempt]:
-    after = None
+    after: Cursor | None = None
     while True:
-        place = after
-        page = await database.read(lambda: call_finds.attempts(scope_id, Filter(), after=place, limit=_PAGE))
+        page = await database.read(partial(call_finds.attempts, scope_id, Filter(), after=after, limit=_PAGE))
         for row in page.attempts:
             yield row
         if (after := page.next) is None:
@@ -77,10 +77,9 @@ async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttemp
 
 
 async def _events(database: Database, scope_id: str) -> AsyncIterator[LedgerEvent]:
-    after = None
+    after: EventCursor | None = None
     while True:
-        place = after
-        page = await database.read(lambda: finds.events(scope_id, EventFilter(), place, _PAGE))
+        page = await database.read(partial(finds.events, scope_id, EventFilter(), after, _PAGE))
         for event in page.events:
             yield event
         if (after := page.next) is None:
@@ -90,8 +89,7 @@ async def _events(database: Database, scope_id: str) -> AsyncIterator[LedgerEven
 async def _budgets(database: Database, scope_id: str) -> AsyncIterator[Budget]:
     after: Account | None = None
     while True:
-        place = after
-        page = await database.read(lambda: budget_ops.list_budgets(scope_id, place, _PAGE))
+        page = await database.read(partial(budget_ops.list_budgets, scope_id, after, _PAGE))
         for budget in page:
             yield budget
         if len(page) < _PAGE:

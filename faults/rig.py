@@ -31,7 +31,7 @@ from support.processes import forked
 
 SCOPE = "tenant-1"
 ROLE = "writer"
-RATES: Mapping[str, Rates] = {"m": Rates(Decimal("2.5"), Decimal("10"))}
+RATES: Mapping[str, Rates] = {"m": Rates(Decimal("2.5"), Decimal("10")), "e": Rates(Decimal("0.3"), Decimal("0"))}
 NODE = "node-1"
 
 
@@ -55,10 +55,12 @@ class Desk:
 
 
 def hub_on(base: str) -> LLMHub:
-    """One role with a price, at the simulated model."""
-    rates = RATES["m"]
-    role = {"provider": "sim", "model": "m", "mode": "chat", "price": {"input": rates.input, "output": rates.output}}
-    document = {"project": "faults", "env": "test", "providers": {"sim": {"api_base": base}}, "roles": {ROLE: role}}
+    """A role for texts and one for embeddings, at the simulated model, with the prices of RATES."""
+    roles = {
+        ROLE: {"provider": "sim", "model": "m", "mode": "chat", "price": {"input": "2.5", "output": "10"}},
+        "embed": {"provider": "sim", "model": "e", "mode": "embedding", "price": {"input": "0.3", "output": "0"}},
+    }
+    document = {"project": "faults", "env": "test", "providers": {"sim": {"api_base": base}}, "roles": roles}
     return LLMHub(config_obj=parse_runtime_config(document))
 
 

@@ -9,11 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from faults.books import Books, Counted, KeyedCall, Rates
+from faults.checker import INVARIANTS, check
 
 from agent_runtime.ledger.budgets import Account, Budget
 from agent_runtime.ledger.records import EventState, LedgerEvent
-from faults.books import Books, Counted, KeyedCall, Rates
-from faults.checker import INVARIANTS, check
 from llmhub_runtime.sim import LogEntry
 from llmhub_runtime.sim.log import LoggedUsage
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
@@ -24,14 +24,12 @@ RESERVED = (100, 1000, 1, 0, 1, 0)
 """What every call here holds back: tokens, micro-dollars, requests, tool calls, turns, milliseconds."""
 
 
-def request(key: str, **facts: Any) -> LogEntry:
+def request(key: str | None, **facts: Any) -> LogEntry:
     """The provider read 10 tokens and sent 5."""
     usage = LoggedUsage(prompt_tokens=10, completion_tokens=5)
     known = {"status": 200, "usage": usage, "prompt_tokens": 10, "completion_tokens_sent": 5, "outcome": "finished"}
-    return LogEntry(
-        **{"seq": 1, "time": NOON, "method": "POST", "path": "/v1", "kind": "chat", "attempt_id": key},  # type: ignore[arg-type]
-        **{"decided": "text", **known, **facts},
-    )
+    fixed = {"seq": 1, "time": NOON, "method": "POST", "path": "/v1", "kind": "chat", "decided": "text"}
+    return LogEntry.model_validate({**fixed, "attempt_id": key, **known, **facts})
 
 
 def row(key: str, status: str, usage: Usage | None = None, cost: int | None = None) -> LoggedAttempt:
@@ -145,7 +143,7 @@ def counter(index: int = 0, **facts: Any) -> Callable[[Books], Books]:
 
 PLANTED: dict[str, tuple[str, str, Callable[[Books], Books]]] = {
     "a request without an attempt": ("I1", "spent unseen", plus("requests", request("unseen"))),
-    "a request without an id": ("I1", "without an attempt id", plus("requests", request(None))),  # type: ignore[arg-type]
+    "a request without an id": ("I1", "without an attempt id", plus("requests", request(None))),
     "a request sent twice under one id": ("I1", "was sent 2 times", plus("requests", request("settled"))),
     "two rows for one attempt": ("I1", "has 2 rows", plus("rows", row("refused", "released"))),
     "a settled row that nobody saw": ("I1", "the provider never saw it", minus("requests", 0)),

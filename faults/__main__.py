@@ -14,7 +14,7 @@ import click
 
 from faults.report import Report, lines
 
-IN_PROCESS = ("overshoot", "soak")
+IN_PROCESS = ("overshoot", "soak", "disconnects", "excess", "full_disk")
 ON_RAY_SERVE = ()
 ALL = IN_PROCESS + ON_RAY_SERVE
 

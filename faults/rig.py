@@ -17,7 +17,7 @@ from typing import Any
 
 from agent_runtime import Budget, EngineLedger, Ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
-from faults.books import Books, KeyedCall, Rates
+from faults.books import Books, Rates
 from faults.reading import keep_history, read_books
 from llm_client import ExecutionEngine, HubRouter, RetryPolicy
 from llm_client.providers.protocol import Target
@@ -93,7 +93,7 @@ def open_books(url: str, *budgets: Budget, clock: Clock | None = None) -> None:
     asyncio.run(work())
 
 
-def close_books(url: str, requests: Sequence[LogEntry], *, clock: Clock, keyed: Sequence[KeyedCall] = ()) -> Books:
+def close_books(url: str, requests: Sequence[LogEntry], *, clock: Clock, scope_id: str = SCOPE) -> Books:
     """Let every lease that has run out by `clock` lapse, and read what there is."""
 
     async def work() -> Books:
@@ -101,7 +101,7 @@ def close_books(url: str, requests: Sequence[LogEntry], *, clock: Clock, keyed: 
             log = _log_of(database, clock)
             while await log.expire(limit=1000):
                 pass
-            return await read_books(database, requests, scope_id=SCOPE, rates=RATES, keyed=keyed)
+            return await read_books(database, requests, scope_id=scope_id, rates=RATES)
 
     return asyncio.run(work())
 

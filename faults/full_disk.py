@@ -16,7 +16,7 @@ from faults.rig import Said, ShiftedClock, close_books, crew, open_books, reques
 from llmhub_runtime.sim import SimProcess
 
 SCOPE = "default"
-ROOM = 64 * 1024
+ROOM = 256 * 1024
 """Bytes that the store's largest file may still grow."""
 UNTIL_FULL = 400
 LATER_S = 3600.0

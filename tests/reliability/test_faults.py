@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from faults.__main__ import IN_PROCESS
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 CONFIG ?= configs/returns_desk.yaml
 FUZZ_SECONDS ?= 120
 
-.PHONY: setup serve test test-units test-serve table bench fuzz lint lock clean
+.PHONY: setup serve test test-units test-serve table bench fuzz faults lint lock clean
 
 setup: $(SETUP)
 
@@ -43,6 +43,9 @@ bench: setup
 
 fuzz: setup
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_REPLAY),--replay $(FUZZ_REPLAY)) $(FUZZ)
+
+faults: setup
+	PYTHONPATH=tests $(BIN)/python -m faults $(FAULTS)
 
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -12,13 +12,15 @@ import pytest
 
 from agentflow import Flow
 from agentflow.ir import ModelRef
-from flow_runtime import LocalSettings, run
+from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
 from llm_client.errors import CallFailed
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from llmhub_runtime.sim.embeddings import embed
+from runtime_core.errors import StoreUnavailableError
+from runtime_core.stores.memory import MemoryDatabase
 from support.flows import small_flow
 from support.processes import child_processes
 
@@ -268,6 +270,42 @@ async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_
     async with models_at(sim) as models:
         with pytest.raises(ModelFailed, match="hasty, main, other, real"):
             await models.chat("mian", HI, {})
+
+
+class FillingDatabase(MemoryDatabase):
+    """One whose disk is full while `full` is set."""
+
+    full = False
+
+    async def run(self, op_factory: Any) -> Any:
+        if self.full:
+            raise StoreUnavailableError("The database cannot be used: disk I/O error.")
+        return await super().run(op_factory)
+
+
+async def test_a_call_that_cannot_be_recorded_is_not_made_and_the_run_may_be_tried_again(sim: SimServer):
+    node = """
+    node:
+      inputs: [{name: x, type: string}]
+      outputs: [{name: out, type: string}]
+      prompt: {role: main, template: "{{ x }}"}
+    """
+    flow = small_flow(node, ["_input.x -> node.x", "node.out -> _output"])
+    async with (
+        FillingDatabase() as database,
+        models_at(sim, database=database) as models,
+        models,
+        LocalFlow(flow, models=models) as runner,
+    ):
+        await models.warm_up(["main"])
+        database.full = True
+        full = await runner.run({"x": "hi"})
+        assert asked(sim) == []
+        database.full = False
+        roomy = await runner.run({"x": "hi"})
+    assert full.error is not None and roomy.error is None
+    assert full.error.code == "unavailable"
+    assert full.error.message.startswith("node 'node' failed: The call log cannot be written, so nothing was sent")
 
 
 # -- what it takes -----------------------------------------------------------------------------------------------------

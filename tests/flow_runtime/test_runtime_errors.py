@@ -17,6 +17,7 @@ FACTS = [
     errors.OutputInvalid("m"),
     errors.ImageInvalid("m", image="${photo}"),
     errors.ModelFailed("m", model="writer"),
+    errors.LedgerUnavailable("m"),
     errors.NodeFailure("m", kind="timeout", attempts=2, retry_after=3.0),
     errors.SubflowFailed("m", kind="timeout", node="ask", retry_after=3.0),
     errors.StateFailed("m", key="chat_1"),

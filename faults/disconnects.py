@@ -1,0 +1,149 @@
+"""Clients on raw sockets that leave at any byte of their request or of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+from agent_runtime import Budget
+from faults.doors import PLAIN, STREAM, port_of, serve_until
+from faults.report import Report
+from faults.rig import Said, ShiftedClock, close_books, crew, open_books, stores, warm_up
+from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
+from runtime_core.call_log.records import LEASE_LAPSED
+
+SCOPE = "default"
+AT_ONCE = 60
+CLOSED_WITHIN_S = 0.5
+SHORT_CLOSED_WITHIN_S = 5.0
+"""In the short form, which shares its machine with whatever else runs."""
+LONGEST_S = 1.5
+LATER_S = 3600.0
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+WORDS = " ".join(f"word{number}" for number in range(120))
+
+
+def run(short: bool) -> Report:
+    report = Report("disconnects")
+    warm_up()
+    script = parse_script(
+        {
+            "rules": [
+                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 8}},
+                {"match": {"contains": "quick"}, "reply": {"answer": WORDS, "latency_ms": 40}},
+                {"reply": {"answer": WORDS, "latency_ms": 1500}},
+            ]
+        }
+    )
+    with tempfile.TemporaryDirectory(prefix="af-") as name, stores(Path(name)) as databases:
+        folder = Path(name)
+        url, said, log, stop = databases.fresh("sqlite"), Said(folder / "said"), folder / "sim.log", folder / "stop"
+        open_books(url, Budget(scope_id=SCOPE, max_tokens_total=10**12))
+        with SimProcess(script=script, log_path=log) as sim, crew() as them:
+            them.fork(serve_until(stop.exists, url, sim.openai_base, said))
+            left = asyncio.run(_visit(port_of(said), 80 if short else 2000))
+            stop.touch()
+            report.expect("the server ends well", them.wait() == [0])
+        requests = read_log_file(log)
+        books = close_books(url, requests, clock=ShiftedClock(LATER_S), scope_id=SCOPE)
+    report.check(books, "I1", "I2", "I4")
+    lapsed = [row for row in books.rows if row.ending is not None and row.ending.error == LEASE_LAPSED]
+    report.expect("every attempt was ended by whoever made it, none by its lease", not lapsed, len(lapsed))
+    ends = Counter(how for how, _ in left.values())
+    report.say(f"{len(left):,} clients: {', '.join(f'{count:,} {how}' for how, count in ends.most_common())}")
+    report.say(books.summary())
+    _judge_delays(books.requests, left, report, SHORT_CLOSED_WITHIN_S if short else CLOSED_WITHIN_S)
+    return report.end()
+
+
+Left = Mapping[int, tuple[str, float | None]]
+"""How each client ended, and when it left, in seconds since the epoch; None for one that stayed."""
+
+
+def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, most_s: float) -> None:
+    delays: list[float] = []
+    for entry in requests:
+        _, left_at = left[_number(entry)]
+        ended = entry.time.timestamp() + (entry.duration_ms or 0) / 1000
+        if left_at is not None and ended > left_at:
+            delays.append(ended - left_at)
+    delays.sort()
+    p50, p99 = (delays[int(share * (len(delays) - 1))] if delays else 0.0 for share in (0.5, 0.99))
+    report.say(
+        f"{len(delays):,} requests were open at the provider when their client left: "
+        f"closed after {p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), as the provider saw it"
+    )
+    report.expect(f"the provider's side is closed within {most_s:g} s of the leaving (p99)", p99 <= most_s, p99)
+    report.expect("some clients left while the provider worked", delays)
+
+
+def _number(entry: LogEntry) -> int:
+    match entry.request:
+        case {"messages": [*_, {"content": str(text)}]}:
+            return int(text.split("client ")[1].split()[0])
+        case _:
+            raise ValueError(f"request {entry.seq} is of no client")
+
+
+async def _visit(port: int, clients: int) -> Left:
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def visit(number: int) -> tuple[int, tuple[str, float | None]]:
+        async with turns:
+            return number, await _client(port, number, Random(number))
+
+    return dict(await asyncio.gather(*map(visit, range(clients))))
+
+
+async def _client(port: int, number: int, choose: Random) -> tuple[str, float | None]:
+    streamed = choose.random() < 0.5
+    kind = "streamed" if streamed else choose.choice(["quick", "plain"])
+    request = _request(kind, number)
+    whole = choose.random() > 0.25
+    data = request if whole else request[: choose.randrange(len(request))]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    await writer.drain()
+    wanted = choose.randrange(900 if streamed else 1400)
+    stays = whole and choose.random() < 0.05
+    answered = await _read(reader, 10**6 if stays else wanted, 60 if stays else choose.uniform(0, LONGEST_S), whole)
+    if choose.random() < 0.5:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    left_at = time.time()
+    writer.transport.abort()
+    if not whole:
+        return "left inside the request", left_at
+    if answered is None:
+        return "had the whole answer", None
+    return "left inside the answer" if answered else "left before the answer", left_at
+
+
+async def _read(reader: asyncio.StreamReader, size: int, within_s: float, whole: bool) -> int | None:
+    """How many bytes came, at most `size`; None for all there were."""
+    got = 0
+    try:
+        async with asyncio.timeout(within_s if whole else 0.01):
+            while got < size:
+                part = await reader.read(size - got)
+                if not part:
+                    return None
+                got += len(part)
+    except TimeoutError:
+        pass
+    return got
+
+
+def _request(kind: str, number: int) -> bytes:
+    text = f"A {kind} answer for client {number} , please."
+    path, body = (STREAM, {"x": text}) if kind == "streamed" else (PLAIN, {"instances": [{"x": text}]})
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: door\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data

@@ -8,7 +8,7 @@ from typing import Any
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.connection import Connection
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.outcome import Outcome, outcome_of, share
+from runtime_core.stores.outcome import Failed, Outcome, outcome_of, share
 from runtime_core.stores.sql import OpFactory
 
 
@@ -50,7 +50,7 @@ class GroupCommit:
         try:
             self._connection.begin(patience_s=self._patience_s)
         except StoreError as error:
-            return _share(error, len(batch))
+            return share(error, len(batch))
         outcomes: list[Outcome] = []
         for op_factory in batch:
             outcomes.append(outcome_of(lambda op_factory=op_factory: self._connection.attempt(op_factory)))

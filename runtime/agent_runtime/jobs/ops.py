@@ -17,6 +17,7 @@ _FIND = _SELECT + " WHERE scope_id = ? AND job_id = ?"
 _FIND_BY_KEY = _SELECT + " WHERE scope_id = ? AND idempotency_key = ?"
 _INSERT = "INSERT INTO runtime_jobs (" + COLUMNS + ") VALUES (" + VALUES + ") ON CONFLICT DO NOTHING"
 _UPDATE = "UPDATE runtime_jobs SET " + ASSIGNMENTS + " WHERE scope_id = ? AND job_id = ?"
+_UPDATE_IF_SAME = _UPDATE + " AND version = ?"
 _OVERDUE = _SELECT + " WHERE completed_at IS NULL AND deadline <= ? ORDER BY deadline LIMIT ?"
 _LAPSED = _SELECT + " WHERE lease_until <= ? AND status IN ('queued', 'running') ORDER BY lease_until LIMIT ?"
 _FORGET = (
@@ -64,8 +65,16 @@ def find(scope_id: str, job_id: str) -> Op[JobRecord | None]:
     return job_of(rows[0]) if rows else None
 
 
-def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime) -> Op[JobRecord]:
-    """`transition` of the stored job. Raises JobNotFoundError and JobStateError."""
+def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime, known: JobRecord | None = None) -> Op[JobRecord]:
+    """`transition` of the stored job. Raises JobNotFoundError and JobStateError.
+
+    It is read first, unless it still is as it was `known` to be, and changes.
+    """
+    if known is not None and (after := _foreseen(known, event, now)) is not None:
+        values = (*changing_of(after), scope_id, job_id, known.version)
+        [(written,)] = yield Sql(_UPDATE_IF_SAME, values, counts=True)
+        if written:
+            return after
     job = yield from find(scope_id, job_id)
     if job is None:
         raise JobNotFoundError(f"There is no job {job_id!a} in this scope.", job_id=job_id)
@@ -108,6 +117,15 @@ def lapsed(now: datetime, limit: int) -> Op[list[JobRecord]]:
 
 def forget(scope_id: str, older_than: datetime, limit: int) -> Op[int]:
     return len((yield Sql(_FORGET, (scope_id, scope_id, older_than.timestamp(), limit))))
+
+
+def _foreseen(known: JobRecord, event: JobEvent, now: datetime) -> JobRecord | None:
+    """The job after the event; None if nothing would be changed, which only the stored job can tell."""
+    try:
+        after = transition(known, event, now)
+    except JobStateError:
+        return None
+    return None if after is known else after
 
 
 def _same(job: JobRecord) -> Op[JobRecord | None]:

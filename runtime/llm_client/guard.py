@@ -17,6 +17,9 @@ class Admission:
     role: str | None = None
 
 
+NO_BOUNDS = Admission()
+
+
 class Lease(Protocol):
     """An attempt that was admitted."""
 
@@ -37,9 +40,10 @@ class Guard(Protocol):
 
 
 class NoLease:
-    """Nothing was held back, so nothing ends."""
+    """Nothing was held back, so nothing ends; what was admitted may still be bounded."""
 
-    admission = Admission()
+    def __init__(self, admission: Admission = NO_BOUNDS) -> None:
+        self.admission = admission
 
     async def end(self, ending: Ending) -> None:
         return None

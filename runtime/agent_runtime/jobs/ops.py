@@ -10,7 +10,7 @@ from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.schema import ASSIGNMENTS, COLUMNS, VALUES, changing_of, job_of, values_of
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
 from runtime_core.errors import StoreQuotaError
-from runtime_core.stores.sql import Op, Sql, SqlValue
+from runtime_core.stores.sql import Op, Sql, where
 
 _SELECT = "SELECT " + COLUMNS + " FROM runtime_jobs"
 _FIND = _SELECT + " WHERE scope_id = ? AND job_id = ?"
@@ -86,20 +86,16 @@ def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime, known: Job
 
 def page(scope_id: str, which: JobFilter, after: JobCursor | None, limit: int) -> Op[JobPage]:
     """At most `limit` jobs, the oldest first."""
-    text = _SELECT + " WHERE scope_id = ?"
-    params: list[SqlValue] = [scope_id]
-    for clause, value in (
-        (" AND status = ?", which.status and which.status.value),
-        (" AND session_id = ?", which.session_id),
-        (" AND parent_job_id = ?", which.parent_job_id),
-    ):
-        if value is not None:
-            text += clause
-            params.append(value)
+    asked, params = where(
+        ("status = ?", which.status and which.status.value),
+        ("session_id = ?", which.session_id),
+        ("parent_job_id = ?", which.parent_job_id),
+    )
+    text = _SELECT + " WHERE scope_id = ?" + asked
     if after is not None:
         text += " AND (created_at, job_id) > (?, ?)"
         params += [after.created_at.timestamp(), after.job_id]
-    rows = yield Sql(text + " ORDER BY created_at, job_id LIMIT ?", (*params, limit + 1))
+    rows = yield Sql(text + " ORDER BY created_at, job_id LIMIT ?", (scope_id, *params, limit + 1))
     jobs = [job_of(row) for row in rows[:limit]]
     more = len(rows) > limit
     return JobPage(jobs, JobCursor(jobs[-1].created_at, jobs[-1].job_id) if more else None)

@@ -76,10 +76,10 @@ def _too_many() -> RequestRefused:
     )
 
 
-def answers_a_question(scope: Mapping[str, Any]) -> bool:
-    """Whether an ASGI request answers what a run asks a person: it must not wait behind runs that wait for it."""
+def is_about_actions(scope: Mapping[str, Any]) -> bool:
+    """Whether an ASGI request is for what runs ask people: it must not wait behind runs that wait for an answer."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return scope["method"] == "POST" and path.startswith("/v1/actions/")
+    return path == "/v1/actions" or path.startswith("/v1/actions/")
 
 
 def turns_of(limits: EdgeLimits) -> Turns | None:

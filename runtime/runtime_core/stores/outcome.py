@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +28,3 @@ def outcome_of(work: Callable[[], Any]) -> Outcome:
         return Failed(RuntimeError(f"an operation raised {error!r}"))
     except BaseException as error:  # noqa: BLE001 - see above
         return Failed(error)
-
-
-def settle(answer: asyncio.Future[Any], outcome: Outcome) -> None:
-    """Tell the caller, on its event loop, if it still waits."""
-    if not answer.done():
-        if isinstance(outcome, Done):
-            answer.set_result(outcome.value)
-        else:
-            answer.set_exception(outcome.error)
-    elif isinstance(outcome, Failed):
-        _log.warning("A store operation failed after its caller had left: %s", outcome.error)

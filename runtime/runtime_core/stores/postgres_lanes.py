@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime_core.errors import StoreError, StoreUnavailableError
-from runtime_core.stores.outcome import Failed, settle
+from runtime_core.stores.outcome import Failed
 from runtime_core.stores.postgres_driver import DriverConnection, DriverPool
 from runtime_core.stores.postgres_errors import DRIVER_ERRORS, Trouble, translate, trouble_of
 from runtime_core.stores.postgres_group import Engine, copies
 from runtime_core.stores.postgres_session import Session
+from runtime_core.stores.settle import settle
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from runtime_core.errors import StoreUnavailableError
-from runtime_core.stores.outcome import Done, Failed, Outcome, outcome_of, settle
+from runtime_core.stores.outcome import Done, Failed, Outcome, outcome_of
+from runtime_core.stores.settle import settle
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")

@@ -17,9 +17,6 @@ class Admission:
     role: str | None = None
 
 
-NO_BOUNDS = Admission()
-
-
 class Lease(Protocol):
     """An attempt that was admitted."""
 
@@ -37,6 +34,9 @@ class Guard(Protocol):
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
         """Raises CallRefused, or one of its subclasses, to refuse."""
         ...
+
+
+NO_BOUNDS = Admission()
 
 
 class NoLease:

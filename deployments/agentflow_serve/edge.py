@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow_serve import request_headers
+from agentflow_serve.action_routes import is_about_actions
 from agentflow_serve.auth.authenticator import Authenticator
 from agentflow_serve.auth.open_routes import open_to_all
 from agentflow_serve.call import Admitted, admitted_call
@@ -25,7 +26,7 @@ from agentflow_serve.errors import RequestRefused, cancelled_inside, internal_er
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.reply import Message, Receive, Reply, Send
 from agentflow_serve.request_body import ClientLeft, check_json, read_body
-from agentflow_serve.turns import Turns, is_about_actions, turns_of
+from agentflow_serve.turns import Turns, turns_of
 
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]

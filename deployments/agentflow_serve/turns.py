@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 from agentflow_serve.errors import RETRY_AFTER_S, RequestRefused
 from agentflow_serve.fair_queue import FairQueue, ScopeFull
@@ -74,12 +73,6 @@ def _too_many() -> RequestRefused:
         code="rate_limited",
         retry_after=RETRY_AFTER_S,
     )
-
-
-def is_about_actions(scope: Mapping[str, Any]) -> bool:
-    """Whether an ASGI request is for what runs ask people: it must not wait behind runs that wait for an answer."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path == "/v1/actions" or path.startswith("/v1/actions/")
 
 
 def turns_of(limits: EdgeLimits) -> Turns | None:

@@ -17,12 +17,12 @@ from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.records import ActionStatus
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionExpiredError, ActionNotFoundError
+from agentflow_serve.action_routes import PATH
 from agentflow_serve.call import CallMeta, admitted_call
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
 from runtime_core.errors import AgentflowError, IdentityError, StoreValueError
 from runtime_core.ids import check_id
 
-PATH = "/v1/actions"
 MOST = 1000
 
 

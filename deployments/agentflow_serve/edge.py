@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow_serve import request_headers
+from agentflow_serve.action_routes import is_about_actions
 from agentflow_serve.auth.authenticator import Authenticator
 from agentflow_serve.auth.open_routes import open_to_all
 from agentflow_serve.call import Admitted, admitted_call
@@ -25,7 +26,7 @@ from agentflow_serve.errors import RequestRefused, cancelled_inside, internal_er
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.reply import Message, Receive, Reply, Send
 from agentflow_serve.request_body import ClientLeft, check_json, read_body
-from agentflow_serve.turns import Turns, answers_a_question, turns_of
+from agentflow_serve.turns import Turns, turns_of
 
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -76,7 +77,7 @@ class Edge:
             return
         headers = request_headers.lowered(scope["headers"])
         reply = Reply(send, trace_id=request_headers.trace_id(headers) or self._new_trace_id())
-        counted = scope["method"] == "POST" and not answers_a_question(scope)
+        counted = scope["method"] == "POST" and not is_about_actions(scope)
         self._in_flight += counted
         try:
             await self._serve(scope, headers, receive, reply)
@@ -139,7 +140,7 @@ class Edge:
 
         async def run() -> None:
             admitted_call.set(admitted)
-            if self._turns is None or open_to_all(scope) or answers_a_question(scope):
+            if self._turns is None or open_to_all(scope) or is_about_actions(scope):
                 await self._app(scope, _replay(body, watch.left), reply)
                 return
             async with self._turns.turn(admitted.identity.scope_id):

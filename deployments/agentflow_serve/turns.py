@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 from agentflow_serve.errors import RETRY_AFTER_S, RequestRefused
 from agentflow_serve.fair_queue import FairQueue, ScopeFull
@@ -74,12 +73,6 @@ def _too_many() -> RequestRefused:
         code="rate_limited",
         retry_after=RETRY_AFTER_S,
     )
-
-
-def answers_a_question(scope: Mapping[str, Any]) -> bool:
-    """Whether an ASGI request answers what a run asks a person: it must not wait behind runs that wait for it."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return scope["method"] == "POST" and path.startswith("/v1/actions/")
 
 
 def turns_of(limits: EdgeLimits) -> Turns | None:

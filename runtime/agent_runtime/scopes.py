@@ -11,6 +11,17 @@ DEFAULT_SCOPE = "default"
 MOST_REMEMBERED = 10_000
 
 
+def place(scope_id: str, name: str) -> str:
+    """A name within a scope as one text; the length keeps two scopes apart whatever is in their names."""
+    return f"{len(scope_id)}:{scope_id}:{name}"
+
+
+def scope_of(place: str) -> tuple[str, str]:
+    """The scope and the name of a place."""
+    length, _, rest = place.partition(":")
+    return rest[: int(length)], rest[int(length) + 1 :]
+
+
 class Scopes:
     """The scope of a manager.
 

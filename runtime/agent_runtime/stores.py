@@ -103,6 +103,11 @@ def facts_of(
     return facts
 
 
+def assignments(columns: str) -> str:
+    """`column = ?` for each column of a list of ours."""
+    return ", ".join(column + " = ?" for column in columns.split(", "))
+
+
 def placeholders(columns: str) -> str:
     """As many `?` as there are columns in a list of ours."""
     return ", ".join("?" for _ in columns.split(", "))

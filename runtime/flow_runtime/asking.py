@@ -57,16 +57,4 @@ def request_context() -> RequestContext:
     asking = current.get()
     if asking is None:
         return RequestContext()
-    run = asking.call.context
-    # Every value was checked when the run began.
-    return RequestContext.model_construct(
-        trace_id=run.trace_id,
-        tenant_id=run.scope_id,
-        user_id=run.principal_id,
-        session_id=run.session_id,
-        job_id=run.job_id,
-        run_id=run.run_id,
-        node=asking.node,
-        parent_id=run.parent,
-        deadline=None if run.deadline is None else run.deadline.timestamp(),
-    )
+    return RequestContext.of_run(asking.call.context, node=asking.node)

@@ -36,10 +36,14 @@ class Guard(Protocol):
         ...
 
 
-class NoLease:
-    """Nothing was held back, so nothing ends."""
+NO_BOUNDS = Admission()
 
-    admission = Admission()
+
+class NoLease:
+    """Nothing was held back, so nothing ends; what was admitted may still be bounded."""
+
+    def __init__(self, admission: Admission = NO_BOUNDS) -> None:
+        self.admission = admission
 
     async def end(self, ending: Ending) -> None:
         return None

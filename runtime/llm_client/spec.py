@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from runtime_core.context import CallerId, ScopeId, TraceId
+from runtime_core.context import CallerId, ExecutionContext, ScopeId, TraceId
 from runtime_core.ids import RandomIds, new_trace_id
 
 
@@ -62,6 +62,23 @@ class RequestContext(_Frozen):
     node: str | None = None
     parent_id: str | None = None
     deadline: float | None = None
+
+    @classmethod
+    def of_run(cls, run: ExecutionContext, *, node: str | None, request_id: str | None = None) -> Self:
+        """For the calls of a run, whose values were all checked when it began."""
+        own: dict[str, Any] = {} if request_id is None else {"request_id": request_id}
+        return cls.model_construct(
+            trace_id=run.trace_id,
+            tenant_id=run.scope_id,
+            user_id=run.principal_id,
+            session_id=run.session_id,
+            job_id=run.job_id,
+            run_id=run.run_id,
+            node=node,
+            parent_id=run.parent,
+            deadline=None if run.deadline is None else run.deadline.timestamp(),
+            **own,
+        )
 
     def child(self) -> Self:
         """A nested operation: a request id of its own, this one as its parent, everything else the same."""

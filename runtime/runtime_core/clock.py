@@ -39,6 +39,18 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class SteadyTime:
+    """Seconds since the epoch that never jump: the wall clock as it was when this was made, carried on by the
+    monotonic one. A wall clock that is set, forward or back, neither ends a lease early nor keeps one alive."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started_at = clock.now().timestamp() - clock.monotonic()
+
+    def now(self) -> float:
+        return self._started_at + self._clock.monotonic()
+
+
 class ManualClock:
     """A clock that moves only when told to, for tests. It belongs to one event loop."""
 

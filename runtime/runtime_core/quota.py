@@ -65,7 +65,9 @@ class Quota:
                 room.idle.set()
 
     def _room(self, scope_id: str) -> _Room:
-        room = self._rooms.setdefault(scope_id, _Room())
+        room = self._rooms.get(scope_id)
+        if room is None:
+            room = self._rooms[scope_id] = _Room()
         self._rooms.move_to_end(scope_id)
         if len(self._rooms) > _MOST_SCOPES:
             self._rooms.popitem(last=False)

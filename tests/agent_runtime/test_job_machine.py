@@ -26,7 +26,6 @@ from agent_runtime.jobs.machine import (
     Renew,
     Start,
     Succeed,
-    TimeOut,
     WaitForAction,
     transition,
 )
@@ -37,7 +36,7 @@ T = TypeVar("T")
 
 S = JobStatus
 OPEN = {S.QUEUED, S.RUNNING, S.WAITING_ACTION}
-ENDS: dict[type, JobStatus] = {Succeed: S.SUCCEEDED, Fail: S.FAILED, Cancel: S.CANCELLED, TimeOut: S.TIMED_OUT}
+ENDS: dict[type, JobStatus] = {Succeed: S.SUCCEEDED, Fail: S.FAILED, Cancel: S.CANCELLED}
 
 new_keys = st.sampled_from([("tenant-1", "job-1"), ("tenant-2", "job-1"), ("tenant-1", "job-2")])
 owners = st.sampled_from(["w1", "w2"])
@@ -196,7 +195,6 @@ class JobMachine(RuleBasedStateMachine):
                 Succeed("r2"),
                 Fail(JobFailure(code="c", message="m")),
                 Cancel(),
-                TimeOut(),
             ]
         ),
         really=st.integers(0, 2).map(lambda drawn: drawn == 0),
@@ -245,7 +243,7 @@ def events_at(now: float) -> list[JobEvent]:
     return [
         *(Start("w1", until), Start("w2", until), Renew("w1", until), Look(), Progress(0.5)),
         *(WaitForAction("a1"), WaitForAction("a2"), ActionSettled("a1"), ActionSettled("a2")),
-        *(Succeed("r1"), Succeed("r2", by="w1"), Fail(failure, by="w2"), Cancel(), TimeOut()),
+        *(Succeed("r1"), Succeed("r2", by="w1"), Fail(failure, by="w2"), Cancel()),
     ]
 
 

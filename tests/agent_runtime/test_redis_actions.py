@@ -10,7 +10,7 @@ import redis.asyncio as redis
 
 from agent_runtime.actions.machine import Resolve, Withdraw
 from agent_runtime.redis.actions import RedisActionStore
-from agent_runtime.redis.keys import place, scope_of
+from agent_runtime.scopes import place, scope_of
 from agent_runtime.testing.records import NOW, action_of, later
 from runtime_core.errors import StoreFullError, StoreUnavailableError
 from support import redis as servers

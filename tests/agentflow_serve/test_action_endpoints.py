@@ -149,6 +149,7 @@ async def test_an_answer_does_not_wait_behind_the_run_that_waits_for_it(actions:
     async with predictor(actions, answer=ask, limits=limits) as client:
         run = asyncio.create_task(client.post("/v1/models/m:predict", json={"instances": [{}]}))
         await asked.wait()
+        assert len((await client.get("/v1/actions")).json()["actions"]) == 1
         assert (await client.post("/v1/actions/a/resolve", json=YES)).status_code == 200
         assert (await run).json() == {"predictions": [{"approved": True}]}
 

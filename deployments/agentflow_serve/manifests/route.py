@@ -5,6 +5,7 @@ Where keys say whose they are, sessions and what a flow asks people have paths a
 
 from __future__ import annotations
 
+from agentflow_serve.action_routes import PATH as ACTIONS
 from agentflow_serve.manifests.common import SERVE_PORT, Document, document, serve_service
 from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.subject import Subject
@@ -32,4 +33,4 @@ def http_route(subject: Subject, settings: ManifestSettings) -> Document:
 
 def _paths(subject: Subject) -> tuple[str, ...]:
     served = ("/v1/models", "/v2")
-    return (*served, "/v1/sessions", "/v1/actions") if subject.args.get("auth") == "keys" else served
+    return (*served, "/v1/sessions", ACTIONS) if subject.args.get("auth") == "keys" else served

@@ -47,7 +47,7 @@ def transition(action: ActionRecord, event: ActionEvent, now: datetime) -> Actio
 
     An action whose time is up expires, whatever is asked of it. Raises ActionConflictError for a second answer.
     """
-    if not action.is_settled and action.expires_at is not None and action.expires_at <= now:
+    if action.is_overdue(now):
         return action.changed(status=EXPIRED, resolved_at=now)
     match event:
         case Resolve():

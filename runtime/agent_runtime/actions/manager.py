@@ -28,7 +28,7 @@ from agent_runtime.errors import (
 from agent_runtime.events.bus import EventBus
 from agent_runtime.jobs.manager import JobManager
 from agent_runtime.repeat import Patience, until_known
-from agent_runtime.scopes import Scopes
+from agent_runtime.scopes import Scopes, place
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds
@@ -223,7 +223,7 @@ class ActionManager:
     async def _look(self, action_id: str) -> ActionRecord:
         """The action as it is, expired if its time is up."""
         action = await self.get(action_id)
-        if not action.is_settled and action.expires_at is not None and action.expires_at <= self.clock.now():
+        if action.is_overdue(self.clock.now()):
             return await self._apply(action.scope_id, action_id, Expire())
         return action
 
@@ -283,5 +283,5 @@ class ActionManager:
 
 
 def signal_key(scope_id: str, action_id: str) -> str:
-    """Rung when the action is settled. The length keeps two scopes apart whatever is in their names."""
-    return f"action:{len(scope_id)}:{scope_id}:{action_id}"
+    """Rung when the action is settled."""
+    return f"action:{place(scope_id, action_id)}"

@@ -9,7 +9,7 @@ from agent_runtime.actions.records import ActionRecord
 from agent_runtime.actions.schema import ASSIGNMENTS, COLUMNS, VALUES, action_of, changing_of, values_of
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
-from runtime_core.stores.sql import Op, Sql, SqlValue
+from runtime_core.stores.sql import Op, Sql, where
 
 _SELECT = "SELECT " + COLUMNS + " FROM runtime_actions"
 _FIND = _SELECT + " WHERE scope_id = ? AND action_id = ?"
@@ -65,13 +65,9 @@ def apply(scope_id: str, action_id: str, event: ActionEvent, now: datetime) -> O
 
 
 def newest(scope_id: str, which: ActionFilter, limit: int) -> Op[list[ActionRecord]]:
-    text = _SELECT + " WHERE scope_id = ?"
-    params: list[SqlValue] = [scope_id]
-    for clause, value in ((" AND status = ?", which.status and which.status.value), (" AND job_id = ?", which.job_id)):
-        if value is not None:
-            text += clause
-            params.append(value)
-    rows = yield Sql(text + " ORDER BY created_at DESC, action_id DESC LIMIT ?", (*params, limit))
+    asked, params = where(("status = ?", which.status and which.status.value), ("job_id = ?", which.job_id))
+    text = _SELECT + " WHERE scope_id = ?" + asked + " ORDER BY created_at DESC, action_id DESC LIMIT ?"
+    rows = yield Sql(text, (scope_id, *params, limit))
     return [action_of(row) for row in rows]
 
 

@@ -7,6 +7,7 @@ pending -> resolved     somebody answered
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -75,6 +76,10 @@ class ActionRecord(_Frozen):
         return self.status is ActionStatus.RESOLVED and (
             given.get("approved") is True or given.get("confirmed") is True
         )
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether its time is up, and nobody has settled it."""
+        return not self.is_settled and self.expires_at is not None and self.expires_at <= now
 
     def changed(self, **changes: Any) -> ActionRecord:
         """The next version; `changes` are not validated again."""

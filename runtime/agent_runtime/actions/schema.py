@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from agent_runtime.actions.records import ActionRecord
-from agent_runtime.stores import facts_of, placeholders, to_json, to_seconds
+from agent_runtime.stores import assignments, facts_of, placeholders, to_json, to_seconds
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
 _CHANGING = "status, resolution, resolved_by, resolved_at, answer_id, job_told, version"
 COLUMNS = "scope_id, action_id, job_id, type, payload, created_at, expires_at, " + _CHANGING
 VALUES = placeholders(COLUMNS)
-ASSIGNMENTS = ", ".join(column + " = ?" for column in _CHANGING.split(", "))
+ASSIGNMENTS = assignments(_CHANGING)
 
 _NAMES = tuple(COLUMNS.split(", "))
 _TIMES = frozenset({"created_at", "expires_at", "resolved_at"})

@@ -45,7 +45,6 @@ class RuntimeEventType(StrEnum):
     POLICY_DENIED = "policy.denied"
     POLICY_WARNED = "policy.warned"
     BUDGET_EXCEEDED = "budget.exceeded"
-    LEDGER_RECORDED = "ledger.recorded"
 
 
 class RuntimeEvent(BaseModel):

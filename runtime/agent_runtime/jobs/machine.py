@@ -95,16 +95,7 @@ class Cancel:
     reason: str = "it was cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class TimeOut:
-    """The deadline passed, or a limit of time that somebody else watches."""
-
-    failure: JobFailure = DEADLINE
-
-
-JobEvent: TypeAlias = (
-    Look | Start | Renew | WaitForAction | ActionSettled | Progress | Succeed | Fail | Cancel | TimeOut
-)
+JobEvent: TypeAlias = Look | Start | Renew | WaitForAction | ActionSettled | Progress | Succeed | Fail | Cancel
 
 
 def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
@@ -113,7 +104,7 @@ def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
     A job whose deadline has passed times out, whatever is asked of it. Raises JobStateError for what the job's
     state does not allow.
     """
-    if not job.is_terminal and job.deadline is not None and job.deadline <= now:
+    if job.is_overdue(now):
         return _ended(job, TIMED_OUT, now, error=DEADLINE)
     match event:
         case Look():
@@ -140,8 +131,6 @@ def transition(job: JobRecord, event: JobEvent, now: datetime) -> JobRecord:
         case Cancel(reason):
             why = JobFailure(code="cancelled", message=reason)
             return job if job.status is CANCELLED else _end(job, event, CANCELLED, now, error=why)
-        case TimeOut(failure):
-            return job if job.status is TIMED_OUT else _end(job, event, TIMED_OUT, now, error=failure)
         case _:
             assert_never(event)
 

@@ -25,7 +25,6 @@ from agent_runtime.jobs.machine import (
     Renew,
     Start,
     Succeed,
-    TimeOut,
     WaitForAction,
 )
 from agent_runtime.jobs.records import JobFailure, JobRecord, JobSpec, JobStatus, new_job
@@ -33,7 +32,7 @@ from agent_runtime.jobs.running import RunningWork, Stop
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage, JobStore
 from agent_runtime.jobs.supervise import Holder, Supervision, Work
 from agent_runtime.repeat import Patience, until_known
-from agent_runtime.scopes import Scopes
+from agent_runtime.scopes import Scopes, place
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds
@@ -168,10 +167,6 @@ class JobManager:
         """The action needs nobody any more; the job runs again when it waits on no other one."""
         return await self._apply(job_id, ActionSettled(action_id))
 
-    async def time_out(self, job_id: str) -> JobRecord:
-        """A limit of time was reached; work that runs for the job here is stopped."""
-        return await self._apply(job_id, TimeOut())
-
     async def cancel(self, job_id: str, *, reason: str = "it was cancelled") -> JobRecord:
         """End the job and every job that it started, and stop the work that runs for them.
 
@@ -261,13 +256,13 @@ class JobManager:
     async def _look(self, job_id: str) -> JobRecord:
         """The job as it is, timed out if its deadline has passed."""
         job = await self.get(job_id)
-        if not job.is_terminal and job.deadline is not None and job.deadline <= self.clock.now():
+        if job.is_overdue(self.clock.now()):
             return await self._apply(job_id, Look())
         return job
 
     async def _apply(self, job_id: str, event: JobEvent) -> JobRecord:
         job = await self._apply_to((self._scopes.of(job_id), job_id), event)
-        if job.status is JobStatus.TIMED_OUT and not isinstance(event, Look | TimeOut):
+        if job.status is JobStatus.TIMED_OUT and not isinstance(event, Look):
             raise JobStateError(
                 f"Job {job_id} is past its deadline, so {type(event).__name__} is not possible.",
                 job_id=job_id,
@@ -313,5 +308,5 @@ class JobManager:
 
 
 def signal_key(scope_id: str, job_id: str) -> str:
-    """Rung when the job ends. The length keeps two scopes apart whatever is in their names."""
-    return f"job:{len(scope_id)}:{scope_id}:{job_id}"
+    """Rung when the job ends."""
+    return f"job:{place(scope_id, job_id)}"

@@ -10,13 +10,14 @@ from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.schema import ASSIGNMENTS, COLUMNS, VALUES, changing_of, job_of, values_of
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
 from runtime_core.errors import StoreQuotaError
-from runtime_core.stores.sql import Op, Sql, SqlValue
+from runtime_core.stores.sql import Op, Sql, where
 
 _SELECT = "SELECT " + COLUMNS + " FROM runtime_jobs"
 _FIND = _SELECT + " WHERE scope_id = ? AND job_id = ?"
 _FIND_BY_KEY = _SELECT + " WHERE scope_id = ? AND idempotency_key = ?"
 _INSERT = "INSERT INTO runtime_jobs (" + COLUMNS + ") VALUES (" + VALUES + ") ON CONFLICT DO NOTHING"
 _UPDATE = "UPDATE runtime_jobs SET " + ASSIGNMENTS + " WHERE scope_id = ? AND job_id = ?"
+_UPDATE_IF_SAME = _UPDATE + " AND version = ?"
 _OVERDUE = _SELECT + " WHERE completed_at IS NULL AND deadline <= ? ORDER BY deadline LIMIT ?"
 _LAPSED = _SELECT + " WHERE lease_until <= ? AND status IN ('queued', 'running') ORDER BY lease_until LIMIT ?"
 _FORGET = (
@@ -64,8 +65,16 @@ def find(scope_id: str, job_id: str) -> Op[JobRecord | None]:
     return job_of(rows[0]) if rows else None
 
 
-def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime) -> Op[JobRecord]:
-    """`transition` of the stored job. Raises JobNotFoundError and JobStateError."""
+def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime, known: JobRecord | None = None) -> Op[JobRecord]:
+    """`transition` of the stored job. Raises JobNotFoundError and JobStateError.
+
+    It is read first, unless it still is as it was `known` to be, and changes.
+    """
+    if known is not None and (after := _foreseen(known, event, now)) is not None:
+        values = (*changing_of(after), scope_id, job_id, known.version)
+        [(written,)] = yield Sql(_UPDATE_IF_SAME, values, counts=True)
+        if written:
+            return after
     job = yield from find(scope_id, job_id)
     if job is None:
         raise JobNotFoundError(f"There is no job {job_id!a} in this scope.", job_id=job_id)
@@ -77,20 +86,16 @@ def apply(scope_id: str, job_id: str, event: JobEvent, now: datetime) -> Op[JobR
 
 def page(scope_id: str, which: JobFilter, after: JobCursor | None, limit: int) -> Op[JobPage]:
     """At most `limit` jobs, the oldest first."""
-    text = _SELECT + " WHERE scope_id = ?"
-    params: list[SqlValue] = [scope_id]
-    for clause, value in (
-        (" AND status = ?", which.status and which.status.value),
-        (" AND session_id = ?", which.session_id),
-        (" AND parent_job_id = ?", which.parent_job_id),
-    ):
-        if value is not None:
-            text += clause
-            params.append(value)
+    asked, params = where(
+        ("status = ?", which.status and which.status.value),
+        ("session_id = ?", which.session_id),
+        ("parent_job_id = ?", which.parent_job_id),
+    )
+    text = _SELECT + " WHERE scope_id = ?" + asked
     if after is not None:
         text += " AND (created_at, job_id) > (?, ?)"
         params += [after.created_at.timestamp(), after.job_id]
-    rows = yield Sql(text + " ORDER BY created_at, job_id LIMIT ?", (*params, limit + 1))
+    rows = yield Sql(text + " ORDER BY created_at, job_id LIMIT ?", (scope_id, *params, limit + 1))
     jobs = [job_of(row) for row in rows[:limit]]
     more = len(rows) > limit
     return JobPage(jobs, JobCursor(jobs[-1].created_at, jobs[-1].job_id) if more else None)
@@ -108,6 +113,15 @@ def lapsed(now: datetime, limit: int) -> Op[list[JobRecord]]:
 
 def forget(scope_id: str, older_than: datetime, limit: int) -> Op[int]:
     return len((yield Sql(_FORGET, (scope_id, scope_id, older_than.timestamp(), limit))))
+
+
+def _foreseen(known: JobRecord, event: JobEvent, now: datetime) -> JobRecord | None:
+    """The job after the event; None if nothing would be changed, which only the stored job can tell."""
+    try:
+        after = transition(known, event, now)
+    except JobStateError:
+        return None
+    return None if after is known else after
 
 
 def _same(job: JobRecord) -> Op[JobRecord | None]:

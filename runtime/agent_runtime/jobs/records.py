@@ -112,6 +112,10 @@ class JobRecord(_Frozen):
     def is_terminal(self) -> bool:
         return self.status.is_terminal
 
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether it should have ended by its deadline, and has not."""
+        return not self.is_terminal and self.deadline is not None and self.deadline <= now
+
     def changed(self, **changes: Any) -> JobRecord:
         """The next version; `changes` are not validated again."""
         return self.model_copy(update={**changes, "version": self.version + 1})

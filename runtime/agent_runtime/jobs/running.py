@@ -31,6 +31,3 @@ class RunningWork:
         """Stop all work for the job. It is told once."""
         for stop in self._stops.pop(key, {}).values():
             stop(reason)
-
-    def __len__(self) -> int:
-        return sum(len(stops) for stops in self._stops.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent_runtime.jobs.records import JobRecord
-from agent_runtime.stores import facts_of, placeholders, to_json, to_seconds
+from agent_runtime.stores import assignments, facts_of, placeholders, to_json, to_seconds
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
@@ -19,7 +19,7 @@ _CHANGING = (
 )
 COLUMNS = _FIXED + ", " + _CHANGING
 VALUES = placeholders(COLUMNS)
-ASSIGNMENTS = ", ".join(column + " = ?" for column in _CHANGING.split(", "))
+ASSIGNMENTS = assignments(_CHANGING)
 
 _NAMES = tuple(COLUMNS.split(", "))
 _TIMES = frozenset({"created_at", "updated_at", "started_at", "completed_at", "deadline", "lease_until"})

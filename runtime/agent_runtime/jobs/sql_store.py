@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent_runtime.jobs import ops
 from agent_runtime.jobs.machine import JobEvent
+from agent_runtime.jobs.recent import RecentJobs
 from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.schema import MIGRATIONS
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage
@@ -34,9 +35,15 @@ class SqlJobStore(SqlStore):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(database, owns=owns)
+        self._recent = RecentJobs()
         self._quota = Quota(max_keys, monotonic=(clock or SystemClock()).monotonic)
 
     async def create(self, job: JobRecord) -> JobRecord:
+        created = await self._create(job)
+        self._recent.keep(created)
+        return created
+
+    async def _create(self, job: JobRecord) -> JobRecord:
         if job.idempotency_key is None:
             return await self._run(lambda: ops.create(job))
         async with self._quota.place(job.scope_id, lambda: self._kept_keys(job.scope_id)) as may_add:
@@ -49,7 +56,10 @@ class SqlJobStore(SqlStore):
 
     async def apply(self, scope_id: str, job_id: str, event: JobEvent, *, now: datetime) -> JobRecord:
         check_scope_id(scope_id)
-        return await self._run(lambda: ops.apply(scope_id, job_id, event, now))
+        known = self._recent.get(scope_id, job_id)
+        job = await self._run(lambda: ops.apply(scope_id, job_id, event, now, known))
+        self._recent.keep(job)
+        return job
 
     async def list(
         self, scope_id: str, which: JobFilter | None = None, *, after: JobCursor | None = None, limit: int = 100

@@ -118,7 +118,7 @@ class Supervision:
                 failed += 1
                 if failed == 1:
                     logger.warning("the lease of job %s could not be renewed yet", job.job_id, exc_info=True)
-                if job.deadline is not None and job.deadline <= holder.clock.now():
+                if job.is_overdue(holder.clock.now()):
                     return self._stop("the job's deadline passed")
             else:
                 failed = 0

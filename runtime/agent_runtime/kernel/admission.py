@@ -87,7 +87,7 @@ class Admission:
             raise OrchestrationError(
                 f"Job {request.parent_job_id} is under the policy {above.name!r}, and what it starts is under no other."
             )
-        return above or wanted
+        return self._policies.exact(above) or wanted
 
     async def _children(self, request: ExecutionRequest) -> int:
         which = JobFilter(parent_job_id=request.parent_job_id)

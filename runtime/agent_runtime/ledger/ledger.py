@@ -28,7 +28,7 @@ from agent_runtime.ledger.schema import event_of
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
 from runtime_core.call_log.records import Usage
-from runtime_core.clock import Clock, SystemClock
+from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.context import Identity
 from runtime_core.errors import StoreConflictError
 from runtime_core.ids import IdSource, RandomIds, check_scope_id
@@ -63,12 +63,12 @@ class Ledger:
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
         self._lease_s = lease_s
-        self._started_at = self._clock.now().timestamp() - self._clock.monotonic()
+        self._time = SteadyTime(self._clock)
         self._unset: list[_Setting] = []
 
     def now(self) -> float:
         """Seconds since the epoch; a wall clock that is set changes no window and no lease."""
-        return self._started_at + self._clock.monotonic()
+        return self._time.now()
 
     def set_budget(self, budget: Budget) -> Awaitable[None]:
         """Replace the budget of its scope, principal, role and run. What was used before counts.

@@ -157,19 +157,7 @@ class OperatorContext:
     def request_context(self) -> RequestContext:
         """What the model calls of this operator carry."""
         run = self.execution
-        # Every value was checked when the run began.
-        return RequestContext.model_construct(
-            request_id=run.run_id,
-            trace_id=run.trace_id,
-            tenant_id=run.scope_id,
-            user_id=run.principal_id,
-            session_id=run.session_id,
-            job_id=run.job_id,
-            run_id=run.run_id,
-            node=self.path[-1] if self.path else None,
-            parent_id=run.parent,
-            deadline=None if run.deadline is None else run.deadline.timestamp(),
-        )
+        return RequestContext.of_run(run, node=self.path[-1] if self.path else None, request_id=run.run_id)
 
 
 # An operator's `self.agent.run(...)` is given no context, and must still be the call of the tenant that asked.

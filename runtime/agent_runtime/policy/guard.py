@@ -8,9 +8,9 @@ from agent_runtime.errors import PolicyDenied
 from agent_runtime.policy.decide import PolicyResult, Subject
 from agent_runtime.policy.engine import PolicyEngine
 from llm_client.agent.middleware.chain import Next, ToolInvocation
-from llm_client.guard import Admission, Lease
+from llm_client.guard import Admission, Lease, NoLease
 from llm_client.spec import EmbeddingSpec, RequestSpec
-from runtime_core.call_log.records import Attempt, Ending
+from runtime_core.call_log.records import Attempt
 
 
 class PolicyGuard:
@@ -25,7 +25,7 @@ class PolicyGuard:
             attempt.model, attempt, provider=attempt.provider, input_chars=_chars(request)
         )
         demand(result, attempt, f"The model {attempt.model}")
-        return _Admitted(Admission(max_tokens=result.max_output_tokens))
+        return NoLease(Admission(max_tokens=result.max_output_tokens))
 
 
 class PolicyMiddleware:
@@ -61,14 +61,6 @@ class _Caller:
     principal_id: str
     run_id: str | None
     job_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Admitted:
-    admission: Admission
-
-    async def end(self, ending: Ending) -> None:
-        return None
 
 
 def _chars(request: RequestSpec | EmbeddingSpec) -> int:

@@ -23,8 +23,8 @@ from agent_runtime.actions.machine import ActionEvent, transition
 from agent_runtime.actions.records import ActionRecord
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
-from agent_runtime.redis.keys import place, scope_of
 from agent_runtime.redis.scripts import Script
+from agent_runtime.scopes import place, scope_of
 from runtime_core.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime_core.ids import check_scope_id
 

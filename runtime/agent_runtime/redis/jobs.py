@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from agent_runtime.jobs.machine import JobEvent
 from agent_runtime.jobs.records import JobRecord
 from agent_runtime.jobs.store import JobCursor, JobFilter, JobPage, JobStore
-from agent_runtime.redis.keys import place
 from agent_runtime.redis.lossy import Lossy
 from agent_runtime.redis.scripts import Script
+from agent_runtime.scopes import place
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.ids import check_scope_id

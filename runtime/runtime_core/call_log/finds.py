@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from runtime_core.call_log.keys import Answer
 from runtime_core.call_log.records import AttemptStatus, LoggedAttempt
 from runtime_core.call_log.schema import COLUMNS, logged
-from runtime_core.stores.sql import Op, Sql, SqlValue
+from runtime_core.stores.sql import Op, Sql, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,12 @@ _CACHED = (
 
 def attempts(scope_id: str, which: Filter, *, after: Cursor | None, limit: int) -> Op[Page]:
     """At most `limit` attempts, the oldest first."""
-    text = "SELECT " + COLUMNS + " FROM calls WHERE scope_id = ?"
-    params: list[SqlValue] = [scope_id]
-    for clause, value in (
-        (" AND run_id = ?", which.run_id),
-        (" AND status = ?", which.status and which.status.value),
-    ):
-        if value is not None:
-            text += clause
-            params.append(value)
+    asked, params = where(("run_id = ?", which.run_id), ("status = ?", which.status and which.status.value))
+    text = "SELECT " + COLUMNS + " FROM calls WHERE scope_id = ?" + asked
     if after is not None:
         text += " AND (reserved_at, attempt_id) > (?, ?)"
         params += [after.reserved_at, after.attempt_id]
-    rows = yield Sql(text + " ORDER BY reserved_at, attempt_id LIMIT ?", (*params, limit + 1))
+    rows = yield Sql(text + " ORDER BY reserved_at, attempt_id LIMIT ?", (scope_id, *params, limit + 1))
     found = [logged(row) for row in rows[:limit]]
     last = found[-1].attempt if len(rows) > limit else None
     return Page(found, None if last is None else Cursor(last.reserved_at, last.attempt_id))

@@ -8,7 +8,7 @@ from runtime_core.call_log.keys import Answer, Claim, Completion, KeyState, Star
 from runtime_core.call_log.records import Attempt, AttemptKey, Ending, LoggedAttempt
 from runtime_core.call_log.schema import MIGRATIONS
 from runtime_core.call_log.totals import RunTotals, totals
-from runtime_core.clock import Clock
+from runtime_core.clock import Clock, SteadyTime
 from runtime_core.quota import Quota
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
@@ -26,16 +26,11 @@ class CallLog:
     def __init__(self, database: Database, *, clock: Clock, max_keys: int = keys.MAX_KEYS) -> None:
         self._database = database
         self._quota = Quota(max_keys, monotonic=clock.monotonic)
-        self._clock = clock
-        self._started_at = clock.now().timestamp() - clock.monotonic()
+        self._time = SteadyTime(clock)
 
     def now(self) -> float:
-        """The log's time, in seconds since the epoch: take the times of attempts and endings from here.
-
-        The wall clock as it was when the log was made, carried on by the monotonic clock: a wall clock that
-        is set, forward or back, neither ends a lease early nor keeps one alive.
-        """
-        return self._started_at + self._clock.monotonic()
+        """The log's SteadyTime, in seconds since the epoch: take the times of attempts and endings from here."""
+        return self._time.now()
 
     async def prepare(self) -> None:
         """Create or upgrade the tables; call it once per process."""

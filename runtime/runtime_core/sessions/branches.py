@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime_core.errors import StoreConflictError, StoreValueError
-from runtime_core.sessions.ops import Write, append, delete, head
+from runtime_core.sessions.ops import Head, Write, append, delete, head
 from runtime_core.sessions.schema import SessionKey, StoredRecord
 from runtime_core.stores.sql import Op, Sql
 
@@ -14,7 +14,7 @@ _COPY = (
     " SELECT scope_id, ?, number, record_id, content FROM session_records"
     " WHERE scope_id = ? AND session_id = ? AND number <= ?"
 )
-_SIZES = "SELECT content FROM session_records WHERE scope_id = ? AND session_id = ? AND number <= ?"
+_CONTENTS = "SELECT content FROM session_records WHERE scope_id = ? AND session_id = ? AND number <= ?"
 _BEGIN = (
     "INSERT INTO sessions (scope_id, session_id, version, size, created_at, updated_at, expires_at, forked_from,"
     " forked_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -37,20 +37,25 @@ def fork(source: SessionKey, into: SessionKey, at: int | None, write: Write) -> 
         if taken.forked_from == source.session_id and taken.forked_at is not None and at in (None, taken.forked_at):
             return taken.forked_at
         raise StoreConflictError(f"There is a session {into.session_id!a} already; fork into another one.")
-    there = yield from head(source, write.now)
-    has = 0 if there is None else there.version
-    version = has if at is None else at
-    if not 0 <= version <= has:
+    there = (yield from head(source, write.now)) or Head()
+    version = there.version if at is None else at
+    if not 0 <= version <= there.version:
         raise StoreValueError(
-            f"The session {source.session_id!a} has the versions 0 to {has}, so it cannot be forked at {version}."
+            f"The session {source.session_id!a} has the versions 0 to {there.version}, so it cannot be forked at"
+            f" {version}."
         )
     yield from delete(into)  # what is left of one that has expired
-    sizes = yield Sql(_SIZES, (*source.place, version))
-    size = sum(len(content.encode()) for (content,) in sizes)
+    size = there.size if version == there.version else (yield from _size(source, version))
     facts = (version, size, write.now, write.now, write.expires_at, source.session_id, version)
     yield Sql(_BEGIN, (*into.place, *facts))
     yield Sql(_COPY, (into.session_id, *source.place, version))
     return version
+
+
+def _size(source: SessionKey, version: int) -> Op[int]:
+    """The bytes of a session's first records; those of all of them are known."""
+    contents = yield Sql(_CONTENTS, (*source.place, version))
+    return sum(len(content.encode()) for (content,) in contents)
 
 
 def merge(key: SessionKey, sources: Sequence[SessionKey], write: Write) -> Op[int]:

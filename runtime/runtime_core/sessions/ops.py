@@ -73,10 +73,12 @@ _RECORDS = (
 )
 _DELETE = "DELETE FROM sessions WHERE scope_id = ? AND session_id = ? RETURNING version"
 _DELETE_RECORDS = "DELETE FROM session_records WHERE scope_id = ? AND session_id = ?"
-_EXPIRE = (
-    "DELETE FROM sessions WHERE (scope_id, session_id) IN (SELECT scope_id, session_id FROM sessions"
-    " WHERE expires_at <= ? ORDER BY expires_at LIMIT ?) RETURNING scope_id, session_id"
+_EXPIRED = (
+    " WHERE (scope_id, session_id) IN (SELECT scope_id, session_id FROM sessions"
+    " WHERE expires_at <= ? ORDER BY expires_at, scope_id, session_id LIMIT ?)"
 )
+_EXPIRE_RECORDS = "DELETE FROM session_records" + _EXPIRED
+_EXPIRE = "DELETE FROM sessions" + _EXPIRED
 
 
 def head(key: SessionKey, now: float) -> Op[Head | None]:
@@ -134,10 +136,9 @@ def delete(key: SessionKey) -> Op[bool]:
 
 def expire(now: float, limit: int) -> Op[int]:
     """Forget up to `limit` sessions of all scopes that have expired; how many."""
-    rows = yield Sql(_EXPIRE, (now, limit))
-    for scope_id, session_id in rows:
-        yield Sql(_DELETE_RECORDS, (scope_id, session_id))
-    return len(rows)
+    yield Sql(_EXPIRE_RECORDS, (now, limit))  # first, while the same sessions are still found
+    [(expired,)] = yield Sql(_EXPIRE, (now, limit), counts=True)
+    return expired
 
 
 def _numbers(key: SessionKey, record_ids: Sequence[str]) -> Op[dict[str, int]]:

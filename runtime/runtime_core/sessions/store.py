@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime_core.clock import Clock
+from runtime_core.clock import Clock, SteadyTime
 from runtime_core.errors import StoreValueError
 from runtime_core.ids import check_scope_id
 from runtime_core.sessions import branches, catalog, ops
@@ -43,8 +43,7 @@ class StoredSessions:
         self, database: Database, *, clock: Clock, ttl_s: float | None = None, limits: SessionLimits = NO_LIMITS_SAID
     ) -> None:
         self._database = database
-        self._clock = clock
-        self._started_at = clock.now().timestamp() - clock.monotonic()
+        self._time = SteadyTime(clock)
         self._ttl_s = ttl_s
         self._limits = limits
         self._writes = 0
@@ -58,13 +57,13 @@ class StoredSessions:
 
         A version below `since` says that the session was deleted, or has expired, after that version was read.
         """
-        key, now = SessionKey(scope_id, session_id), self._now()
+        key, now = SessionKey(scope_id, session_id), self._time.now()
         found = await self._database.read(lambda: ops.read(key, now, since=since))
         return SessionRead(found.version, tuple(map(from_store, found.contents)))
 
     async def follow(self, key: SessionKey, *, version: int, last: str) -> Following:
         """What stands behind the record `last`, with which the session had `version`."""
-        now = self._now()
+        now = self._time.now()
         found = await self._database.read(lambda: ops.read(key, now, since=version, last=last))
         return Following(found.version, tuple(map(from_store, found.contents)), found.follows)
 
@@ -103,13 +102,13 @@ class StoredSessions:
 
     async def info(self, *, scope_id: str, session_id: str) -> SessionInfo | None:
         """The session without its records; None if it is not there."""
-        key, now = SessionKey(scope_id, session_id), self._now()
+        key, now = SessionKey(scope_id, session_id), self._time.now()
         return await self._database.read(lambda: catalog.info(key, now))
 
     async def list(self, *, scope_id: str, after: SessionCursor | None = None, limit: int = 100) -> SessionPage:
         """A page of the scope's sessions, the one that was written to last first."""
         check_scope_id(scope_id)
-        now = self._now()
+        now = self._time.now()
         return await self._database.read(lambda: catalog.sessions(scope_id, now, after=after, limit=limit))
 
     async def delete(self, *, scope_id: str, session_id: str) -> bool:
@@ -119,7 +118,7 @@ class StoredSessions:
 
     async def expire(self, *, limit: int = 1000) -> int:
         """Free the space of up to `limit` expired sessions of all scopes; nobody sees them in any case."""
-        now = self._now()
+        now = self._time.now()
         return await self._database.run(lambda: ops.expire(now, limit))
 
     async def _write(self) -> Write:
@@ -127,8 +126,4 @@ class StoredSessions:
         self._writes += 1
         if self._writes % SWEEP_EVERY == 0:
             await self.expire(limit=SWEEP_LIMIT)
-        return Write(self._now(), self._ttl_s, self._limits)
-
-    def _now(self) -> float:
-        """The wall clock as it was when this was made, carried on by the monotonic one: it cannot be set."""
-        return self._started_at + self._clock.monotonic()
+        return Write(self._time.now(), self._ttl_s, self._limits)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -17,16 +16,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from runtime_core.errors import StoreError, StoreUnavailableError
-from runtime_core.stores.outcome import Done, Failed, Outcome
+from runtime_core.stores.outcome import Failed
 from runtime_core.stores.postgres_driver import DriverConnection, DriverPool
 from runtime_core.stores.postgres_errors import DRIVER_ERRORS, Trouble, translate, trouble_of
 from runtime_core.stores.postgres_group import Engine, copies
 from runtime_core.stores.postgres_session import Session
+from runtime_core.stores.settle import settle
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 # Between two tries to connect: short, because a restarted server should find its users back within a second.
 _RETRY_S = 0.1
@@ -185,7 +183,7 @@ class Lanes:
         except BaseException as error:
             session.broken = StoreError(f"The work on {self._location} was ended by {error!r}.")
             for job, own in zip(batch, copies(session.broken, len(batch)), strict=True):
-                _settle(job.answer, Failed(own))
+                settle(job.answer, Failed(own))
             raise
         finally:
             self._busy -= 1
@@ -194,7 +192,7 @@ class Lanes:
         self._adapt(session.round_trip_s, collided=self._engine.collisions > collisions)
         for job, outcome in zip(batch, outcomes, strict=True):
             if outcome is not None:
-                _settle(job.answer, outcome)
+                settle(job.answer, outcome)
         self._again([job for job, outcome in zip(batch, outcomes, strict=True) if outcome is None])
 
     def _adapt(self, round_trip_s: float, *, collided: bool) -> None:
@@ -223,7 +221,7 @@ class Lanes:
         self._next_deadline = None
         now = self._loop.time()
         while self._waiting and self._waiting[0].deadline <= now:
-            _settle(self._waiting.popleft().answer, Failed(self._trouble_now()))
+            settle(self._waiting.popleft().answer, Failed(self._trouble_now()))
         self._watch()
 
     def _trouble_now(self) -> StoreError:
@@ -240,14 +238,4 @@ class Lanes:
     def _refuse_all(self, error: StoreError) -> None:
         jobs, self._waiting = self._waiting, deque()
         for job, own in zip(jobs, copies(error, len(jobs)), strict=True):
-            _settle(job.answer, Failed(own))
-
-
-def _settle(answer: asyncio.Future[Any], outcome: Outcome) -> None:
-    if not answer.done():
-        if isinstance(outcome, Done):
-            answer.set_result(outcome.value)
-        else:
-            answer.set_exception(outcome.error)
-    elif isinstance(outcome, Failed):
-        _log.warning("A store operation failed after its caller had left: %s", outcome.error)
+            settle(job.answer, Failed(own))

@@ -38,6 +38,12 @@ class Sql:
     counts: bool = False
 
 
+def where(*conditions: tuple[str, SqlValue]) -> tuple[str, list[SqlValue]]:
+    """The conditions whose value is not None, each as ` AND ...`, and those values: None does not filter."""
+    asked = [(text, value) for text, value in conditions if value is not None]
+    return "".join(f" AND {text}" for text, _ in asked), [value for _, value in asked]
+
+
 Op: TypeAlias = Generator[Sql, Rows, T]
 OpFactory: TypeAlias = Callable[[], Op[T]]
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.outcome import Done, Failed, Outcome, outcome_of
+from runtime_core.stores.settle import settle
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
@@ -117,14 +118,14 @@ class Worker:
 
     def _work(self) -> None:
         opened = outcome_of(self._engine.open)
-        self._tell(_settle, self._opened, opened)
+        self._tell(settle, self._opened, opened)
         if isinstance(opened, Done):
             while batch := self._next_batch():
                 self._handle(batch)
             closed = outcome_of(self._engine.close)
             if isinstance(closed, Failed):
                 _log.warning("A store did not close cleanly: %s", closed.error)
-        self._tell(_settle, self._closed, Done(None))
+        self._tell(settle, self._closed, Done(None))
 
     def _next_batch(self) -> list[_Job]:
         """Whatever waits, at least one job; empty when there will be no more."""
@@ -150,20 +151,10 @@ class Worker:
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.holds_slot:
                 self._slots.release()
-            _settle(job.answer, outcome)
+            settle(job.answer, outcome)
 
     def _tell(self, callback: Callable[..., None], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop is closed: nobody is waiting any more
             _log.debug("A store outlived its event loop.")
-
-
-def _settle(answer: asyncio.Future[Any], outcome: Outcome) -> None:
-    if not answer.done():
-        if isinstance(outcome, Done):
-            answer.set_result(outcome.value)
-        else:
-            answer.set_exception(outcome.error)
-    elif isinstance(outcome, Failed):
-        _log.warning("A store operation failed after its caller had left: %s", outcome.error)

@@ -107,7 +107,6 @@ async def _open_models(
     from flow_runtime.hub_models import HubModels, list_prices
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import RuntimeConfig
-    from runtime_core.call_log.log import CallLog
 
     hub = LLMHub(config_obj=RuntimeConfig.model_validate(settings.llmhub), behind_engine=True)
     stack.push_async_callback(hub.aclose)
@@ -115,7 +114,7 @@ async def _open_models(
         hub,
         allow_hosts=settings.allow_hosts,
         locate_sim=locate_sim,
-        log=CallLog(await store.database(), clock=SystemClock()),
+        database=await store.database(),
         prices=await list_prices() if settings.list_prices else None,
     )
     await stack.enter_async_context(models)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llm_client.guard import Guard
-    from llm_client.log import AttemptLog
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RoleConfig, RoleDefaultsConfig, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
     from runtime_core.clock import Clock
+    from runtime_core.stores.database import Database
 
 RETRY_AFTER_S = 1.0
 """What a caller is told when a provider limits its rate and does not say for how long."""
@@ -41,7 +41,8 @@ class HubModels:
     """Models behind an LLMHub, which stays its caller's to close. Use as an async context manager, or `aclose()`.
 
     Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
-    retries. `log` keeps its attempts, a private one in memory if it is left out; `guard` may refuse them.
+    retries. The ledger on `database` keeps its attempts, and makes none that does not fit a budget; a private one in
+    memory if it is left out, which forgets after some minutes. `guard` is asked before it.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
@@ -54,28 +55,35 @@ class HubModels:
         *,
         allow_hosts: Collection[str] = (),
         locate_sim: Locate | None = None,
-        log: AttemptLog | None = None,
+        database: Database | None = None,
         guard: Guard | None = None,
         prices: PriceBook | None = None,
         clock: Clock | None = None,
     ) -> None:
+        from agent_runtime.guards import GuardChain
+        from agent_runtime.ledger.engine import EngineLedger
         from flow_runtime.metering import MeteringGuard
+        from llm_client.assembly import OWN_LOG_KEEPS_S
         from llm_client.engine import ExecutionEngine
-        from llm_client.guard import AdmitAll
         from llm_client.retry import NO_RETRY
+        from runtime_core.stores.memory import MemoryDatabase
 
         self._hub = hub
         self._allow_hosts = tuple(AllowedHost.parse(text) for text in allow_hosts)
         own = hub.config.providers.get(SIM)
         self._locate_sim = locate_sim if own is None or own.api_base is None else None
         self._router = _Router(hub)
+        self._owns_database = database is None
+        self.database: Database = MemoryDatabase() if database is None else database
+        accounts = EngineLedger(self.database, router=_ByAttempt(self._router), prices=prices, clock=clock)
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
-            guard=MeteringGuard(guard or AdmitAll()),
-            log=log,
+            guard=MeteringGuard(accounts.guard if guard is None else GuardChain(guard, accounts.guard)),
+            log=accounts.log,
             prices=prices,
             clock=clock,
+            keep_s=OWN_LOG_KEEPS_S if self._owns_database else None,
         )
 
     @property
@@ -119,6 +127,8 @@ class HubModels:
     async def aclose(self) -> None:
         """Wait until every attempt has its end in the log."""
         await self._engine.aclose()
+        if self._owns_database:
+            await self.database.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,6 +198,7 @@ class _Router:
         self._hub = hub
         self._roles = HubRouter(hub)
         self._named: dict[str, RoleProvider] = {}
+        self.ad_hoc: dict[str, RoleProvider] = {}
         self._at_sim: dict[str, RoleProvider] = {}
         self._sim_base: str | None = None
 
@@ -218,8 +229,18 @@ class _Router:
 
         name = f"model {call.role} {call.api_base or ''}".rstrip()  # no role of a flow has a space in its name
         if name not in self._named:
-            self._named[name] = RoleProvider(self._hub, call)
+            self._named[name] = self.ad_hoc[call.role] = RoleProvider(self._hub, call)
         return name
+
+
+class _ByAttempt:
+    """The same, by what an attempt's row calls its role: a model that a flow names itself is `provider/name` there."""
+
+    def __init__(self, router: _Router) -> None:
+        self._router = router
+
+    def provider(self, role: str) -> RoleProvider:
+        return self._router.ad_hoc.get(role) or self._router.provider(role)
 
 
 def _is_simulated(call: ResolvedCall) -> bool:
@@ -252,12 +273,20 @@ async def list_prices() -> PriceBook:
 
 @asynccontextmanager
 async def local_models(
-    flow: Flow, hub: LLMHub, *, allow_hosts: Collection[str] = (), embedder: str | None = None
+    flow: Flow,
+    hub: LLMHub,
+    *,
+    allow_hosts: Collection[str] = (),
+    embedder: str | None = None,
+    ledger: str | None = None,
 ) -> AsyncIterator[HubModels]:
     """The models of a flow in one process, ready to be called: the first call does not pay for imports and clients.
 
-    `embedder` is the role that embeds the text queries of operations that name none. A simulated model that has no
-    address yet runs as a child process. Raises LLMHubRuntimeError for a role that is not there or cannot be called.
+    `embedder` is the role that embeds the text queries of operations that name none. `ledger` is the address of the
+    store that keeps the calls and their budgets; without one they are kept in memory for a while. A simulated model
+    that has no address yet runs as a child process.
+
+    Raises LLMHubRuntimeError for a role that is not there or cannot be called.
     """
     async with AsyncExitStack() as stack:
         locate = None
@@ -267,7 +296,12 @@ async def local_models(
             locate = _locator(await stack.enter_async_context(SimProcess()))
         roles = sorted(called_roles(flow, embedder, hub.config.judge))
         prices = await list_prices() if needs_list_prices(flow, hub.config, embedder) else None
-        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate, prices=prices)
+        database = None
+        if ledger is not None:
+            from runtime_core.stores.url import open_database
+
+            database = await stack.enter_async_context(open_database(ledger))
+        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate, database=database, prices=prices)
         await stack.enter_async_context(models)
         await models.warm_up(roles)
         yield models

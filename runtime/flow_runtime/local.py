@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
-    them, or that asks people and has no `actions` to do so; the others are as in the serve config.
+    them, or that asks people and has no `actions` to do so. `ledger` is the store of its model calls and their budgets;
+    None is a private one in memory. The others are as in the serve config.
     """
 
     store: str = "sqlite:///agentflow.sqlite"
@@ -51,6 +52,7 @@ class LocalSettings:
     sessions: SessionStore | None = None
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     actions: ActionManager | None = None
+    ledger: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -180,7 +182,9 @@ async def run(
         models = None
         if hub is not None:
             models = await stack.enter_async_context(
-                local_models(flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder)
+                local_models(
+                    flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder, ledger=settings.ledger
+                )
             )
         runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
         return await runner.run(request, deadline_s=deadline_s, observe=observe)

@@ -65,6 +65,7 @@ class Assembly:
         ids: IdSource | None,
         lease_s: float,
         claim_lease_s: float,
+        keep_s: float | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.providers = OwnAndRouted(provider, router)
@@ -74,7 +75,7 @@ class Assembly:
             log = CallLog(self._database, clock=clock)
         detached = Detached()
         keeper = LeaseKeeper(log, detached, lease_s=lease_s, claim_lease_s=claim_lease_s)
-        keeper.keep_s = None if self._database is None else OWN_LOG_KEEPS_S
+        keeper.keep_s = keep_s if self._database is None else OWN_LOG_KEEPS_S
         self.parts = Parts(
             log=log,
             guard=guard or AdmitAll(),

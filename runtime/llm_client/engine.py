@@ -44,7 +44,8 @@ class ExecutionEngine:
     Give it a `provider`, or a `router` that finds providers by role, or both: a request without a role goes to
     the provider. Everything else has a default that fits one process: `log` is a call log in memory, which
     forgets after some minutes; `guard` admits everything; without `cache` every request is sent; `prices` are
-    asked where llmhub.yaml says none. `max_concurrency` bounds the calls in flight.
+    asked where llmhub.yaml says none. `max_concurrency` bounds the calls in flight. `keep_s` lets a `log` that is
+    nobody else's forget what ended that many seconds ago.
 
     An engine belongs to one event loop. It closes what it made itself: use it with `async with`, or `aclose()`.
 
@@ -71,6 +72,7 @@ class ExecutionEngine:
         ids: IdSource | None = None,
         rng: Callable[[], float] = random.random,
         lease_s: float = LEASE_S,
+        keep_s: float | None = None,
     ) -> None:
         tracker = idempotency_tracker or IdempotencyTracker()
         self._retry = retry or RetryPolicy()
@@ -88,6 +90,7 @@ class ExecutionEngine:
             ids=ids,
             lease_s=lease_s,
             claim_lease_s=tracker.request_timeout,
+            keep_s=keep_s,
         )
         self._caches = cache is not None
         self._cached = CachedAnswers(self._assembly.parts, cache)

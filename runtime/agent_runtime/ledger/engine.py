@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_runtime.ledger import budget_ops, ops
+from agent_runtime.ledger import budget_ops, ops, retention
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.budgets import Account, Limit
 from agent_runtime.ledger.decide import Refusal
@@ -163,6 +163,12 @@ class LedgerLog(CallLog):
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         now = self.now()
         return await self._database.run(lambda: _expire(now, limit))
+
+    async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
+        """Of the ledger's events too: budgets have counted them, and only one that is set later does not see them."""
+        attempts = await super().forget(older_than=older_than, scope_id=scope_id, limit=limit)
+        events = await self._database.run(lambda: retention.forget_events(scope_id, older_than, limit))
+        return attempts + events
 
     def _entry(self, attempt: Attempt) -> Entry:
         """What the attempt may take."""

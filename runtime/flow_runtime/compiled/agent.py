@@ -131,7 +131,13 @@ class LocalAgent:
 
         settings = self._settings
         return await stack.enter_async_context(
-            local_models(self.plan().flow, self._hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder)
+            local_models(
+                self.plan().flow,
+                self._hub,
+                allow_hosts=settings.allow_hosts,
+                embedder=settings.embedder,
+                ledger=settings.ledger,
+            )
         )
 
 

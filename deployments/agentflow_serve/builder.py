@@ -49,6 +49,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         slot_modules=args.slot_modules,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
+        policy=inputs.policy,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)
@@ -63,6 +64,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         inline=here.nodes,
         agent=agent,
         auth=args.auth,
+        budgets=() if inputs.budgets is None else inputs.budgets.budgets,
     )
     called = {node: target for node, target in nodes.items() if node not in planned.tools or node in here.tools}
     return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from agent_runtime.policy.rules import PolicyDocument
 from flow_runtime.code_mode import CodeMode
 
 
@@ -22,3 +23,4 @@ class ProcessSettings(BaseModel):
     slot_modules: tuple[str, ...] = ()
     list_prices: bool = False
     session_ttl_s: float | None = None
+    policy: PolicyDocument | None = None

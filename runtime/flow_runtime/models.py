@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from agentflow.ir import ModelRef
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.tool_calls import ToolLedger
     from llm_client.results import ToolCall
 
 
@@ -50,6 +51,14 @@ class NamesJudge(Protocol):
 
     @property
     def judge(self) -> str | None: ...
+
+
+@runtime_checkable
+class CountsTools(Protocol):
+    """Models whose ledger counts the tool calls beside theirs."""
+
+    @property
+    def tool_ledger(self) -> ToolLedger: ...
 
 
 def name_of(model: str | ModelRef) -> str:

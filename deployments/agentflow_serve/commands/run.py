@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import budgets_option, embedder_option, feature_store_option, policy_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def _deadline(_context: click.Context, _option: click.Parameter, seconds: float 
 )
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option("--deadline", type=float, callback=_deadline, help="Seconds that the run may take, at most a day.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
 def command(
@@ -68,6 +70,8 @@ def command(
     allow_host: tuple[str, ...],
     feature_store: str | None,
     embedder: str | None,
+    budgets: Path | None,
+    policy: Path | None,
     deadline: float | None,
     as_json: bool,
 ) -> int:
@@ -76,6 +80,7 @@ def command(
 
     loaded = load(flow)
     fields = _request(request)
+    from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
     from flow_runtime.local import LocalSettings
 
     settings = LocalSettings(
@@ -84,6 +89,8 @@ def command(
         allow_hosts=allow_host,
         feature_store=feature_store,
         embedder=embedder,
+        budgets=budgets and read_budgets(str(budgets), loaded.flow, read_llmhub(llmhub and str(llmhub)), embedder),
+        policy=policy and read_policy(str(policy)),
     )
     report = _checked(asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json)))
     if as_json:

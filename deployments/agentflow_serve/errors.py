@@ -14,7 +14,8 @@
         └── RunFailed         a run ended without an answer
 
 What kserve calls an error (a malformed tensor, an unknown model) keeps kserve's classes and kserve's bytes,
-`{"error": "..."}`. Predictor errors answer `{"error", "code", "node", "trace_id", "retry_after"}`.
+`{"error": "..."}`. Predictor errors answer `{"error", "code", "node", "trace_id", "retry_after"}`; one that a budget
+or a policy is the reason of has `reason`, `limit` and `window` as well.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from agentflow.failure import Refused
 from runtime_core.report import RunError, RunReport
 
 STATUS: Mapping[str, int] = {
@@ -32,6 +34,8 @@ STATUS: Mapping[str, int] = {
     "deadline_exceeded": 408,
     "session_full": 409,
     "rate_limited": 429,
+    "budget_exceeded": 402,
+    "policy_denied": 403,
     "cancelled": 499,
     "node_failed": 500,
     "condition_failed": 500,
@@ -95,8 +99,10 @@ class PredictorError(ServingError):
         node: str | None = None,
         trace_id: str | None = None,
         retry_after: float | None = None,
+        refused: Refused | None = None,
     ) -> None:
         super().__init__(message)
+        self.refused = refused
         self.status = status
         self.code = code
         self.node = node
@@ -136,19 +142,24 @@ def answer_of(error: PredictorError, *, trace_id: str | None = None) -> ErrorAns
         "trace_id": error.trace_id or trace_id,
         "retry_after": error.retry_after,
     }
+    if error.refused is not None:
+        body |= asdict(error.refused)
     return ErrorAnswer(status=error.status, body=body, headers=headers)
 
 
 def run_failed(error: RunError, report: RunReport, *, prefix: str = "") -> RunFailed:
     """The exception for a report without an output. `prefix` says which run of a batch it was."""
     status = STATUS.get(error.code, 500)
+    if error.code == "budget_exceeded" and error.retry_after is not None:
+        status = 429  # a window that ends
     return RunFailed(
         prefix + error.message,
         status=status,
         code=error.code,
         node=error.node,
         trace_id=report.trace_id,
-        retry_after=_retry_after(error.retry_after, status=status),
+        retry_after=error.retry_after if error.refused is not None else _retry_after(error.retry_after, status=status),
+        refused=error.refused,
     )
 
 

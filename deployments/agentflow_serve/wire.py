@@ -11,7 +11,7 @@ from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
 
-from agentflow.failure import Failure
+from agentflow.failure import Failure, Refused
 from flow_runtime.call import NodeCall
 from runtime_core.context import ExecutionContext
 from runtime_core.outcome import NodeOutcome
@@ -56,11 +56,16 @@ def outcome_from_wire(wire: WireOutcome) -> NodeOutcome:
     outputs, failure, attempts, use, records = wire
     return NodeOutcome(
         outputs=outputs,
-        failure=None if failure is None else Failure(*failure),
+        failure=None if failure is None else _failure_from_wire(failure),
         attempts=attempts,
         use=NO_USE if use is None else ModelUse(*use),
         records=_records_from_wire(records) if records else (),
     )
+
+
+def _failure_from_wire(wire: tuple[Any, ...]) -> Failure:
+    *facts, refused = wire
+    return Failure(*facts, refused=None if refused is None else Refused(*refused))
 
 
 def _records_to_wire(records: Iterable[SessionRecord]) -> WireRecords:

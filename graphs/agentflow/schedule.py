@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 from agentflow.errors import CastError, ExpressionFailed
-from agentflow.failure import Failure
+from agentflow.failure import Failure, Refused
 from agentflow.graph import Graph, GraphNode
 from agentflow.types import cast
 from agentflow.wiring import Wire
@@ -28,6 +28,8 @@ EndCode = (
         "node_failed",
         "node_lost",
         "rate_limited",
+        "budget_exceeded",
+        "policy_denied",
         "condition_failed",
         "no_output",
         "bad_output",
@@ -104,6 +106,7 @@ class RunEnd:
     message: str = ""
     node: str | None = None
     retry_after: float | None = None
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +221,7 @@ class _Draft:
             return
         self.failures[node] = failure
         if not self.graph.handles_failure(node):
-            if failure.retry_after is not None:
-                code = "rate_limited"
-            message = f"node '{node}' failed: {failure.reason}"
-            self.finish(RunEnd(code=code, message=message, node=node, retry_after=failure.retry_after))
+            self.finish(_ended(node, failure, code))
             return
         for wire in self.graph.outgoing[node]:
             self._settle_wire(wire, live=wire.from_error, value=failure.payload(node))
@@ -343,3 +343,13 @@ class _Draft:
         for node, failure in self.failures.items():
             return RunEnd(code="no_output", message=f"{message}; node '{node}' failed: {failure.reason}", node=node)
         return RunEnd(code="no_output", message=message)
+
+
+def _ended(node: str, failure: Failure, code: EndCode) -> RunEnd:
+    """How a run ends by a failure that nothing handles."""
+    if failure.kind == "budget_exceeded" or failure.kind == "policy_denied":
+        code = failure.kind
+    elif failure.retry_after is not None:
+        code = "rate_limited"
+    message = f"node '{node}' failed: {failure.reason}"
+    return RunEnd(code=code, message=message, node=node, retry_after=failure.retry_after, refused=failure.refused)

@@ -12,7 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.failure import Failure
 from agentflow.ir import FailureType
 from agentflow.settings import NodeSettings
-from flow_runtime.errors import ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
+from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
 from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
@@ -99,8 +99,13 @@ async def once(
         failure = Failure(reason="something that it waited for was cancelled", kind="error", attempts=number)
         return Attempted(failure=failure, attempts=number)
     except (AgentflowError, FlowError) as exc:
-        retry_after = exc.retry_after if isinstance(exc, ModelFailed | SubflowFailed) else None
-        failure = Failure(reason=str(exc), kind=failure_kind(exc), attempts=number, retry_after=retry_after)
+        failure = Failure(
+            reason=str(exc),
+            kind=failure_kind(exc),
+            attempts=number,
+            retry_after=exc.retry_after if isinstance(exc, ModelFailed | CallNotAllowed | SubflowFailed) else None,
+            refused=exc.refused if isinstance(exc, CallNotAllowed | SubflowFailed) else None,
+        )
         return Attempted(failure=failure, attempts=number)
     except Exception as exc:
         logger.exception("a node failed in a way that nobody foresaw")
@@ -111,7 +116,7 @@ async def once(
 
 def failure_kind(error: Exception) -> FailureType:
     """What kind of failure an error makes; `error` is all that is none of the others."""
-    if isinstance(error, SubflowFailed):
+    if isinstance(error, CallNotAllowed | SubflowFailed):
         return error.kind
     if isinstance(error, NodeTimeout):
         return "timeout"

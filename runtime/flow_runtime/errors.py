@@ -7,6 +7,7 @@ FlowRuntimeError
 ├── OutputInvalid               a result does not fit its ports; failure kind `validation_fail`
 ├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
+├── CallNotAllowed              a budget or a policy refused a call; failure kind `budget_exceeded`, `policy_denied`
 ├── NodeFailure                 a node has failed for good; only compiled flows raise it
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
@@ -25,6 +26,9 @@ Ray pickles errors, so each class takes its message first and keeps its facts as
 
 from __future__ import annotations
 
+from typing import Literal
+
+from agentflow.failure import Refused
 from agentflow.ir import FailureType
 from runtime_core.errors import AgentflowError
 
@@ -65,31 +69,68 @@ class ModelFailed(FlowRuntimeError):
         self.retry_after = retry_after
 
 
-class NodeFailure(FlowRuntimeError):
-    """A node of a compiled flow failed, after all its `attempts`. Out of its method it goes to its error port.
+class CallNotAllowed(FlowRuntimeError):
+    """A call of a model or a tool was not made, because a budget or a policy does not allow it.
 
-    `kind` is how it failed; `retry_after` is in seconds.
+    `retry_after` (seconds) is set where waiting helps.
     """
 
     def __init__(
-        self, message: str, *, kind: FailureType = "error", attempts: int = 0, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        kind: Literal["budget_exceeded", "policy_denied"] = "budget_exceeded",
+        refused: Refused | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: Literal["budget_exceeded", "policy_denied"] = kind
+        self.refused = refused
+        self.retry_after = retry_after
+
+
+class NodeFailure(FlowRuntimeError):
+    """A node of a compiled flow failed, after all its `attempts`. Out of its method it goes to its error port.
+
+    `kind` is how it failed; `retry_after` is in seconds; `refused` says what a budget or a policy did not allow.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: FailureType = "error",
+        attempts: int = 0,
+        retry_after: float | None = None,
+        refused: Refused | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: FailureType = kind
         self.attempts = attempts
         self.retry_after = retry_after
+        self.refused = refused
 
 
 class SubflowFailed(FlowRuntimeError):
-    """A subflow gave no answer. `node` is its node that failed, `kind` how; `retry_after` is in seconds."""
+    """A subflow gave no answer. `node` is its node that failed, `kind` how; `retry_after` is in seconds.
+
+    `refused` says what a budget or a policy did not allow.
+    """
 
     def __init__(
-        self, message: str, *, kind: FailureType = "error", node: str | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        kind: FailureType = "error",
+        node: str | None = None,
+        retry_after: float | None = None,
+        refused: Refused | None = None,
     ) -> None:
         super().__init__(message)
         self.kind: FailureType = kind
         self.node = node
         self.retry_after = retry_after
+        self.refused = refused
 
 
 class StateFailed(FlowRuntimeError):

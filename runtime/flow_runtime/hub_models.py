@@ -15,6 +15,7 @@ from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
+from flow_runtime.refusals import not_allowed
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.names import SIM
 
@@ -253,6 +254,7 @@ def _is_simulated(call: ResolvedCall) -> bool:
 
 @contextmanager
 def _translated(model: str) -> Iterator[None]:
+    from agent_runtime.errors import BudgetExceededError, PolicyDenied
     from llm_client.errors import CallRateLimited, CallTimedOut, LLMClientError
 
     try:
@@ -262,6 +264,8 @@ def _translated(model: str) -> Iterator[None]:
     except CallRateLimited as exc:
         retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
+    except (BudgetExceededError, PolicyDenied) as exc:
+        raise not_allowed(exc) from exc
     except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc
 

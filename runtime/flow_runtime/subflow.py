@@ -88,8 +88,13 @@ class SubflowWork:
             outer.add(report.use)
         if report.error is not None:
             message = f"in the flow '{self._name}': {report.error.message}"
-            retry_after = report.error.retry_after
-            raise SubflowFailed(message, kind=_kind(report), node=report.error.node, retry_after=retry_after)
+            raise SubflowFailed(
+                message,
+                kind=_kind(report),
+                node=report.error.node,
+                retry_after=report.error.retry_after,
+                refused=report.error.refused,
+            )
         return Produced(self._binder.bind_value(self._cast(report.output)), report.records)
 
     def _cast(self, answer: Any) -> Any:
@@ -107,5 +112,7 @@ def _kind(report: RunReport) -> FailureType:
     assert report.error is not None
     if report.error.code == "deadline_exceeded":
         return "timeout"
+    if report.error.code == "budget_exceeded" or report.error.code == "policy_denied":
+        return report.error.code
     inner = report.nodes.get(report.error.node) if report.error.node else None
     return inner.error["type"] if inner is not None and inner.error is not None else "error"

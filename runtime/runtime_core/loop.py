@@ -68,7 +68,9 @@ async def run_graph(
     end = await loop.run(started, deadline_s)
     error = None
     if end.code is not None:
-        error = RunError(code=end.code, message=end.message, node=end.node, retry_after=end.retry_after)
+        error = RunError(
+            code=end.code, message=end.message, node=end.node, retry_after=end.retry_after, refused=end.refused
+        )
     nodes = loop.report()
     use = sum(loop.uses.values(), NO_USE)
     return RunReport(run_id=run_id, trace_id=trace_id, output=end.output, error=error, nodes=nodes, use=use)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentflow.failure import Refused
 from runtime_core.sessions.records import SessionRecord
 
 NodeStatus = Literal["succeeded", "failed", "skipped", "cancelled"]
@@ -21,6 +22,8 @@ ErrorCode = Literal[
     "bad_output",  # the answer does not fit the flow's declared outputs
     "session_full",  # the session has no room for what was said; begin a new one
     "rate_limited",  # a model's provider refused for now; try again
+    "budget_exceeded",  # a budget has no room for what the run would use
+    "policy_denied",  # a rule does not allow what the run would do
     "overloaded",  # a queue is full; try again
     "unavailable",  # a part that the run needs does not answer; try again
 ]
@@ -57,12 +60,16 @@ NO_USE = ModelUse()
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why a run has no output. `message` is one sentence for a person; `retry_after` is in seconds."""
+    """Why a run has no output. `message` is one sentence for a person; `retry_after` is in seconds.
+
+    `refused` says more of `budget_exceeded` and `policy_denied`.
+    """
 
     code: ErrorCode
     message: str
     node: str | None = None
     retry_after: float | None = None
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,13 @@ class LocalAgent:
         outcome = await self.bodies[node].run(inputs, ctx.call)
         ctx.add(outcome)
         if (failed := outcome.failure) is not None:
-            raise NodeFailure(failed.reason, kind=failed.kind, attempts=failed.attempts, retry_after=failed.retry_after)
+            raise NodeFailure(
+                failed.reason,
+                kind=failed.kind,
+                attempts=failed.attempts,
+                retry_after=failed.retry_after,
+                refused=failed.refused,
+            )
         return outcome.outputs or {}
 
     def through(self, node: str, body: Body) -> Body:
@@ -147,7 +153,7 @@ class _MethodBody:
                 raise TypeError(f"a method returns the outputs by port, not {type(outputs).__name__}")
         except NodeFailure as exc:
             logger.debug("node '%s' failed", self._node, exc_info=True)
-            failure = Failure(str(exc), kind=exc.kind, attempts=exc.attempts, retry_after=exc.retry_after)
+            failure = Failure(str(exc), exc.kind, exc.attempts, exc.retry_after, exc.refused)
         except Exception as exc:
             # Only a method that was changed by hand gets here: a body's own failures are all NodeFailures.
             logger.exception("the method of node '%s' failed", self._node)

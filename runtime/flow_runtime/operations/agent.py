@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent_runtime.errors import AgentRuntimeError
+from agent_runtime.errors import AgentRuntimeError, BudgetExceededError, PolicyDenied
 from agent_runtime.orchestration.chain import ChainOperator
 from agent_runtime.orchestration.config import OrchestrationConfig
 from agent_runtime.orchestration.context import OperatorContext
@@ -23,6 +23,7 @@ from agentflow.placeholders import compile_args
 from flow_runtime.errors import FlowRuntimeError, ModelFailed, OperationFailed, OperationTimeout
 from flow_runtime.models_engine import ModelsEngine
 from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
+from flow_runtime.refusals import not_allowed
 from llm_client.agent.core import Agent
 from runtime_core.context import BudgetSpec, ExecutionContext
 
@@ -110,6 +111,8 @@ class RunAgents:
             return done.content
         if isinstance(done.cause, FlowRuntimeError):  # a model's failure, with what it says about trying again
             raise done.cause
+        if isinstance(done.cause, BudgetExceededError | PolicyDenied):
+            raise not_allowed(done.cause) from done.cause
         if done.code == "timeout":
             raise OperationTimeout(f"{op} failed: {done.error}", op=op)
         raise OperationFailed(f"{op} failed: {done.error}", op=op) from done.cause

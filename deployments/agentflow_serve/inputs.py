@@ -44,8 +44,8 @@ def read_inputs(args: AppArgs) -> AppInputs:
     """Read every file that the arguments name.
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
-    DocumentInvalid for bad budgets or a bad policy, FeatureStoreInvalid for a flow on a feature store that cannot be used, UnknownRoleError or AppInvalid where flow
-    and llmhub.yaml do not fit.
+    DocumentInvalid for bad budgets or a bad policy, FeatureStoreInvalid for a flow on a feature store that cannot be
+    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit.
     """
     flow = _flow(args.flow, has_embedder=args.embedder is not None)
     llmhub = read_llmhub(args.llmhub)

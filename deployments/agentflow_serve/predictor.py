@@ -12,7 +12,6 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from agent_runtime.ledger.budgets import Budget
-from agent_runtime.ledger.declared import declare_budgets
 from agentflow.feature_use import calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
@@ -86,6 +85,8 @@ class Predictor:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
             bodies[node] = body if agent is None else agent.through(node, body)
         if calls_models(flow_nodes, spec.process.embedder):
+            from agent_runtime.ledger.declared import declare_budgets
+
             await declare_budgets(
                 await store.database(), self._plan.name, spec.budgets, clock=SystemClock(), ids=RandomIds()
             )

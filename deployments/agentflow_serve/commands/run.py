@@ -80,7 +80,6 @@ def command(
 
     loaded = load(flow)
     fields = _request(request)
-    from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
     from flow_runtime.local import LocalSettings
 
     settings = LocalSettings(
@@ -89,8 +88,7 @@ def command(
         allow_hosts=allow_host,
         feature_store=feature_store,
         embedder=embedder,
-        budgets=budgets and read_budgets(str(budgets), loaded.flow, read_llmhub(llmhub and str(llmhub)), embedder),
-        policy=policy and read_policy(str(policy)),
+        **_rules(loaded.flow, llmhub, budgets, policy, embedder=embedder),
     )
     report = _checked(asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json)))
     if as_json:
@@ -105,6 +103,21 @@ def command(
 
         click.echo(f"models: {describe(report.use)}", err=True)
     return Exit.OK if report.error is None else Exit.FAILED
+
+
+def _rules(
+    flow: Flow, llmhub: Path | None, budgets: Path | None, policy: Path | None, *, embedder: str | None
+) -> dict[str, Any]:
+    """The settings that the files make."""
+    if budgets is None and policy is None:
+        return {}
+    from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
+
+    models = read_llmhub(None if llmhub is None else str(llmhub))
+    return {
+        "budgets": None if budgets is None else read_budgets(str(budgets), flow, models, embedder),
+        "policy": None if policy is None else read_policy(str(policy)),
+    }
 
 
 async def _run(

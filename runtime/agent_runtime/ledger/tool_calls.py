@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from agent_runtime.ledger import ops
+from agent_runtime.ledger import holds
 from agent_runtime.ledger.amounts import Amounts, to_ms
 from agent_runtime.ledger.decide import Refusal
 from agent_runtime.ledger.records import TOOL, Entry, EventState, Used
@@ -20,6 +20,7 @@ from llm_client.errors import CallStoreError
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource, RandomIds
+from runtime_core.stores.sql import Op
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,15 @@ class ToolLedger:
         self._started_at = self._clock.now().timestamp() - self._clock.monotonic()
 
     @asynccontextmanager
-    async def call(self, who: Subject, tool: str, *, most_s: float = 0.0) -> AsyncGenerator[None]:
+    async def call(
+        self, who: Subject, tool: str, *, most_s: float = 0.0, budgeted: bool = False
+    ) -> AsyncGenerator[None]:
         """Around one call, which ends within `most_s` seconds; without that its time is counted only afterwards.
 
-        Raises BudgetExceededError before the call is made, CallStoreError where nobody can tell whether it may be.
+        `budgeted`: its run has a budget, and makes no call when that is gone. Raises BudgetExceededError before the
+        call is made, CallStoreError where nobody can tell whether it may be.
         """
-        entry = self._entry(who, tool, most_s)
+        entry = self._entry(who, tool, most_s, budgeted=budgeted)
         await self._reserve(entry)
         began = self._clock.monotonic()
         try:
@@ -64,7 +68,7 @@ class ToolLedger:
 
         async def reserve() -> Refusal | None:
             nonlocal reserved
-            refusal = await until_known(lambda: self._writer.run(lambda: ops.reserve(entry)), self._clock)
+            refusal = await until_known(lambda: self._writer.run(lambda: holds.reserve(entry)), self._clock)
             reserved = refusal is None
             if gone and reserved:
                 await self._release(entry)
@@ -87,13 +91,11 @@ class ToolLedger:
 
     async def _end(self, entry: Entry, used: Used) -> None:
         try:
-            await until_known(
-                lambda: self._writer.run(lambda: ops.end(entry.scope_id, entry.event_id, used)), self._clock
-            )
+            await until_known(lambda: self._writer.run(lambda: _ended(entry, used)), self._clock)
         except StoreError:  # what the tool did is done; its lease runs out, and it is counted as unknown
             log.exception("The end of the tool call %s could not be written.", entry.event_id)
 
-    def _entry(self, who: Subject, tool: str, most_s: float) -> Entry:
+    def _entry(self, who: Subject, tool: str, most_s: float, *, budgeted: bool) -> Entry:
         now = self._now()
         return Entry(
             scope_id=who.scope_id,
@@ -106,6 +108,7 @@ class ToolLedger:
             job_id=who.job_id,
             lease_until=now + most_s + GRACE_S,
             detail=tool,
+            budgeted=budgeted,
         )
 
     def _now(self) -> float:
@@ -120,8 +123,9 @@ AllowedSeconds = Callable[[ToolInvocation], float]
 class LedgerMiddleware:
     """A Middleware of llm_client's agents: a call that fits no budget is not made, and the model is told why.
 
-    `who` says on whose behalf a call is made; left out, it is the context of the run. Put it outside of what tries a
-    call again, and of what ends it after `allowed_s`.
+    `who` says on whose behalf a call is made, and `budgeted` whether its run has a budget; left out, it is the context
+    of the agent's run, which has none. Put it outside of what tries a call again, and of what ends it after
+    `allowed_s`.
     """
 
     def __init__(
@@ -130,15 +134,22 @@ class LedgerMiddleware:
         *,
         allowed_s: AllowedSeconds | None = None,
         who: Callable[[ToolInvocation], Subject] | None = None,
+        budgeted: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ledger = ledger
         self._allowed_s = allowed_s or _own_limit
         self._who = who or _caller
+        self._budgeted = budgeted
 
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
         """Raises what ToolLedger.call raises."""
-        async with self._ledger.call(self._who(call), call.tool.name, most_s=self._allowed_s(call)):
+        who, most_s = self._who(call), self._allowed_s(call)
+        async with self._ledger.call(who, call.tool.name, most_s=most_s, budgeted=self._budgeted()):
             return await next(call)
+
+
+def _ended(entry: Entry, used: Used) -> Op[bool]:
+    return (yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id if entry.budgeted else None))
 
 
 def _own_limit(call: ToolInvocation) -> float:

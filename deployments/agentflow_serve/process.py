@@ -14,7 +14,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.feature_use import asks_people, calls_models
-from agentflow.ir import Node
+from agentflow.ir import Flow, Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.key_files import export_keys
 from agentflow_serve.process_settings import ProcessSettings
@@ -22,7 +22,7 @@ from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
 from flow_runtime.governed import policy_engine
-from flow_runtime.models import Models
+from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
@@ -33,6 +33,7 @@ from runtime_core.clock import SystemClock
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.policy.engine import PolicyEngine
+    from flow_runtime.budgets import RunAccounts
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -73,7 +74,8 @@ async def open_parts(
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
     clock = SystemClock()
-    resources = OperationResources(actions=await open_actions(store) if asks_people(nodes) else None)
+    asks = settings.asks_for_more or asks_people(nodes)
+    resources = OperationResources(actions=await open_actions(store) if asks else None)
     policy = None if settings.policy is None else await policy_engine(settings.policy, lambda: open_actions(store))
     stack.push_async_callback(resources.aclose)
     models = None
@@ -94,6 +96,19 @@ async def open_parts(
         tools=tools,
         tool_policy=AdmitAllTools() if policy is None else AdmitByPolicy(policy),
     )
+
+
+async def open_accounts(
+    stack: AsyncExitStack, store: RunStore, flow: Flow, models: Models | None
+) -> RunAccounts | None:
+    """Where the runs of the flow have their budgets; None for a flow whose runs may use anything."""
+    if flow.budgets is None:
+        return None
+    if (accounts := accounts_of(models)) is not None:
+        return accounts
+    from agent_runtime.ledger.run_ledger import RunLedger
+
+    return await stack.enter_async_context(RunLedger(await store.database()))
 
 
 async def open_state(store: RunStore, nodes: Iterable[Node]) -> StateBackends:

@@ -22,5 +22,6 @@ class ProcessSettings(BaseModel):
     embedder: str | None = None
     slot_modules: tuple[str, ...] = ()
     list_prices: bool = False
+    asks_for_more: bool = False
     session_ttl_s: float | None = None
     policy: PolicyDocument | None = None

@@ -1,19 +1,19 @@
 """What stands around every tool call of a flow, whether a prompt or an agent has the tool: the one road to tools.
 
-Outermost first: the policy, the ledger, the time that the call may take.
+Outermost first: the policy, the ledger, the time that the call may take. What refuses a call is told to the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 
 from agentflow.settings import NodeSettings
 from flow_runtime.asking import current
-from flow_runtime.models import CountsTools
+from flow_runtime.models import KeepsAccounts
 from flow_runtime.parts import NodeParts
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
 from llm_client.agent.middleware import Middleware, Next, Timeout, ToolInvocation
-from runtime_core.context import ExecutionContext
 
 
 def around_tools(
@@ -22,12 +22,9 @@ def around_tools(
     """For the tools of one node; `targets` are the nodes that run as tools, by the tool's name."""
     timeout = Timeout(settings.timeout_s, clock=parts.clock)
     policed = Policed(node_id, targets, parts.tool_policy)
-    if not isinstance(parts.models, CountsTools):
+    if not isinstance(parts.models, KeepsAccounts):
         return (policed, timeout)
-    from agent_runtime.ledger.tool_calls import LedgerMiddleware
-
-    counted = LedgerMiddleware(parts.models.tool_ledger, allowed_s=timeout.allowed_s, who=_run)
-    return (policed, counted, timeout)
+    return (policed, Counted(parts.models, timeout), timeout)
 
 
 class Policed:
@@ -47,8 +44,29 @@ class Policed:
         return await next(call)
 
 
-def _run(call: ToolInvocation) -> ExecutionContext:
-    """The flow's own run: an operator in it has another one, of which no budget knows."""
-    asking = current.get()
-    assert asking is not None
-    return asking.call.context
+class Counted:
+    """Reserves every call in the ledger, for the flow's own run: an operator in it has a run of which no budget knows.
+
+    A call that does not fit a budget is told to the model, unless somebody raises the limit.
+    """
+
+    def __init__(self, models: KeepsAccounts, timeout: Timeout) -> None:
+        self._models = models
+        self._timeout = timeout
+
+    async def __call__(self, call: ToolInvocation, next: Next) -> str:
+        """Raises BudgetExceededError, and CallStoreError where nobody can tell whether the call fits."""
+        from flow_runtime.exceeding import within_budget
+
+        asking = current.get()
+        assert asking is not None
+        run, name = asking.call.context, call.tool.name
+        async with AsyncExitStack() as stack:
+
+            async def reserve(_: str) -> None:
+                most_s, budgeted = self._timeout.allowed_s(call), run.budgets is not None
+                reserved = self._models.tool_ledger.call(run, name, most_s=most_s, budgeted=budgeted)
+                await stack.enter_async_context(reserved)
+
+            await within_budget(name, reserve, self._models.runs, may_degrade=False)
+            return await next(call)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef
 from agentflow.settings import models_of, needs_judge, roles_of
-from flow_runtime.asking import request_context
+from flow_runtime.asking import in_budgeted_run, request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llm_client.guard import Guard
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
+    from llm_client.results import CompletionResult, EmbeddingResult
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RoleConfig, RoleDefaultsConfig, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
@@ -63,6 +64,7 @@ class HubModels:
     ) -> None:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
+        from agent_runtime.ledger.run_ledger import RunLedger
         from agent_runtime.ledger.tool_calls import ToolLedger
         from agent_runtime.ledger.writers import SqlLedgerWriter
         from flow_runtime.metering import MeteringGuard
@@ -78,7 +80,14 @@ class HubModels:
         self._router = _Router(hub)
         self._owns_database = database is None
         self.database: Database = MemoryDatabase() if database is None else database
-        accounts = EngineLedger(self.database, router=_ByAttempt(self._router), prices=prices, clock=clock)
+        self.runs = RunLedger(self.database, clock=clock)
+        accounts = EngineLedger(
+            self.database,
+            router=_ByAttempt(self._router),
+            prices=prices,
+            clock=clock,
+            in_budgeted_run=in_budgeted_run,
+        )
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
@@ -103,23 +112,30 @@ class HubModels:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
+        from flow_runtime.exceeding import within_budget
         from llm_client.spec import RequestSpec
 
-        with _translated(name_of(model)):
-            name = self._admitted(model)
+        async def ask(role: str) -> CompletionResult:
             spec = RequestSpec.model_construct(
-                messages=tuple(messages), role=name, params=dict(params), tools=tuple(tools)
+                messages=tuple(messages), role=role, params=dict(params), tools=tuple(tools)
             )
-            answer = await self._reach(name, lambda: self._engine.complete(spec, context=request_context()))
+            return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
+
+        with _translated(name_of(model)):
+            answer = await within_budget(self._admitted(model), ask, self.runs)
         usage = {"input": answer.usage.input, "output": answer.usage.output}
         return ModelAnswer(answer.content, answer.finish_reason, usage, answer.tool_calls)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        from flow_runtime.exceeding import within_budget
         from llm_client.spec import EmbeddingSpec
 
-        with _translated(role):
+        async def ask(role: str) -> EmbeddingResult:
             spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
-            answer = await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
+            return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
+
+        with _translated(role):
+            answer = await within_budget(role, ask, self.runs, may_degrade=False)
         return [list(vector) for vector in answer.vectors]
 
     async def warm_up(self, roles: Collection[str]) -> None:
@@ -130,6 +146,7 @@ class HubModels:
 
     async def aclose(self) -> None:
         """Wait until every attempt has its end in the log."""
+        await self.runs.aclose()
         await self._engine.aclose()
         await self.tool_ledger.aclose()
         if self._owns_database:

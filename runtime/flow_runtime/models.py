@@ -10,6 +10,7 @@ from agentflow.ir import ModelRef
 
 if TYPE_CHECKING:
     from agent_runtime.ledger.tool_calls import ToolLedger
+    from flow_runtime.budgets import RunAccounts
     from llm_client.results import ToolCall
 
 
@@ -54,11 +55,18 @@ class NamesJudge(Protocol):
 
 
 @runtime_checkable
-class CountsTools(Protocol):
-    """Models whose ledger counts the tool calls beside theirs."""
+class KeepsAccounts(Protocol):
+    """Models whose calls are in a ledger, where runs have budgets and tools are counted too."""
 
     @property
+    def runs(self) -> RunAccounts: ...
+    @property
     def tool_ledger(self) -> ToolLedger: ...
+
+
+def accounts_of(models: Models | None) -> RunAccounts | None:
+    """Where the calls of these models are counted, if anywhere."""
+    return models.runs if isinstance(models, KeepsAccounts) else None
 
 
 def name_of(model: str | ModelRef) -> str:

@@ -54,7 +54,8 @@ class Refusal:
 
     `reason` is budget_exceeded; too_large for what would not fit an untouched window either; no_price for a budget in
     money over a model without a price; run_over for a run whose budget is gone. `retry_after` is in seconds, None where
-    waiting does not help. `missing` is how much larger the limit would have to be, in dollars, seconds or a count.
+    waiting does not help. The limit is `allowed`, and would have to be larger by `missing`, in dollars, seconds or a
+    count.
     """
 
     message: str
@@ -63,7 +64,8 @@ class Refusal:
     limit: str
     window: Window
     retry_after: float | None = None
-    missing: float = 0
+    allowed: float | None = None
+    missing: float | None = None
 
     def error(self) -> BudgetExceededError:
         return BudgetExceededError(
@@ -74,6 +76,7 @@ class Refusal:
             window=self.window.value,
             retry_after=self.retry_after,
             run_id=self.account.run_id or None,
+            allowed=self.allowed,
             missing=self.missing,
         )
 
@@ -146,6 +149,7 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
         limit.name,
         limit.window,
         None if too_large or end is None else float(end - wanted.at),
+        _in_units(limit, limit.most),
         _in_units(limit, taken + amount - limit.most),
     )
 

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
-from agent_runtime.ledger import holds, ops, runs
-from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger import runs
 from agent_runtime.ledger.budgets import Budget
 from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.records import TOOL, Entry, EventState, Used
 from agent_runtime.ledger.runs import Beginning
-from agent_runtime.ledger.schema import MIGRATIONS
+from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
 from llm_client.detached import Detached
 from runtime_core.clock import Clock, SystemClock
@@ -21,8 +21,9 @@ from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.stores.database import Database
-from runtime_core.stores.migrations import migrate
-from runtime_core.stores.sql import Op
+from runtime_core.stores.sql import OpFactory
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class RunLedger:
     """The budgets of runs, on the database of the ledger, which its caller opens and closes.
 
     A budget that nobody renews within `lease_s`, because the run's process died, is taken away by any other process;
-    what the run wants to use after that is refused. Use as an async context manager, or `prepare()` and `aclose()`.
+    what the run wants to use after that is refused. Use as an async context manager, or `aclose()`.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class RunLedger:
         ids: IdSource | None = None,
         lease_s: float = RUN_LEASE_S,
     ) -> None:
-        self._database = database
+        self._writer = SqlLedgerWriter(database)
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
         self._lease_s = lease_s
@@ -54,12 +55,8 @@ class RunLedger:
         self._timer: asyncio.TimerHandle | None = None
         self._detached = Detached()
 
-    async def prepare(self) -> None:
-        """Create or upgrade the tables. Raises errors of the StoreError tree."""
-        await migrate(self._database, "runtime_ledger", MIGRATIONS)
-
     async def __aenter__(self) -> RunLedger:
-        await self.prepare()
+        await self._writer.prepare()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -73,17 +70,19 @@ class RunLedger:
         await self._detached.drain()
 
     @asynccontextmanager
-    async def budgeted(self, run: ExecutionContext, limits: BudgetSpec, *, holds: bool = False) -> AsyncGenerator[None]:
-        """The run has that budget in this block; `run.parent` is a run with one, or None.
+    async def budgeted(
+        self, run: ExecutionContext, limits: BudgetSpec, *, within: str | None = None, holds: bool = False
+    ) -> AsyncGenerator[None]:
+        """The run has that budget in this block; what it uses counts for the run `within` as well.
 
         With `holds` the whole of it in tokens and money is taken from the budgets above at once, and the calls of the
         run draw on it. Raises BudgetExceededError where it does not fit, and errors of the StoreError tree.
         """
         now, place = self._now(), (run.scope_id, run.run_id)
-        budget = Budget.of_run(*place, limits, parent_run_id=run.parent)
+        budget = Budget.of_run(*place, limits, parent_run_id=within)
         beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds)
         try:
-            refusal = await until_known(lambda: self._database.run(lambda: runs.begin(beginning)), self._clock)
+            refusal = await self._done(lambda: runs.begin(beginning))
             _demand(refusal)
             self._open[place] = None
             self._keep()
@@ -98,32 +97,18 @@ class RunLedger:
         Raises pydantic's ValidationError for what is no limit, and errors of the StoreError tree.
         """
         now = self._now()
-        change = lambda: runs.raise_limits(scope_id, run_id, limits, now)  # noqa: E731
-        return await until_known(lambda: self._database.run(change), self._clock) is not None
-
-    async def count_tool_call(self, run: ExecutionContext, tool: str, *, budgeted: bool) -> None:
-        """Count a call of a tool, before it is made. Raises BudgetExceededError, and errors of the StoreError tree."""
-        entry = Entry(
-            scope_id=run.scope_id,
-            event_id=self._ids.new("tool"),
-            type=TOOL,
-            at=self._now(),
-            most=Amounts(tool_calls=1),
-            principal_id=run.principal_id,
-            run_id=run.run_id,
-            job_id=run.job_id,
-            detail=tool,
-            budgeted=budgeted,
-        )
-        _demand(await until_known(lambda: self._database.run(lambda: _spend(entry)), self._clock))
+        return await self._done(lambda: runs.raise_limits(scope_id, run_id, limits, now)) is not None
 
     def _now(self) -> float:
         return self._started_at + self._clock.monotonic()
 
+    async def _done(self, change: OpFactory[T]) -> T:
+        return await until_known(lambda: self._writer.run(change), self._clock)
+
     async def _finish(self, scope_id: str, run_id: str) -> None:
         now = self._now()
         try:
-            await until_known(lambda: self._database.run(lambda: runs.finish(scope_id, run_id, now)), self._clock)
+            await self._done(lambda: runs.finish(scope_id, run_id, now))
         except StoreError as exc:  # its lease runs out
             log.warning("The budget of run %s could not be taken away yet: %s", run_id, exc)
 
@@ -141,18 +126,10 @@ class RunLedger:
         now = self._now()
         try:
             for scope_id, run_id in list(self._open):
-                renewal = lambda: runs.renew(scope_id, run_id, now + self._lease_s)  # noqa: B023, E731 - awaited here
-                await self._database.run(renewal)
-            await self._database.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))
+                await self._writer.run(partial(runs.renew, scope_id, run_id, now + self._lease_s))
+            await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))
         except StoreError as exc:  # the next tick tries again
             log.warning("The budgets of runs could not be renewed: %s", exc)
-
-
-def _spend(entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from holds.reserve(entry)
-    if refusal is None:
-        yield from ops.end(entry.scope_id, entry.event_id, Used(EventState.SETTLED, entry.at, entry.most))
-    return refusal
 
 
 def _demand(refusal: Refusal | None) -> None:

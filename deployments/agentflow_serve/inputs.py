@@ -95,9 +95,9 @@ def read_policy(policy: str | dict[str, Any] | None) -> PolicyDocument | None:
     """A policy, by path or as it is. Raises DocumentInvalid; AppInvalid where there is no such file."""
     if policy is None:
         return None
-    from agent_runtime.policy.policy_file import load_policy
+    from agent_runtime.policy.policy_file import OF_FLOWS, load_policy
 
-    return load_policy(_path(policy) if isinstance(policy, str) else policy)
+    return load_policy(_path(policy) if isinstance(policy, str) else policy, kinds=OF_FLOWS)
 
 
 def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:

@@ -69,13 +69,13 @@ def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> di
 def rules_inside(paths: Mapping[str, Path | str]) -> dict[str, Any]:
     """The documents in files of budgets and policy, by the names of their arguments. Raises DocumentInvalid."""
     from agent_runtime.ledger.budget_file import load_budgets
-    from agent_runtime.policy.policy_file import load_policy
+    from agent_runtime.policy.policy_file import OF_FLOWS, load_policy
 
     found: dict[str, Any] = {}
     if "budgets" in paths:
         found["budgets"] = load_budgets(paths["budgets"]).model_dump(mode="json", exclude_none=True)
     if "policy" in paths:
-        found["policy"] = load_policy(paths["policy"]).model_dump(mode="json", exclude_unset=True)
+        found["policy"] = load_policy(paths["policy"], kinds=OF_FLOWS).model_dump(mode="json", exclude_unset=True)
     return found
 
 

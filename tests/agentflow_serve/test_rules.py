@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +14,16 @@ import yaml
 from agent_runtime import Budget
 from agentflow_serve import app
 from agentflow_serve.args import parse_args
+from agentflow_serve.call import CallMeta
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.errors import AppInvalid
+from agentflow_serve.errors import AppInvalid, run_failed
+from agentflow_serve.predictor import Predictor
 from agentflow_serve.self_contained import self_contained
 from agentflow_serve.serve_config import check_config
+from llmhub_runtime.names import SERVED_FLOW
+from llmhub_runtime.sim import SimServer
 from runtime_core.errors import DocumentInvalid
+from runtime_core.report import RunReport
 from support.applications import bound
 from support.command_line import agentflow
 from support.manifests import one
@@ -122,3 +129,42 @@ def test_a_wrong_file_ends_a_run_before_it_begins(folder: Path):
     done = agentflow("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
     assert done.code == Exit.ENVIRONMENT and "budgets.yaml:2:" in done.err and "max_cost_daily" in done.err
     assert not (folder / "agentflow.sqlite").exists()
+
+
+class Unserved(Predictor.__mro__[1]):  # pyright: ignore[reportUntypedBaseClass]
+    """What Serve wraps; Serve awaits its `__del__`, which here nobody calls."""
+
+    def __del__(self) -> None:
+        return None
+
+
+@pytest.fixture
+async def predictor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Unserved, SimServer]]:
+    """The predictor of an app whose nodes all run in it, without a cluster around it."""
+    context = SimpleNamespace(app_name="desk")
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: context)
+    monkeypatch.setenv(SERVED_FLOW, "desk")  # it is set for good in a replica
+    async with SimServer() as sim:
+        hub = HUB | {"providers": {"sim": {"api_base": sim.openai_base}}}
+        given = {"flow": FLOW, "llmhub": hub, "budgets": BUDGETS, "policy": POLICY, "placement": "inline"}
+        _, (spec, *_) = bound(app(parse_args(given)))
+        replica = Unserved.__new__(Unserved)
+        await replica.__init__(spec, {}, None)
+        yield replica, sim
+        await replica._stack.aclose()
+
+
+async def ask(replica: Unserved, scope: str) -> RunReport:
+    return await replica.run({"x": "hi"}, CallMeta(scope_id=scope, principal="ann"))
+
+
+async def test_a_served_flow_keeps_to_both(predictor: tuple[Unserved, SimServer]):
+    replica, sim = predictor
+    first, second = await ask(replica, "default"), await ask(replica, "default")
+    trial, other = await ask(replica, "trial-1"), await ask(replica, "other")
+    assert first.error is None and other.error is None
+    assert second.error is not None and (second.error.code, second.error.node) == ("budget_exceeded", "ask")
+    assert trial.error is not None and trial.error.code == "policy_denied"
+    answer = run_failed(trial.error, trial)
+    assert (answer.status, run_failed(second.error, second).status) == (403, 402)
+    assert len(sim.log()) == 2

@@ -17,6 +17,7 @@ from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.ledger.writers import SqlLedgerWriter
+from agent_runtime.policy.policy_file import OF_FLOWS
 from agentflow import Flow
 from flow_runtime import LocalFlow, LocalSettings
 from flow_runtime.governed import governed_models, under_policy
@@ -179,6 +180,7 @@ async def test_a_budget_of_the_file_binds_model_calls(tmp_path: Path):
         ("rules:\n  - {kind: tol, tool_patterns: [x]}\n", "af.yaml:2: rules[0].kind must be one of 'tool', 'model'"),
         ("rules:\n  - {tool_patterns: [x]}\n", "af.yaml:2: rules[0].kind is missing"),
         ("rules:\n  - kind: model\n    model_patterns: []\n", "af.yaml:3: rules[0].model_patterns"),
+        ("rules:\n  - {kind: data, resource_patterns: [x]}\n", "af.yaml:2: rules[0] is a rule of kind data, which"),
         ("default: maybe\n", "af.yaml:1: default input should be 'allow' or 'deny'"),
     ],
 )
@@ -186,5 +188,5 @@ def test_a_policy_that_is_wrong_is_told_with_its_line(tmp_path: Path, text: str,
     file = tmp_path / "af.yaml"
     file.write_text(text)
     with pytest.raises(DocumentInvalid) as caught:
-        load_policy(file)
+        load_policy(file, kinds=OF_FLOWS)
     assert said in str(caught.value)

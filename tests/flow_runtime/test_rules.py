@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_policy
 from agent_runtime.actions.manager import ActionManager
@@ -190,3 +191,10 @@ def test_a_policy_that_is_wrong_is_told_with_its_line(tmp_path: Path, text: str,
     with pytest.raises(DocumentInvalid) as caught:
         load_policy(file, kinds=OF_FLOWS)
     assert said in str(caught.value)
+
+
+def test_the_example_of_the_page_is_a_policy_for_flows():
+    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    made = load_policy(yaml.safe_load(example), kinds=OF_FLOWS)
+    assert [rule.kind for rule in made.rules] == ["model", "tool", "constraint", "constraint"]

@@ -29,6 +29,7 @@ class AppArgs(BaseModel):
     `slot_modules` are the installed modules, or packages of them, whose slots `slot.call` may call.
     `auth: keys` lets in who has an API key of the run store (`agentflow keys`), as the tenant and principal of the key.
     `auth: none` asks nobody, and is for loopback: elsewhere it takes `open_to_network: true` as well.
+    `budgets` says who may use how much, and `policy` which models and tools may be called: paths too, or the documents.
     `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
     replica, as after a change of installed code.
     """
@@ -54,6 +55,8 @@ class AppArgs(BaseModel):
     feature_store: str | None = None
     embedder: str | None = None
     slot_modules: tuple[str, ...] = ()
+    budgets: str | dict[str, Any] | None = None
+    policy: str | dict[str, Any] | None = None
     limits: EdgeLimits = EdgeLimits()
     auth: Auth = "none"
     open_to_network: bool = False

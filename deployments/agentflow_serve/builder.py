@@ -52,6 +52,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         session_ttl_s=args.session_ttl_s,
         calls_ttl_s=args.calls_ttl_s,
         ledger=args.ledger,
+        policy=inputs.policy,
         asks_for_more=asks_for_more(planned.flow),
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
@@ -67,6 +68,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         inline=here.nodes,
         agent=agent,
         auth=args.auth,
+        budgets=() if inputs.budgets is None else inputs.budgets.budgets,
     )
     called = {node: target for node, target in nodes.items() if node not in planned.tools or node in here.tools}
     return _deployment(Predictor, planned.name, predictor_replicas(planned), drain_s=deadline_s).bind(

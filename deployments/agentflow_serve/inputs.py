@@ -16,9 +16,11 @@ from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
 from flow_runtime.feature_store.url import check_feature_store
-from flow_runtime.hub_models import needs_sim
+from flow_runtime.hub_models import called_roles, needs_sim
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.budget_file import BudgetDocument
+    from agent_runtime.policy.rules import PolicyDocument
     from llmhub_runtime.models import RuntimeConfig
 
 
@@ -34,14 +36,16 @@ class AppInputs:
     needs_sim: bool
     sim_script: dict[str, Any] | None
     feature_store: str | None = None
+    budgets: BudgetDocument | None = None
+    policy: PolicyDocument | None = None
 
 
 def read_inputs(args: AppArgs) -> AppInputs:
     """Read every file that the arguments name.
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
-    FeatureStoreInvalid for a flow on a feature store that cannot be used, UnknownRoleError or AppInvalid where flow
-    and llmhub.yaml do not fit.
+    DocumentInvalid for bad budgets or a bad policy, FeatureStoreInvalid for a flow on a feature store that cannot be
+    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit.
     """
     flow = _flow(args.flow, has_embedder=args.embedder is not None)
     llmhub = read_llmhub(args.llmhub)
@@ -52,6 +56,8 @@ def read_inputs(args: AppArgs) -> AppInputs:
         needs_sim=_needs_sim(flow, llmhub, args.embedder),
         sim_script=_sim_script(args.sim_script),
         feature_store=feature_store,
+        budgets=read_budgets(args.budgets, flow, llmhub, args.embedder),
+        policy=read_policy(args.policy),
     )
 
 
@@ -68,6 +74,30 @@ def read_llmhub(llmhub: str | dict[str, Any] | None) -> RuntimeConfig | None:
     if llmhub is None:
         return None
     return load_runtime_config(str(_path(llmhub))) if isinstance(llmhub, str) else parse_runtime_config(llmhub)
+
+
+def read_budgets(
+    budgets: str | dict[str, Any] | None, flow: Flow, llmhub: RuntimeConfig | None, embedder: str | None = None
+) -> BudgetDocument | None:
+    """A budgets.yaml, by path or as it is, for the roles of a flow and its models.
+
+    Raises DocumentInvalid; AppInvalid where there is no such file.
+    """
+    if budgets is None:
+        return None
+    from agent_runtime.ledger.budget_file import load_budgets
+
+    roles = called_roles(flow, embedder, llmhub.judge if llmhub else None) | set(llmhub.roles if llmhub else ())
+    return load_budgets(_path(budgets) if isinstance(budgets, str) else budgets, roles=roles)
+
+
+def read_policy(policy: str | dict[str, Any] | None) -> PolicyDocument | None:
+    """A policy, by path or as it is. Raises DocumentInvalid; AppInvalid where there is no such file."""
+    if policy is None:
+        return None
+    from agent_runtime.policy.policy_file import OF_FLOWS, load_policy
+
+    return load_policy(_path(policy) if isinstance(policy, str) else policy, kinds=OF_FLOWS)
 
 
 def _sim_script(script: str | dict[str, Any] | None) -> dict[str, Any] | None:

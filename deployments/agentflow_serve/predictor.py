@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from agent_runtime.ledger.budgets import Budget
 from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 class PredictorSpec:
     """All that a predictor replica is told; `flow` is the flow file as JSON values, `inline` what runs here.
 
-    `agent` is the flow compiled: its methods are then the nodes that run here.
+    `agent` is the flow compiled: its methods are then the nodes that run here. `budgets` are those of its budgets.yaml.
     """
 
     flow: Mapping[str, Any]
@@ -64,6 +65,7 @@ class PredictorSpec:
     inline: tuple[str, ...]
     agent: type[LocalAgent] | None = None
     auth: Auth = "none"
+    budgets: tuple[Budget, ...] = ()
 
 
 @serve.ingress()
@@ -98,6 +100,12 @@ class Predictor:
         for node in spec.inline:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
             bodies[node] = body if agent is None else agent.through(node, body)
+        if calls_models(flow_nodes, spec.process.embedder):
+            from agent_runtime.ledger.declared import declare_budgets
+
+            await declare_budgets(
+                await store.database(), self._plan.name, spec.budgets, clock=SystemClock(), ids=RandomIds()
+            )
         in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
         terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None

@@ -22,16 +22,19 @@ from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
+from flow_runtime.governed import policy_engine
 from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.state import StateBackend, StateBackends, StoredState
+from flow_runtime.tool_policy import AdmitAllTools, AdmitByPolicy
 from llmhub_runtime.names import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.ledger.transactions import LedgerTransactions
+    from agent_runtime.policy.engine import PolicyEngine
     from flow_runtime.budgets import RunAccounts
 
 Locate = Callable[[], Awaitable[str]]
@@ -80,10 +83,11 @@ async def open_parts(
     if actions is None and (settings.asks_for_more or asks_people(nodes)):
         actions = await open_actions(store)
     resources = OperationResources(actions=actions)
+    policy = None if settings.policy is None else await policy_engine(settings.policy, lambda: open_actions(store))
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
-        models = await _open_models(stack, settings, store, sim_locator(sim))
+        models = await _open_models(stack, settings, store, sim_locator(sim), policy)
     return NodeParts(
         clock=clock,
         models=models,
@@ -97,6 +101,7 @@ async def open_parts(
         operation_resources=resources,
         code=settings.code,
         tools=tools,
+        tool_policy=AdmitAllTools() if policy is None else AdmitByPolicy(policy),
     )
 
 
@@ -124,8 +129,13 @@ def state_backends(nodes: Iterable[Node]) -> frozenset[str]:
 
 
 async def _open_models(
-    stack: AsyncExitStack, settings: ProcessSettings, store: RunStore, locate_sim: Locate | None
+    stack: AsyncExitStack,
+    settings: ProcessSettings,
+    store: RunStore,
+    locate_sim: Locate | None,
+    policy: PolicyEngine | None,
 ) -> Models:
+    from agent_runtime.policy.guard import PolicyGuard
     from flow_runtime.hub_models import HubModels, list_prices
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import RuntimeConfig
@@ -138,6 +148,7 @@ async def _open_models(
         locate_sim=locate_sim,
         database=await store.database(),
         transactions=await _open_commits(stack, settings, store),
+        guard=None if policy is None else PolicyGuard(policy),
         prices=await list_prices() if settings.list_prices else None,
     )
     await stack.enter_async_context(models)

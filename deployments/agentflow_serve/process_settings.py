@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from agent_runtime.policy.rules import PolicyDocument
 from flow_runtime.code_mode import CodeMode
 
 LedgerWay = Literal["shared", "own"]
@@ -27,3 +28,4 @@ class ProcessSettings(BaseModel):
     session_ttl_s: float | None = None
     calls_ttl_s: float | None = None
     ledger: LedgerWay | None = None
+    policy: PolicyDocument | None = None

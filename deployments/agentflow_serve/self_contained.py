@@ -17,9 +17,9 @@ from agentflow.findings import PathStep
 from agentflow.ir import Flow
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.manifests.config import FLOW_PATH
-from agentflow_serve.serve_config import IMPORT_PATH, config_around, read_llmhub
+from agentflow_serve.serve_config import IMPORT_PATH, RULES, config_around, read_llmhub, rules_inside
 
-FILES = ("flow", "llmhub", "sim_script")
+FILES = ("flow", "llmhub", "sim_script", *RULES)
 """The arguments that may be a path."""
 
 
@@ -86,6 +86,7 @@ def _inside(given: Mapping[str, Any]) -> tuple[dict[str, Any], set[Path], frozen
         modules = frozenset[str]()
     if "llmhub" in paths:
         args["llmhub"] = read_llmhub(paths["llmhub"])
+    args |= rules_inside({name: paths[name] for name in RULES if name in paths})
     if "sim_script" in paths:
         args["sim_script"] = yaml.safe_load(paths["sim_script"].read_text(encoding="utf-8"))
     sources = [path for name in sorted(modules) if (path := _source(name)) is not None]

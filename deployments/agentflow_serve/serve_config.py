@@ -24,6 +24,8 @@ from flow_runtime.code import admit
 from flow_runtime.hub_models import providers_of
 
 IMPORT_PATH = "agentflow_serve:app"
+RULES = ("budgets", "policy")
+"""The arguments that say who may do what, and how much of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,29 @@ def config_around(args: Mapping[str, Any], *, name: str, host: str, port: int) -
 
 
 def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The `args` of an app with the flow and the llmhub.yaml in them. Raises FlowInvalid, ConfigError."""
+    """The `args` of an app with the flow, the llmhub.yaml and the rules in them.
+
+    Raises FlowInvalid, ConfigError, DocumentInvalid.
+    """
     loaded = load(flow)
     args: dict[str, Any] = {"flow": loaded.flow.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     if llmhub is not None:
         args["llmhub"] = read_llmhub(llmhub)
-    return args | {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return args | given | rules_inside({name: given[name] for name in RULES if name in given})
+
+
+def rules_inside(paths: Mapping[str, Path | str]) -> dict[str, Any]:
+    """The documents in files of budgets and policy, by the names of their arguments. Raises DocumentInvalid."""
+    from agent_runtime.ledger.budget_file import load_budgets
+    from agent_runtime.policy.policy_file import OF_FLOWS, load_policy
+
+    found: dict[str, Any] = {}
+    if "budgets" in paths:
+        found["budgets"] = load_budgets(paths["budgets"]).model_dump(mode="json", exclude_none=True)
+    if "policy" in paths:
+        found["policy"] = load_policy(paths["policy"], kinds=OF_FLOWS).model_dump(mode="json", exclude_unset=True)
+    return found
 
 
 def read_llmhub(path: Path) -> dict[str, Any]:

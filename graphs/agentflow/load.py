@@ -71,6 +71,11 @@ def inspect_flow(
     return _inspected(with_subflows(tree, file=file, read=_read_file), surroundings)
 
 
+def read_document(source: str | PathLike[str] | Mapping[str, Any]) -> Tree:
+    """A document of another language, from a file or as data, under the limits of a flow file. It may have findings."""
+    return read_plain(source, file=NO_FILE) if isinstance(source, Mapping) else _read_file(Path(source))
+
+
 def _tree_of(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[Tree, Path | None]:
     match source:
         case Mapping():

@@ -54,12 +54,14 @@ if TYPE_CHECKING:
     from agent_runtime.kernel.kernel import RuntimeKernel
     from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult
     from agent_runtime.kernel.result_store import InMemoryResultStore, ResultStore, SqlResultStore
+    from agent_runtime.ledger.budget_file import BudgetDocument, load_budgets
     from agent_runtime.ledger.budgets import Budget
     from agent_runtime.ledger.decide import BudgetAnswer, BudgetDecision
     from agent_runtime.ledger.engine import EngineLedger
     from agent_runtime.ledger.finds import EventCursor, EventFilter, EventPage
     from agent_runtime.ledger.ledger import Ledger
     from agent_runtime.ledger.records import LedgerEvent, LedgerUsage, Reservation
+    from agent_runtime.ledger.tool_calls import LedgerMiddleware, ToolLedger
     from agent_runtime.ledger.writers import InMemoryLedgerWriter, PostgresLedgerWriter, SqliteLedgerWriter
     from agent_runtime.orchestration.chain import ChainOperator
     from agent_runtime.orchestration.config import OrchestrationConfig
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from agent_runtime.policy.decide import Effect, PolicyResult
     from agent_runtime.policy.engine import PolicyEngine
     from agent_runtime.policy.guard import PolicyGuard, PolicyMiddleware
+    from agent_runtime.policy.policy_file import load_policy
     from agent_runtime.policy.rules import (
         ConstraintPolicy,
         DataAccessPolicy,
@@ -143,12 +146,14 @@ _HOMES = {
     "kernel.kernel": ("RuntimeKernel",),
     "kernel.request": ("ExecutionRequest", "ExecutionResult"),
     "kernel.result_store": ("InMemoryResultStore", "ResultStore", "SqlResultStore"),
+    "ledger.budget_file": ("BudgetDocument", "load_budgets"),
     "ledger.budgets": ("Budget",),
     "ledger.decide": ("BudgetAnswer", "BudgetDecision"),
     "ledger.engine": ("EngineLedger",),
     "ledger.finds": ("EventCursor", "EventFilter", "EventPage"),
     "ledger.ledger": ("Ledger",),
     "ledger.records": ("LedgerEvent", "LedgerUsage", "Reservation"),
+    "ledger.tool_calls": ("LedgerMiddleware", "ToolLedger"),
     "ledger.writers": ("InMemoryLedgerWriter", "PostgresLedgerWriter", "SqliteLedgerWriter"),
     "orchestration.chain": ("ChainOperator",),
     "orchestration.config": ("OrchestrationConfig",),
@@ -174,6 +179,7 @@ _HOMES = {
     "policy.decide": ("Effect", "PolicyResult"),
     "policy.engine": ("PolicyEngine",),
     "policy.guard": ("PolicyGuard", "PolicyMiddleware"),
+    "policy.policy_file": ("load_policy",),
     "policy.rules": (
         "ConstraintPolicy",
         "DataAccessPolicy",
@@ -205,6 +211,7 @@ __all__ = [
     "Budget",
     "BudgetAnswer",
     "BudgetDecision",
+    "BudgetDocument",
     "BudgetExceededError",
     "BudgetSpec",
     "ChainOperator",
@@ -257,6 +264,7 @@ __all__ = [
     "LeastBusyRouter",
     "Ledger",
     "LedgerEvent",
+    "LedgerMiddleware",
     "LedgerUsage",
     "LimitReached",
     "LocalSignalChannel",
@@ -308,7 +316,10 @@ __all__ = [
     "SqliteJobStore",
     "SqliteLedgerWriter",
     "Subscription",
+    "ToolLedger",
     "ToolPolicy",
+    "load_budgets",
+    "load_policy",
 ]
 
 __getattr__ = lazy_exports(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""The installed tools of a node's agents, under the same policy and timeout as those of its prompt."""
+"""The installed tools of a node's agents, under the same rules as those of its prompt."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from agentflow.ir import PromptTool
 from agentflow.settings import NodeSettings
+from flow_runtime.around_tools import around_tools
 from flow_runtime.parts import NodeParts
-from flow_runtime.prompt_tools import Policed, counted
 from flow_runtime.registered_tools import registered_tool
-from llm_client.agent.middleware import Middleware, Timeout
+from llm_client.agent.middleware import Middleware
 from llm_client.tools import Tool
 
 
@@ -29,5 +29,4 @@ class AgentTools:
     def around(self) -> tuple[Middleware, ...]:
         """What stands around every call of one."""
         targets: dict[str, str | None] = dict.fromkeys(self._tools)
-        policed = Policed(self._node, targets, self._parts.tool_policy)
-        return (policed, *counted(self._parts), Timeout(self._settings.timeout_s, clock=self._parts.clock))
+        return around_tools(self._node, targets, self._settings, self._parts)

@@ -25,10 +25,6 @@ class RunAccounts(Protocol):
 
     async def raise_limits(self, scope_id: str, run_id: str, limits: Mapping[str, object]) -> bool: ...
 
-    async def count_tool_call(self, run: ExecutionContext, tool: str, *, budgeted: bool) -> None:
-        """Raises BudgetExceededError, and errors of the StoreError tree."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class FlowBudget:

@@ -68,6 +68,8 @@ class HubModels:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
         from agent_runtime.ledger.run_ledger import RunLedger
+        from agent_runtime.ledger.tool_calls import ToolLedger
+        from agent_runtime.ledger.writers import SqlLedgerWriter
         from flow_runtime.metering import MeteringGuard
         from llm_client.assembly import OWN_LOG_KEEPS_S
         from llm_client.engine import ExecutionEngine
@@ -99,6 +101,7 @@ class HubModels:
             clock=clock,
             keep_s=OWN_LOG_KEEPS_S if self._owns_database else None,
         )
+        self.tool_ledger = ToolLedger(SqlLedgerWriter(self.database), clock=clock)
 
     @property
     def judge(self) -> str | None:
@@ -149,6 +152,7 @@ class HubModels:
         """Wait until every attempt has its end in the log."""
         await self.runs.aclose()
         await self._engine.aclose()
+        await self.tool_ledger.aclose()
         if self._owns_database:
             await self.database.close()
 
@@ -306,12 +310,13 @@ async def local_models(
     allow_hosts: Collection[str] = (),
     embedder: str | None = None,
     ledger: str | None = None,
+    guard: Guard | None = None,
 ) -> AsyncIterator[HubModels]:
     """The models of a flow in one process, ready to be called: the first call does not pay for imports and clients.
 
     `embedder` is the role that embeds the text queries of operations that name none. `ledger` is the address of the
-    store that keeps the calls and their budgets; without one they are kept in memory for a while. A simulated model
-    that has no address yet runs as a child process.
+    store that keeps the calls and their budgets; without one they are kept in memory for a while. `guard` may refuse
+    calls before. A simulated model that has no address yet runs as a child process.
 
     Raises LLMHubRuntimeError for a role that is not there or cannot be called.
     """
@@ -328,7 +333,9 @@ async def local_models(
             from runtime_core.stores.url import open_database
 
             database = await stack.enter_async_context(open_database(ledger))
-        models = HubModels(hub, allow_hosts=allow_hosts, locate_sim=locate, database=database, prices=prices)
+        models = HubModels(
+            hub, allow_hosts=allow_hosts, locate_sim=locate, database=database, guard=guard, prices=prices
+        )
         await stack.enter_async_context(models)
         await models.warm_up(roles)
         yield models

@@ -15,7 +15,7 @@ from agentflow.subflows import all_nodes
 from flow_runtime.budgets import asks_for_more
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Body, LocalDispatch
-from flow_runtime.hub_models import local_models
+from flow_runtime.governed import actions_on, governed_models, under_policy
 from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -34,6 +34,9 @@ from runtime_core.stores.url import DEFAULT_STORE, open_database
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.ledger.budget_file import BudgetDocument
+    from agent_runtime.policy.rules import PolicyDocument
+    from llm_client.guard import Guard
     from llmhub_runtime.hub import LLMHub
 
 
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
 class LocalSettings:
     """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
     them, or that asks people and has no `actions` to do so. `ledger` is the store of its model calls and their budgets;
-    None is a private one in memory. The others are as in the serve config.
+    None is a private one in memory, unless there are `budgets`: those are declared in the store. A `policy` makes the
+    `guard` of model calls and the `tool_policy`; models that are given to LocalFlow have a guard of their own. The
+    others are as in the serve config.
     """
 
     store: str = DEFAULT_STORE
@@ -54,6 +59,9 @@ class LocalSettings:
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     actions: ActionManager | None = None
     ledger: str | None = None
+    budgets: BudgetDocument | None = None
+    policy: PolicyDocument | None = None
+    guard: Guard | None = None
     clock: Clock = field(default_factory=SystemClock)
     ids: IdSource = field(default_factory=RandomIds)
 
@@ -83,9 +91,9 @@ class LocalFlow:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> FlowRunner:
-        settings = self._settings
         self._databases: dict[str, Database] = {}
         async with AsyncExitStack() as stack:
+            settings = await under_policy(stack, self._settings)
             actions = await self._actions(stack)
             resources = OperationResources(clock=settings.clock, ids=settings.ids, actions=actions)
             stack.push_async_callback(resources.aclose)
@@ -149,11 +157,7 @@ class LocalFlow:
         flow = self._plan.flow
         if settings.actions is not None or not (asks_people(flow.nodes.values()) or asks_for_more(flow)):
             return settings.actions
-        from agent_runtime.actions.manager import ActionManager
-        from agent_runtime.actions.sql_store import SqlActionStore
-
-        store = SqlActionStore(await self._database(stack, settings.store))
-        return ActionManager(store, clock=settings.clock, ids=settings.ids)
+        return actions_on(await self._database(stack, settings.store), settings)
 
     async def _database(self, stack: AsyncExitStack, url: str) -> Database:
         if url not in self._databases:
@@ -180,14 +184,10 @@ async def run(
     `hub` is needed by flows with prompts and stays its owner's to close. A `sim` provider without an address
     gets a simulated model of its own, as a child process that ends with the run.
     """
-    settings = settings or LocalSettings()
     async with AsyncExitStack() as stack:
+        settings = await under_policy(stack, settings or LocalSettings())
         models = None
         if hub is not None:
-            models = await stack.enter_async_context(
-                local_models(
-                    flow, hub, allow_hosts=settings.allow_hosts, embedder=settings.embedder, ledger=settings.ledger
-                )
-            )
+            models = await stack.enter_async_context(governed_models(flow, hub, settings))
         runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
         return await runner.run(request, deadline_s=deadline_s, observe=observe)

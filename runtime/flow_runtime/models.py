@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from agentflow.ir import ModelRef
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.tool_calls import ToolLedger
     from flow_runtime.budgets import RunAccounts
     from llm_client.results import ToolCall
 
@@ -55,10 +56,12 @@ class NamesJudge(Protocol):
 
 @runtime_checkable
 class KeepsAccounts(Protocol):
-    """Models whose calls are in a ledger, where runs have budgets."""
+    """Models whose calls are in a ledger, where runs have budgets and tools are counted too."""
 
     @property
     def runs(self) -> RunAccounts: ...
+    @property
+    def tool_ledger(self) -> ToolLedger: ...
 
 
 def accounts_of(models: Models | None) -> RunAccounts | None:

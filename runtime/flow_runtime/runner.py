@@ -163,6 +163,8 @@ class FlowRunner:
 
         assert self._accounts is not None
         limits, holds = (BudgetSpec(), False) if self._budget is None else (self._budget.limits, self._budget.holds)
+        # The run's time is its deadline: what tools take side by side does not add up to it.
+        limits = limits.model_copy(update={"max_runtime_seconds": None})
         within = parent.context.run_id if parent is not None and parent.context.budgets is not None else None
         try:
             await stack.enter_async_context(self._accounts.budgeted(context, limits, within=within, holds=holds))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import replace
 
 from llm_client.attempts import Asked, Parts, Request
 from llm_client.breaker import BreakerConfig, Breakers
@@ -92,6 +94,15 @@ class Assembly:
         )
         self.is_open = False
         self._opening = asyncio.Lock()
+
+    def on(self, log: AttemptLog, guard: Guard) -> Assembly:
+        """The same parts on another log, behind another guard; limits, circuits and clients are shared."""
+        made, parts = copy(self), self.parts
+        detached = Detached()
+        keeper = parts.keeper.of(log, detached)
+        made.parts = replace(parts, log=log, guard=guard, keeper=keeper, detached=detached)
+        made._database, made._opening, made.is_open = None, asyncio.Lock(), False
+        return made
 
     async def open(self) -> None:
         """Prepares the log. Does nothing the second time."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing, nullcontext
+from copy import copy
 from types import TracebackType
 from typing import Self, cast
 
 from llm_client.assembly import Assembly
-from llm_client.attempts import LEASE_S, Asked, Request
+from llm_client.attempts import LEASE_S, Asked, Parts, Request
 from llm_client.breaker import BreakerConfig
 from llm_client.cache import ResponseCache
 from llm_client.cached import Answer, CachedAnswers
@@ -36,6 +37,9 @@ from llm_client.spec import EmbeddingSpec, RequestContext, RequestSpec
 from runtime_core.call_log.records import CallKind
 from runtime_core.clock import Clock
 from runtime_core.ids import IdSource
+
+OpenAccounts = Callable[[Parts], tuple[Guard, AttemptLog]]
+"""From the parts of an engine to a guard and a log that belong together."""
 
 
 class ExecutionEngine:
@@ -92,9 +96,8 @@ class ExecutionEngine:
             claim_lease_s=tracker.request_timeout,
             keep_s=keep_s,
         )
-        self._caches = cache is not None
-        self._cached = CachedAnswers(self._assembly.parts, cache)
-        self._keys = KeyedCalls(self._assembly.parts, tracker)
+        self._cache, self._tracker = cache, tracker
+        self._share()
 
     async def complete(
         self,
@@ -164,6 +167,22 @@ class ExecutionEngine:
         """The provider was replaced or moved: what its circuit breakers learnt says nothing about it any more."""
         self._assembly.parts.breakers.forget(provider)
 
+    def accounted(self, open_accounts: OpenAccounts) -> Self:
+        """The same engine with another guard and log, which `open_accounts` makes; close it as well.
+
+        Providers, limits, circuit breakers and hooks are shared. Idempotency keys are those of the new log.
+        """
+        guard, log = open_accounts(self._assembly.parts)
+        made = copy(self)
+        made._assembly = self._assembly.on(log, guard)
+        made._share()
+        return made
+
+    def _share(self) -> None:
+        """What keys and the cache need of the parts."""
+        self._cached = CachedAnswers(self._assembly.parts, self._cache)
+        self._keys = KeyedCalls(self._assembly.parts, self._tracker)
+
     async def aclose(self) -> None:
         """Waits until what is ending has ended, and closes what the engine made itself."""
         await self._assembly.close()
@@ -180,7 +199,7 @@ class ExecutionEngine:
     async def _asked(self, request: Request, kind: CallKind, context: RequestContext | None, key: str | None) -> Asked:
         if not self._assembly.is_open:
             await self._assembly.open()
-        keep = kind is not CallKind.EMBEDDING or key is not None or self._caches
+        keep = kind is not CallKind.EMBEDDING or key is not None or self._cache is not None
         return self._assembly.asked(request, kind, context or RequestContext(), keep=keep)
 
     async def _answer(

@@ -26,11 +26,16 @@ class LeaseKeeper:
         self._log = call_log
         self._detached = detached
         self._lease_s = lease_s
+        self._claim_lease_s = claim_lease_s
         self._interval_s = min(lease_s, claim_lease_s) / 3
         self._attempts: dict[AttemptKey, float] = {}
         self._claims: set[Claim] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.keep_s: float | None = None
+
+    def of(self, call_log: AttemptLog, detached: Detached) -> LeaseKeeper:
+        """One for another log, with the same leases."""
+        return LeaseKeeper(call_log, detached, lease_s=self._lease_s, claim_lease_s=self._claim_lease_s)
 
     def hold(self, key: AttemptKey, lease_until: float) -> None:
         self._attempts[key] = lease_until

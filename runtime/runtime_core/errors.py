@@ -4,6 +4,7 @@ AgentflowError
 ├── IdentityError (a ValueError)      an id, a name or a trace id is not in its one legal form
 ├── NodeLostError                     the process that ran a node died; whether it did its work is not known
 ├── DispatchRefusedError              a node was not taken on: its queue is full, or it is not there
+├── DocumentInvalid (a ValueError)    a file of settings, or the same document inline, is not what it should be
 └── StoreError                        a store could not do what it was asked, or was asked something wrong
     ├── StoreUnavailableError         no answer now; try again, with the same ids if `outcome_unknown`
     ├── StoreFullError                no room left: the disk, or a scope's quota
@@ -60,6 +61,15 @@ class DispatchRefusedError(AgentflowError):
         super().__init__(message)
         self.code: Literal["overloaded", "unavailable"] = code
         self.retry_after = retry_after
+
+
+class DocumentInvalid(AgentflowError, ValueError):
+    """`problems` are sentences, each with its place; `path` is the file, None for data."""
+
+    def __init__(self, message: str, *, path: str | None = None, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+        self.problems = problems
 
 
 class StoreError(AgentflowError):

@@ -300,7 +300,7 @@ async def test_a_subflow_counts_for_its_run(place: Place) -> None:
         await place.nothing_is_left()
 
 
-async def test_tool_calls_are_counted_and_end_the_run_where_there_may_be_no_more(place: Place) -> None:
+async def test_tool_calls_are_counted_and_one_too_many_is_told_to_the_model(place: Place) -> None:
     takes = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
     tools = f", tools: {json.dumps([{'name': 'look', 'maps_to': 'order', 'parameters': takes}])}"
     order = """
@@ -318,8 +318,10 @@ order:
     )
     flow = small_flow(ASK % (tools, "") + order, EDGES, budgets={"max_tool_calls": 3})
     report = await place.run(flow)
-    assert report.error is not None and report.error.refused is not None
-    assert report.error.refused.limit == "max_tool_calls_total"
+    assert report.output == "done"
+    [*_, last] = [entry.request for entry in place.sim.log() if isinstance(entry.request, dict)]
+    told = [message["content"] for message in last["messages"] if message["role"] == "tool"]
+    assert told[:3] == ["a"] * 3 and "max_tool_calls_total of run" in told[3]
     assert (await place.ledger.usage("acme")).tool_calls == 3
     await place.nothing_is_left()
 

@@ -34,6 +34,8 @@ FACTS = {
     "known": 1,
     "expected": 3,
     "actual": 4,
+    "path": "budgets.yaml",
+    "problems": ("budgets.yaml:3: it is wrong",),
 }
 
 

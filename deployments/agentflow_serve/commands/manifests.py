@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
+from agentflow_serve.commands.options import (
+    auth_option,
+    budgets_option,
+    embedder_option,
+    feature_store_option,
+    open_option,
+    policy_option,
+)
 from agentflow_serve.commands.paths import DOCUMENT
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -36,6 +43,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @open_option
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option("--allow-host", "allow_hosts", multiple=True, help="A private or plain http host that the flow may call.")
 @click.option("--egress", multiple=True, help="A further host, or host:port, that pods may call.")
 @click.option("--config-map", is_flag=True, help="Put the flow into a ConfigMap instead of the serve config.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import budgets_option, embedder_option, feature_store_option, policy_option
 from agentflow_serve.commands.paths import DOCUMENT
 from runtime_core.stores.url import DEFAULT_STORE
 
@@ -58,6 +58,8 @@ def _deadline(_context: click.Context, _option: click.Parameter, seconds: float 
 )
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option("--deadline", type=float, callback=_deadline, help="Seconds that the run may take, at most a day.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: output, nodes, trace_id, error.")
 def command(
@@ -69,6 +71,8 @@ def command(
     allow_host: tuple[str, ...],
     feature_store: str | None,
     embedder: str | None,
+    budgets: Path | None,
+    policy: Path | None,
     deadline: float | None,
     as_json: bool,
 ) -> int:
@@ -85,6 +89,7 @@ def command(
         allow_hosts=allow_host,
         feature_store=feature_store,
         embedder=embedder,
+        **_rules(loaded.flow, llmhub, budgets, policy, embedder=embedder),
     )
     report = _checked(asyncio.run(_run(loaded.flow, fields, llmhub, settings, deadline, quiet=as_json)))
     if as_json:
@@ -99,6 +104,21 @@ def command(
 
         click.echo(f"models: {describe(report.use)}", err=True)
     return Exit.OK if report.error is None else Exit.FAILED
+
+
+def _rules(
+    flow: Flow, llmhub: Path | None, budgets: Path | None, policy: Path | None, *, embedder: str | None
+) -> dict[str, Any]:
+    """The settings that the files make."""
+    if budgets is None and policy is None:
+        return {}
+    from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
+
+    models = read_llmhub(None if llmhub is None else str(llmhub))
+    return {
+        "budgets": None if budgets is None else read_budgets(str(budgets), flow, models, embedder),
+        "policy": None if policy is None else read_policy(str(policy)),
+    }
 
 
 async def _run(

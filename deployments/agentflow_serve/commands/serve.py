@@ -20,7 +20,14 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit, explain
-from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
+from agentflow_serve.commands.options import (
+    auth_option,
+    budgets_option,
+    embedder_option,
+    feature_store_option,
+    open_option,
+    policy_option,
+)
 from agentflow_serve.commands.paths import DOCUMENT
 from agentflow_serve.ports import port_problem
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 FOR_FLOW = (
     *("llmhub", "host", "port", "placement", "auth", "open_to_network"),
-    *("feature_store", "embedder", "write_config"),
+    *("feature_store", "embedder", "budgets", "policy", "write_config"),
 )
 
 
@@ -54,6 +61,8 @@ class ServeFailed(click.ClickException):
 @open_option
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option("--address", help="A running Ray cluster; without it a local one is started and ended with the command.")
 @click.option(
     "--reload", is_flag=True, help="Deploy again, in place, when the flow, its modules or the llmhub.yaml change."
@@ -72,6 +81,8 @@ def command(
     open_to_network: bool | None,
     feature_store: str | None,
     embedder: str | None,
+    budgets: Path | None,
+    policy: Path | None,
     address: str | None,
     reload: bool,
     write_config: Path | None,
@@ -80,8 +91,8 @@ def command(
 ) -> int:
     """Serve FLOW, or the apps of a serve config, until Ctrl-C.
 
-    A serve config says everything itself: the options about models, address, callers, placement and features, and
-    --write-config, are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a
+    A serve config says everything itself: the options about models, address, callers, placement, features and rules,
+    and --write-config, are for FLOW. With --reload nodes run in the predictor unless a placement is given, so that a
     request is answered by one version; a change that is not valid is told, and what was served goes on.
     """
     from agentflow_serve.key_files import export_keys
@@ -95,6 +106,8 @@ def command(
         "open_to_network": open_to_network,
         "feature_store": feature_store,
         "embedder": embedder,
+        "budgets": budgets and str(budgets),
+        "policy": policy and str(policy),
     }
     read = _reader(flow, config, llmhub, host=host, port=port, settings=settings, contained=reload)
     first = read()

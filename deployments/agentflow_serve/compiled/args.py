@@ -10,7 +10,8 @@ from agentflow_serve.errors import AppInvalid
 
 VARIABLE = "AGENTFLOW_"
 _LISTS = frozenset({"allow_hosts", "slot_modules"})
-_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "slot_modules", "auth")
+_READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "slot_modules")
+_READ += ("budgets", "policy", "auth")
 
 
 class AgentArgs(AppArgs):

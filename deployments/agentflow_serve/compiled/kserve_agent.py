@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from agentflow_serve.compiled.args import AgentArgs, args_from
 from agentflow_serve.edge import random_trace_id
 from agentflow_serve.errors import AppInvalid, PredictorError, answer_of
 from agentflow_serve.flow_model import FlowModel
-from agentflow_serve.inputs import read_llmhub
+from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
 from agentflow_serve.readiness import Readiness
 from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.local import LocalSettings
@@ -126,6 +127,8 @@ class KServeAgent(LocalAgent, Model):
 
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:
         llmhub = read_llmhub(self.args.llmhub)
+        budgets = read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder)
+        self._governed = replace(self._governed, budgets=budgets or self._governed.budgets)
         if llmhub is not None and self._models is None:
             from llmhub_runtime.hub import LLMHub
 
@@ -142,6 +145,7 @@ def _settings(args: AgentArgs) -> LocalSettings:
         feature_store=args.feature_store,
         embedder=args.embedder,
         slot_modules=args.slot_modules,
+        policy=read_policy(args.policy),
     )
 
 

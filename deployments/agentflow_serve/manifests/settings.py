@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -46,6 +47,8 @@ class ManifestSettings(BaseModel):
     allow_hosts: tuple[HostEntry, ...] = ()
     feature_store: str | None = None
     embedder: str | None = None
+    budgets: Path | None = None
+    policy: Path | None = None
     egress: tuple[HostEntry, ...] = ()
     config_map: bool = False
     inference_service: GatewayMode | None = None

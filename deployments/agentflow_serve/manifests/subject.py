@@ -56,7 +56,7 @@ class Subject:
 
 def subject_of(flow: Path, llmhub: Path | None, settings: ManifestSettings) -> Subject:
     """Read a flow and its models. Raises FlowInvalid, ConfigError, AppInvalid and the like, and ManifestsInvalid."""
-    wanted = settings.model_dump(include={"placement", "feature_store", "embedder"})
+    wanted = settings.model_dump(include={"placement", "feature_store", "embedder", "budgets", "policy"})
     if settings.code != "inline":
         wanted["code"] = settings.code
     if settings.allow_hosts:

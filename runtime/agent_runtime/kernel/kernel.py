@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,6 +23,7 @@ from agent_runtime.jobs.manager import JobManager
 from agent_runtime.jobs.records import JobFailure, JobRecord
 from agent_runtime.jobs.sql_store import InMemoryJobStore
 from agent_runtime.jobs.store import JobStore
+from agent_runtime.kernel.accounts import JobAccounts, KernelLedger
 from agent_runtime.kernel.admission import Admission, Parent, depth_below, let_go, request_of
 from agent_runtime.kernel.handle import ExecutionHandle
 from agent_runtime.kernel.oversight import PolicyOverseer
@@ -30,6 +31,7 @@ from agent_runtime.kernel.request import ExecutionRequest, ExecutionResult
 from agent_runtime.kernel.result_store import ResultStore, beside
 from agent_runtime.kernel.run import Run, Teller
 from agent_runtime.kernel.run_log import RecordingBus, RunLog
+from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.orchestration.budgets import Meter
 from agent_runtime.orchestration.config import OrchestrationConfig
 from agent_runtime.orchestration.context import OperatorContext
@@ -67,6 +69,11 @@ class RuntimeKernel:
     shared. A job's record holds what was asked, so that another process can do it again.
 
     A kernel belongs to one event loop: use it with `async with`, or `aclose()`. It closes what it made itself.
+
+    With a `ledger_writer` the budget of a job is in the ledger while it runs, and each of its tool calls and model
+    attempts is reserved there first, also for the jobs above: it is exact for calls at the same time, where limits of
+    tokens and money may otherwise be passed by the calls in flight. Engines that are no ExecutionEngine, or have an
+    EngineLedger, count their calls themselves.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class RuntimeKernel:
         job_store: JobStore | None = None,
         action_store: ActionStore | None = None,
         result_store: ResultStore | None = None,
+        ledger_writer: SqlLedgerWriter | None = None,
         event_bus: EventBus | None = None,
         signal_channel: SignalChannel | None = None,
         policies: Iterable[Rule] = (),
@@ -97,6 +105,7 @@ class RuntimeKernel:
         signals = signal_channel or LocalSignalChannel()
         job_store = self._own(InMemoryJobStore()) if job_store is None else job_store
         self._results = result_store or beside(job_store)
+        self._ledger = None if ledger_writer is None else KernelLedger(ledger_writer, clock=self._clock, ids=self._ids)
         self.bus = RecordingBus(event_bus or InMemoryEventBus())
         self.jobs = JobManager(job_store, event_bus=self.bus, signal_channel=signals, clock=self._clock, ids=self._ids)
         self.actions = ActionManager(
@@ -215,6 +224,8 @@ class RuntimeKernel:
             task.cancel("the kernel was closed")
         if tasks:
             await asyncio.wait(tasks)
+        if self._ledger is not None:
+            await self._ledger.aclose()
         if self._is_open:
             self._is_open = False
             await self._plugins.stop()
@@ -273,6 +284,7 @@ class RuntimeKernel:
             depth=depth_below(parent),
             slots=asyncio.Semaphore(self._config.at_a_time),
             parent=above,
+            within=parent.run_id if isinstance(parent, JobRecord) else above and above.context.execution.run_id,
         )
         task = self._tasks[key] = asyncio.create_task(self._run(doer, run, job, log))
         task.add_done_callback(lambda _: self._forget(key))
@@ -303,6 +315,7 @@ class RuntimeKernel:
             observe=Teller(self.bus, job, execution.trace_id).operator,
             overseer=self._overseer,
             meter=meter,
+            accounts=None if self._ledger is None else JobAccounts(self._ledger, execution),
         )
 
     async def _run(self, doer: Agent | Operator, run: Run, job: JobRecord, log: RunLog) -> None:
@@ -312,7 +325,9 @@ class RuntimeKernel:
             # a worker that was lost may have come as far as the result
             known = await self._results.get(job.scope_id, job.job_id) if started.attempt > 1 else None
             if known is None:
-                await self._keep(started.scope_id, await run.perform(doer, started, self.bus))
+                async with self._budgeted(run, started):
+                    result = await run.perform(doer, started, self.bus)
+                await self._keep(started.scope_id, result)
             return f"result:{started.job_id}"
 
         ended: JobRecord | None = None
@@ -327,6 +342,13 @@ class RuntimeKernel:
             if ended is not None and (news := announce.changed(ended, Look())) is not None:
                 log.append(news)  # another process may have ended the job: then nobody here was told
             self.bus.end(job.scope_id, job.job_id)
+
+    def _budgeted(self, run: Run, job: JobRecord) -> AbstractAsyncContextManager[None]:
+        """The job's budget in the ledger, below that of its parent where it inherits one."""
+        if self._ledger is None:
+            return nullcontext()
+        within = run.within if self._config.inherit_budgets else None
+        return self._ledger.job(run.context.execution, within=within)
 
     async def _keep(self, scope_id: str, result: ExecutionResult) -> None:
         """A store that is gone for a moment must not cost an answer that was paid for."""

@@ -34,13 +34,17 @@ class RunFailed(AgentflowError):
 
 @dataclass(slots=True)
 class Run:
-    """`children` counts the jobs that were started below it, and `slots` bounds how many of them work at a time."""
+    """`children` counts the jobs that were started below it, and `slots` bounds how many of them work at a time.
+
+    `within` is the parent's run, wherever that is.
+    """
 
     request: ExecutionRequest
     context: OperatorContext
     depth: int
     slots: asyncio.Semaphore
     parent: Run | None = None
+    within: str | None = None
     children: int = 0
     result: ExecutionResult | None = None
     error: BaseException | None = field(default=None, repr=False)

@@ -9,11 +9,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from agent_runtime.ledger import holds, ops, runs
-from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger import runs
 from agent_runtime.ledger.budgets import Budget
 from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.records import TOOL, Entry, EventState, Used
 from agent_runtime.ledger.runs import Beginning
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
@@ -23,7 +21,7 @@ from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.stores.database import Database
-from runtime_core.stores.sql import Op, OpFactory
+from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
 
@@ -101,22 +99,6 @@ class RunLedger:
         now = self._now()
         return await self._done(lambda: runs.raise_limits(scope_id, run_id, limits, now)) is not None
 
-    async def count_tool_call(self, run: ExecutionContext, tool: str, *, budgeted: bool) -> None:
-        """Count a call of a tool, before it is made. Raises BudgetExceededError, and errors of the StoreError tree."""
-        entry = Entry(
-            scope_id=run.scope_id,
-            event_id=self._ids.new("tool"),
-            type=TOOL,
-            at=self._now(),
-            most=Amounts(tool_calls=1),
-            principal_id=run.principal_id,
-            run_id=run.run_id,
-            job_id=run.job_id,
-            detail=tool,
-            budgeted=budgeted,
-        )
-        _demand(await self._done(lambda: _spend(entry)))
-
     def _now(self) -> float:
         return self._started_at + self._clock.monotonic()
 
@@ -148,13 +130,6 @@ class RunLedger:
             await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))
         except StoreError as exc:  # the next tick tries again
             log.warning("The budgets of runs could not be renewed: %s", exc)
-
-
-def _spend(entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from holds.reserve(entry)
-    if refusal is None:
-        yield from ops.end(entry.scope_id, entry.event_id, Used(EventState.SETTLED, entry.at, entry.most))
-    return refusal
 
 
 def _demand(refusal: Refusal | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from pydantic import JsonValue
 from agent_runtime.events.types import RuntimeEventType
 from agent_runtime.orchestration.budgets import NO_LIMITS, Meter
 from agent_runtime.orchestration.config import OrchestrationConfig
+from llm_client.agent.loop import ModelEngine
 from llm_client.cancellation import CancellationToken
 from llm_client.providers.protocol import Target
 from llm_client.spec import RequestContext, RequestSpec
@@ -51,18 +53,35 @@ class Overseer(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Where the calls of a run, and of everything in it, are counted: as those of the run `run_id`."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    def engine(self, engine: ModelEngine) -> ModelEngine:
+        """The same engine, whose calls are counted here."""
+        ...
+
+    def tool_call(self, name: str, *, most_s: float) -> AbstractAsyncContextManager[None]:
+        """Around one call of a tool. Raises CallRefused, or one of its kinds; the model is told its sentence."""
+        ...
+
+
 class OperatorContext:
     """Who asks, with which limits, and who may call it off (source: agent-runtime, Operator Pattern).
 
     Make one for a run of your own; operators that run others derive the rest. `meter` counts what the run takes,
-    against `execution.budgets` unless it is given. `observe` hears of everything below; it holds nothing up. What is
-    given is not changed afterwards. `covered` says that an operator above is struck when the token is cancelled.
+    against `execution.budgets` unless it is given, and `accounts` count it in a ledger. `observe` hears of everything
+    below; it holds nothing up. What is given is not changed afterwards. `covered` says that an operator above is struck
+    when the token is cancelled.
     """
 
     # a graph makes one for every node: a frozen dataclass would take as long as all the rest
     __slots__ = (
         "_above",
         "_execution",
+        "accounts",
         "cancellation",
         "clock",
         "config",
@@ -85,6 +104,7 @@ class OperatorContext:
         observe: Observe | None = None,
         overseer: Overseer | None = None,
         meter: Meter | None = None,
+        accounts: Accounts | None = None,
         path: tuple[str, ...] = (),
     ) -> None:
         self._above: OperatorContext | None = None
@@ -95,6 +115,7 @@ class OperatorContext:
         self.ids = ids or RandomIds()
         self.observe = observe
         self.overseer = overseer
+        self.accounts = accounts
         self.path = path
         self.covered = False
         self.meter = meter or Meter(self._execution.budgets, clock=self.clock)
@@ -135,6 +156,7 @@ class OperatorContext:
         child.ids = self.ids
         child.observe = self.observe
         child.overseer = self.overseer
+        child.accounts = self.accounts
         child.path = (*self.path, name)
         child.covered = True
         child.meter = self.meter.child(budgets, inherits=config.inherit_budgets)
@@ -157,7 +179,8 @@ class OperatorContext:
     def request_context(self) -> RequestContext:
         """What the model calls of this operator carry."""
         run = self.execution
-        return RequestContext.of_run(run, node=self.path[-1] if self.path else None, request_id=run.run_id)
+        mine = RequestContext.of_run(run, node=self.path[-1] if self.path else None, request_id=run.run_id)
+        return mine if self.accounts is None else mine.model_copy(update={"run_id": self.accounts.run_id})
 
 
 # An operator's `self.agent.run(...)` is given no context, and must still be the call of the tenant that asked.

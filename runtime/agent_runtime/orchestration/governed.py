@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,7 +76,7 @@ class GovernedEngine:
     """Counts every model call of a run, tells of it, and lets none pass that its budget or its overseer refuses."""
 
     def __init__(self, inner: ModelEngine, operator: OperatorContext) -> None:
-        self._inner = inner
+        self._inner = inner if operator.accounts is None else operator.accounts.engine(inner)
         self._operator = operator
 
     async def complete(
@@ -173,11 +173,18 @@ class _GovernedTools:
             if operator.overseer is not None:
                 await operator.overseer.admit_tool(name, call.arguments, operator.execution)
             operator.meter.begin_tool_call()
-            await operator.tell(RuntimeEventType.TOOL_STARTED, tool=name, call_id=call.call_id)
-            text = await next(call)
+            async with self._counted(call):
+                await operator.tell(RuntimeEventType.TOOL_STARTED, tool=name, call_id=call.call_id)
+                text = await next(call)
         except AgentflowError as exc:
             code = getattr(exc, "code", "tool_failed")
             await operator.tell(RuntimeEventType.TOOL_FAILED, tool=name, call_id=call.call_id, code=code)
             raise
         await operator.tell(RuntimeEventType.TOOL_COMPLETED, tool=name, call_id=call.call_id)
         return text
+
+    def _counted(self, call: ToolInvocation) -> AbstractAsyncContextManager[None]:
+        accounts = self._operator.accounts
+        return (
+            nullcontext() if accounts is None else accounts.tool_call(call.tool.name, most_s=call.tool.timeout_s or 0)
+        )

@@ -37,6 +37,16 @@ class Subject(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """A Subject of its own, where nothing at hand is one."""
+
+    scope_id: str
+    principal_id: str
+    run_id: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyResult:
     """`allowed` is the answer; the rest says why.
 

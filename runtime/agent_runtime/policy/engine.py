@@ -73,7 +73,8 @@ class PolicyEngine:
     @classmethod
     def of(cls, document: PolicyDocument, **options: Any) -> Self:
         """The engine of a policy file; `options` are the constructor's."""
-        return cls(document.rules, default=document.default, **options)
+        given = {"default": document.default, "approval_timeout_s": document.approval_timeout_seconds, **options}
+        return cls(document.rules, **given)
 
     @property
     def rules(self) -> tuple[Rule, ...]:

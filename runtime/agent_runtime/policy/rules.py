@@ -86,11 +86,12 @@ Rule: TypeAlias = Annotated[
 
 
 class PolicyDocument(BaseModel):
-    """A policy as a file holds it."""
+    """A policy as a file holds it. A person who is asked has `approval_timeout_seconds` to agree."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "default"
     version: str | None = None
     default: Literal["allow", "deny"] = "allow"
+    approval_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
     rules: tuple[Rule, ...] = ()

@@ -16,6 +16,7 @@ from flow_runtime.compiled.context import Context, Inputs, Outputs
 from flow_runtime.compiled.declare import DeclaredNode, FlowFacts, declared_in, planned
 from flow_runtime.dispatch import Body
 from flow_runtime.errors import NodeFailure
+from flow_runtime.governed import governed_models, under_policy
 from flow_runtime.local import LocalFlow, LocalSettings
 from flow_runtime.models import Models
 from flow_runtime.runner import FlowRunner
@@ -53,7 +54,7 @@ class LocalAgent:
     ) -> None:
         self._hub = hub
         self._models = models
-        self._settings = settings or LocalSettings()
+        self._settings = self._governed = settings or LocalSettings()
         self.bodies: dict[str, Body] = {}
         self._stack = AsyncExitStack()
         self._runner: FlowRunner | None = None
@@ -80,11 +81,12 @@ class LocalAgent:
         async with self._opening:
             if self._runner is None:
                 async with AsyncExitStack() as stack:
+                    self._governed = await under_policy(stack, self._settings)
                     runner = await stack.enter_async_context(
                         LocalFlow(
                             self.plan(),
                             models=await self._opened_models(stack),
-                            settings=self._settings,
+                            settings=self._governed,
                             through=self.through,
                         )
                     )
@@ -133,18 +135,7 @@ class LocalAgent:
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:
         if self._hub is None:
             return self._models
-        from flow_runtime.hub_models import local_models
-
-        settings = self._settings
-        return await stack.enter_async_context(
-            local_models(
-                self.plan().flow,
-                self._hub,
-                allow_hosts=settings.allow_hosts,
-                embedder=settings.embedder,
-                ledger=settings.ledger,
-            )
-        )
+        return await stack.enter_async_context(governed_models(self.plan().flow, self._hub, self._governed))
 
 
 class _MethodBody:

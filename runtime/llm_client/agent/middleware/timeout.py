@@ -20,7 +20,7 @@ class Timeout:
         self._clock = clock
 
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
-        allowed = self._allowed_s(call)
+        allowed = self.allowed_s(call)
         scope = asyncio.timeout(allowed)
         try:
             async with scope:
@@ -31,7 +31,8 @@ class Timeout:
             message = f"The tool {call.tool.name} did not finish within {allowed:g} s."
             raise ToolFailed(message, tool=call.tool.name) from exc
 
-    def _allowed_s(self, call: ToolInvocation) -> float:
+    def allowed_s(self, call: ToolInvocation) -> float:
+        """Seconds that an attempt at the call gets now."""
         allowed = self._seconds if call.tool.timeout_s is None else call.tool.timeout_s
         if call.context.deadline is None:
             return allowed

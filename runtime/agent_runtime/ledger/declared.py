@@ -1,0 +1,100 @@
+"""Budgets that a document declares, kept in step with it: set, changed and removed as the document is.
+
+For each one the store remembers what was declared last. A budget that is declared anew, or differently, is set; one
+that is not declared any more is removed. What somebody else has set stays: budgets that no document named, and one
+that was changed by hand after it was declared, until the document says something new about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agent_runtime.ledger import budget_ops
+from agent_runtime.ledger.budgets import Account, Budget
+from agent_runtime.ledger.schema import MIGRATIONS
+from agent_runtime.repeat import until_known
+from runtime_core.clock import Clock
+from runtime_core.ids import IdSource
+from runtime_core.stores.database import Database
+from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.sql import Op, Sql
+
+DECLARED = (
+    Migration(
+        version=1,
+        statements=(
+            "CREATE TABLE ledger_declared (scope_id {text} NOT NULL, principal_id {text} NOT NULL,"
+            " role {text} NOT NULL, source {text} NOT NULL, budget {text} NOT NULL,"
+            " PRIMARY KEY (scope_id, principal_id, role, source))",
+            "CREATE INDEX ledger_declared_source ON ledger_declared (source)",
+        ),
+    ),
+)
+_DECLARED = "SELECT scope_id, principal_id, role, budget FROM ledger_declared WHERE source = ?"
+_STORED = "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ''"
+_REMEMBER = (
+    "INSERT INTO ledger_declared (scope_id, principal_id, role, source, budget) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (scope_id, principal_id, role, source) DO UPDATE SET budget = excluded.budget"
+)
+_FORGET = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a declaration changed in the store."""
+
+    set: tuple[Account, ...] = ()
+    removed: tuple[Account, ...] = ()
+
+
+async def declare_budgets(
+    database: Database, source: str, budgets: Sequence[Budget], *, clock: Clock, ids: IdSource
+) -> Declared:
+    """Make the store hold what `source`, such as a flow, declares now; again, or by several at once, changes nothing.
+
+    Raises errors of the StoreError tree.
+    """
+    await migrate(database, "runtime_ledger", MIGRATIONS)
+    await migrate(database, "ledger_declared", DECLARED)
+    declaration, now = ids.new("evt"), clock.now().timestamp()
+    return await until_known(lambda: database.run(lambda: _declare(source, budgets, declaration, now)), clock)
+
+
+def _declare(source: str, budgets: Sequence[Budget], declaration: str, now: float) -> Op[Declared]:
+    rows = yield Sql(_DECLARED, (source,))
+    before = {
+        Account(scope, principal, role): Budget.model_validate_json(text) for scope, principal, role, text in rows
+    }
+    wanted = {budget.account: budget for budget in budgets}
+    events = (f"{declaration}-{number}" for number in range(len(before) + len(wanted)))
+    removed: list[Account] = []
+    for account, budget in before.items():
+        if account in wanted:
+            continue
+        if (yield from _stored(account)) == budget:
+            yield from budget_ops.remove_budget(account, next(events), now)
+            removed.append(account)
+        yield Sql(_FORGET, (*_place(account), source), counts=True)
+    changed: list[Account] = []
+    for account, budget in wanted.items():
+        if before.get(account) == budget and (yield from _stored(account)) is not None:
+            continue
+        yield from budget_ops.set_budget(budget, next(events), now)
+        text = budget.model_dump_json(exclude_none=True)
+        yield Sql(_REMEMBER, (*_place(account), source, text), counts=True)
+        changed.append(account)
+    return Declared(_sorted(changed), _sorted(removed))
+
+
+def _stored(account: Account) -> Op[Budget | None]:
+    rows = yield Sql(_STORED, _place(account))
+    return Budget.model_validate_json(rows[0][0]) if rows else None
+
+
+def _place(account: Account) -> tuple[str, str, str]:
+    return (account.scope_id, account.principal_id, account.role)
+
+
+def _sorted(accounts: Iterable[Account]) -> tuple[Account, ...]:
+    return tuple(sorted(accounts, key=_place))

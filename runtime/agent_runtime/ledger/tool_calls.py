@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from agent_runtime.ledger import holds
 from agent_runtime.ledger.amounts import Amounts, to_ms
 from agent_runtime.ledger.decide import Refusal
+from agent_runtime.ledger.ops import Row
 from agent_runtime.ledger.records import TOOL, Entry, EventState, Used
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.policy.decide import Caller, Subject
@@ -148,7 +149,7 @@ class LedgerMiddleware:
             return await next(call)
 
 
-def _ended(entry: Entry, used: Used) -> Op[bool]:
+def _ended(entry: Entry, used: Used) -> Op[Row | None]:
     return (yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id if entry.budgeted else None))
 
 

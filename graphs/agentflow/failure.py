@@ -38,8 +38,8 @@ class Failure:
     refused: Refused | None = None
 
     def is_of(self, kinds: Collection[FailureKind]) -> bool:
-        """Whether `retry_on` or `fallback.on` means it. What was not found is an error like others."""
-        return ("error" if self.kind == "not_found" else self.kind) in kinds
+        """Whether `retry_on` or `fallback.on` means it. What was not found, or is away, is an error like others."""
+        return ("error" if self.kind in ("not_found", "unavailable") else self.kind) in kinds
 
     def payload(self, node: str) -> dict[str, Any]:
         """What the node's error port carries (IR.md Q18)."""

@@ -33,7 +33,7 @@ Seconds = Annotated[float, Field(strict=True, gt=0)]
 Flag = Annotated[bool, Field(strict=True)]
 JsonSchema = dict[str, Any]
 FailureKind = Literal["timeout", "error", "validation_fail"]
-FailureType = FailureKind | Literal["not_found", "budget_exceeded", "policy_denied"]
+FailureType = FailureKind | Literal["not_found", "unavailable", "budget_exceeded", "policy_denied"]
 Placement = Literal["per_node", "inline", "auto"]
 Backoff = Literal["constant", "exponential"]
 

@@ -347,7 +347,7 @@ class _Draft:
 
 def _ended(node: str, failure: Failure, code: EndCode) -> RunEnd:
     """How a run ends by a failure that nothing handles."""
-    if failure.kind == "budget_exceeded" or failure.kind == "policy_denied":
+    if failure.kind == "budget_exceeded" or failure.kind == "policy_denied" or failure.kind == "unavailable":
         code = failure.kind
     elif failure.retry_after is not None:
         code = "rate_limited"

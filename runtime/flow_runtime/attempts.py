@@ -13,7 +13,15 @@ from agentflow.failure import Failure
 from agentflow.ir import FailureType
 from agentflow.settings import NodeSettings
 from flow_runtime.attempt_time import measured
-from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
+from flow_runtime.errors import (
+    CallNotAllowed,
+    CallNotCounted,
+    ModelFailed,
+    NodeTimeout,
+    OutputInvalid,
+    RowNotFound,
+    SubflowFailed,
+)
 from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError
@@ -124,4 +132,6 @@ def failure_kind(error: Exception) -> FailureType:
         return "timeout"
     if isinstance(error, RowNotFound):
         return "not_found"
+    if isinstance(error, CallNotCounted):
+        return "unavailable"
     return "validation_fail" if isinstance(error, OutputInvalid) else "error"

@@ -8,6 +8,7 @@ FlowRuntimeError
 ├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
 ├── CallNotAllowed              a budget or a policy refused a call; failure kind `budget_exceeded`, `policy_denied`
+├── CallNotCounted              the store that counts calls does not answer; failure kind `unavailable`
 ├── NodeFailure                 a node has failed for good; only compiled flows raise it
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
@@ -87,6 +88,10 @@ class CallNotAllowed(FlowRuntimeError):
         self.kind: Literal["budget_exceeded", "policy_denied"] = kind
         self.refused = refused
         self.retry_after = retry_after
+
+
+class CallNotCounted(FlowRuntimeError):
+    """A model call was not made, because the store that would count it does not answer. Try again in a moment."""
 
 
 class NodeFailure(FlowRuntimeError):

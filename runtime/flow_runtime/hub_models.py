@@ -12,7 +12,7 @@ from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef
 from agentflow.settings import models_of, needs_judge, roles_of
 from flow_runtime.asking import in_budgeted_run, request_context
-from flow_runtime.errors import ModelFailed, NodeTimeout
+from flow_runtime.errors import CallNotCounted, ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
 from flow_runtime.refusals import not_allowed
@@ -272,7 +272,7 @@ def _is_simulated(call: ResolvedCall) -> bool:
 @contextmanager
 def _translated(model: str) -> Iterator[None]:
     from agent_runtime.errors import BudgetExceededError, PolicyDenied
-    from llm_client.errors import CallRateLimited, CallTimedOut, LLMClientError
+    from llm_client.errors import CallRateLimited, CallStoreError, CallTimedOut, LLMClientError
 
     try:
         yield
@@ -283,6 +283,8 @@ def _translated(model: str) -> Iterator[None]:
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
     except (BudgetExceededError, PolicyDenied) as exc:
         raise not_allowed(exc) from exc
+    except CallStoreError as exc:
+        raise CallNotCounted(str(exc)) from exc
     except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc
 

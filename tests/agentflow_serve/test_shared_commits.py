@@ -22,6 +22,7 @@ from agentflow_serve.actor_or_store import AWAY_S
 from agentflow_serve.ledger_commits import MOST_AT_ONCE, LedgerCommits
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.shared_commits import SharedCommits
+from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from runtime_core.call_log.keys import Completion, Conflict, Done, InFlight
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus
@@ -262,6 +263,16 @@ async def test_the_actors_queue_is_bounded_too(desk: Desk) -> None:
     refused = sum(isinstance(outcome, StoreUnavailableError) for outcome in outcomes)
     assert refused >= 4
     assert outcomes.count(None) == len(await desk.events()) == 8 - refused > 0
+
+
+async def test_a_store_is_kept_in_order_as_soon_as_somebody_does_it(desk: Desk) -> None:
+    attempt, entry = booked(desk.log, "left", lease_until=desk.log.now())
+    await desk.shared().reserve(attempt, entry)
+    keeping = asyncio.create_task(keep_in_order(RunStore(desk.stack, desk.url), Keeping(desk.url, None)))
+    while [event.state for event in await desk.events()] != [EventState.UNKNOWN]:
+        await asyncio.sleep(0.005)
+    keeping.cancel()
+    await asyncio.wait({keeping})
 
 
 class SlowStore(RunStore):

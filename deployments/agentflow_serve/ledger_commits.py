@@ -87,7 +87,7 @@ class LedgerCommits:
             failpoint("ledger.before_commit")
             outcomes = await commit_together(database, commands)
             failpoint("ledger.after_commit_before_ack")
-        answers = iter([_answer(outcome) for outcome in outcomes])
+        answers = map(_answer, commands, outcomes)
         for call in calls:
             mine = [next(answers) for _ in call.commands]
             if not call.answer.done():
@@ -126,5 +126,5 @@ def _outcome(result: Any) -> Outcome:
     return Failed(result) if isinstance(result, BaseException) else Done(result)
 
 
-def _answer(outcome: Outcome) -> WireAnswer:
-    return (True, result_to_wire(outcome.value)) if isinstance(outcome, Done) else (False, outcome.error)
+def _answer(command: Command, outcome: Outcome) -> WireAnswer:
+    return (True, result_to_wire(command, outcome.value)) if isinstance(outcome, Done) else (False, outcome.error)

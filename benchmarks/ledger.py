@@ -53,9 +53,7 @@ def measure(short: bool) -> Iterator[Figure]:
             lambda: runner.run(_own(next(places), alone)),
             pairs=pairs,
         )
-        what = (
-            f"model calls a second on SQLite, {REPLICAS} replicas through the actor's queue / one commit each"
-        )
+        what = f"model calls a second on SQLite, {REPLICAS} replicas through the actor's queue / one commit each"
         yield Figure("ledger.actor", what, median_ratio(compared), bound="at least", target=5.0)
 
 

@@ -39,9 +39,11 @@ class Command:
     claim: Claim | None = None
     now: float = 0.0
 
-    def op(self) -> Op[Any]:
+    def op(self, *, sent: bool = False) -> Op[Any]:
+        """`sent`: another writer may be about to run it too."""
         if self.ending is None:
-            return transactions.reserve(self.attempt, self.entry)
+            reserve = transactions.reserve_for_good if sent else transactions.reserve
+            return reserve(self.attempt, self.entry)
         if self.claim is None:
             return transactions.end(self.attempt, self.ending, self.entry)
         return transactions.end_with_claim(self.attempt, self.ending, self.entry, claim=self.claim, now=self.now)

@@ -101,23 +101,26 @@ class LedgerCommits:
         return self._database
 
 
-async def commit_together(database: Database, commands: Sequence[Command]) -> list[Outcome]:
-    """The outcome of each command, all in one transaction; one that fails does not take the others with it."""
+async def commit_together(database: Database, commands: Sequence[Command], *, sent: bool = False) -> list[Outcome]:
+    """The outcome of each command, all in one transaction; one that fails does not take the others with it.
+
+    `sent`: they were sent to an actor that did not answer, which may run them later.
+    """
     try:
-        return [Done(result) for result in await database.run(lambda: _all(commands))]
+        return [Done(result) for result in await database.run(lambda: _all(commands, sent=sent))]
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
         if len(commands) == 1:
             return [Failed(exc)]
-    alone = [database.run(command.op) for command in commands]
+    alone = [database.run(lambda each=each: each.op(sent=sent)) for each in commands]
     return [_outcome(result) for result in await asyncio.gather(*alone, return_exceptions=True)]
 
 
-def _all(commands: Sequence[Command]) -> Op[list[Any]]:
+def _all(commands: Sequence[Command], *, sent: bool) -> Op[list[Any]]:
     results: list[Any] = []
     for command in commands:
-        result = yield from command.op()
+        result = yield from command.op(sent=sent)
         results.append(result)
     return results
 

@@ -76,6 +76,7 @@ class SessionLedger:
             self._sessions[terms] = LedgerSessions(self._store(terms.store), terms.ttl_s)
         return await getattr(self._sessions[terms], method)(place, *args)
 
+    @ray.method(max_task_retries=0)  # whoever sent them passes a dead actor by at once, and sends them itself
     async def ledger(self, url: str, commands: Sequence[WireCommand]) -> list[WireAnswer]:
         """Reservations and settlements of a replica, on the run store at `url`."""
         if url not in self._commits:

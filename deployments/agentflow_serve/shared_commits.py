@@ -119,7 +119,7 @@ class SharedCommits:
         try:
             answers = await self._way.ask("ledger", self._url, [command_to_wire(command) for command in commands])
         except LedgerAway as exc:
-            return await commit_together(self._way.without(exc), commands)
+            return await commit_together(self._way.without(exc), commands, sent=exc.sent)
         return [
             Done(result_from_wire(command, said)) if fine else Failed(said)
             for command, (fine, said) in zip(commands, answers, strict=True)

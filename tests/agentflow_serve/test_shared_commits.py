@@ -107,9 +107,10 @@ async def test_of_many_at_once_as_many_are_reserved_as_fit_and_each_is_counted_o
         )
         assert {row.status for row in rows} == {AttemptStatus.SETTLED}
     usage = await desk.ledger.usage(SCOPE)
-    assert (usage.events, usage.requests, usage.total_tokens, usage.cost_micro) == (20, 20, 20 * 15, 20 * 7)
+    assert (usage.requests, usage.turns, usage.total_tokens, usage.cost_micro) == (20, 20, 20 * 15, 20 * 7)
     assert await held(desk.database) == (0, 0, 0)
-    logged = {row.attempt.attempt_id for row in (await desk.log.attempts(SCOPE)).attempts}
+    rows = (await desk.log.attempts(SCOPE)).attempts
+    logged = {row.attempt.attempt_id for row in rows if row.status is not AttemptStatus.RELEASED}
     assert logged == {attempt.attempt_id for attempt, _ in admitted}
 
 
@@ -233,6 +234,27 @@ async def test_kill_9_of_the_actor_around_its_commit_loses_nothing_and_counts_no
     left = 10**9 - 15 * len(sent)
     assert await desk.ledger.check_budget(who(), pending_tokens=left) == BudgetDecision.ALLOW
     assert await desk.ledger.check_budget(who(), pending_tokens=left + 1) == BudgetDecision.DENY
+
+
+async def test_what_was_refused_past_a_late_actor_is_not_reserved_by_it_afterwards(desk: Desk) -> None:
+    await desk.ledger.set_budget(Budget(scope_id=SCOPE, max_requests_total=1, max_turns_total=5))
+    holder, its_entry = booked(desk.log, "holder")
+    store = StoredTransactions(desk.database)
+    await store.reserve(holder, its_entry)
+    desk.actor.late = asyncio.Event()
+    commits = desk.shared()
+    assert await commits.reserve(*booked(desk.log, "refused")) is not None
+    assert await commits.reserve(*booked(desk.log, "refused while it is passed by")) is not None
+    released = settled(desk.log, None, status=AttemptStatus.RELEASED, usage=None, cost_micro=None)
+    await store.end(holder, released, its_entry)
+    desk.actor.late.set()
+    await asyncio.gather(*desk.actor.behind)
+    states = {event.event_id: event.state for event in await desk.events()}
+    assert states == {"holder": EventState.RELEASED, "refused": EventState.RELEASED}
+    rows = {row.attempt.attempt_id: row.status for row in (await desk.log.attempts(SCOPE)).attempts}
+    assert rows == dict.fromkeys(states, AttemptStatus.RELEASED)
+    assert (await held(desk.database), (await desk.ledger.usage(SCOPE)).turns) == ((0, 0, 0), 1)
+    assert await store.reserve(*booked(desk.log, "next")) is None
 
 
 async def test_a_flood_waits_its_turn_and_who_waits_too_long_hears_of_it(desk: Desk) -> None:

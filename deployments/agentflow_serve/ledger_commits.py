@@ -80,18 +80,19 @@ class LedgerCommits:
     async def _commit(self, calls: Sequence[_Call]) -> None:
         commands = [command for call in calls for command in call.commands]
         try:
-            database = await self._opened()
-        except Exception as exc:  # noqa: BLE001 - a store that cannot be opened is the callers' to hear of
+            outcomes = await self._outcomes(commands)
+        except Exception as exc:  # noqa: BLE001 - it belongs to the callers, not to this task
             outcomes = share(exc, len(commands))
-        else:
-            failpoint("ledger.before_commit")
-            outcomes = await commit_together(database, commands)
-            failpoint("ledger.after_commit_before_ack")
         answers = map(_answer, commands, outcomes)
         for call in calls:
-            mine = [next(answers) for _ in call.commands]
-            if not call.answer.done():
-                call.answer.set_result(mine)
+            call.answer.set_result([next(answers) for _ in call.commands])
+
+    async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        database = await self._opened()
+        failpoint("ledger.before_commit")
+        outcomes = await commit_together(database, commands)
+        failpoint("ledger.after_commit_before_ack")
+        return outcomes
 
     async def _opened(self) -> Database:
         if self._database is None:

@@ -125,7 +125,7 @@ class LedgerCalls:
             self._actor = session_ledger(self._app_name)
         try:
             async with asyncio.timeout(timeout_s):
-                return await getattr(self._actor, method).remote(*args)
+                return await self._send(method, args)
         except RayTaskError as exc:
             # Its text is the actor's whole traceback; what the actor raised on purpose is its cause.
             if isinstance(exc.cause, AgentflowError):
@@ -134,6 +134,12 @@ class LedgerCalls:
         except (RayActorError, TaskCancelledError, GetTimeoutError, TimeoutError) as exc:
             self._actor = None
             raise LedgerAway("the shared actor of this flow does not answer; it is restarting, try again") from exc
+
+    def _send(self, method: str, args: Sequence[Any]) -> Any:
+        try:
+            return getattr(self._actor, method).remote(*args)
+        except (AttributeError, TypeError) as exc:  # it outlives the replicas of an older release
+            raise LedgerAway("the shared actor of this flow is of another release", sent=False) from exc
 
 
 class SharedState:

@@ -1,4 +1,6 @@
-"""What reserving and settling costs on SQLite: against bare commits of the same file system, and grouped or not."""
+"""What reserving and settling costs on SQLite: against bare commits of the same file system, grouped or not, and as
+the shared actor commits what replicas send it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,24 @@ import asyncio
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from agent_runtime import Budget, Ledger, SqliteLedgerWriter
+from agent_runtime.ledger.transactions import StoredTransactions
+from agentflow_serve.ledger_commits import LedgerCommits
+from agentflow_serve.run_store import RunStore
+from agentflow_serve.shared_commits import SharedCommits
 from benchmarks.harness import Figure, median_ratio, paired, pairs_for
+from benchmarks.ledger_replicas import budgeted, spend
 from runtime_core.call_log.records import Usage
 from runtime_core.context import Identity
+from runtime_core.stores.sqlite import SqliteDatabase
 
 CALLERS = 64
+REPLICAS = 4
 WHO = Identity(scope_id="bench", principal_id="ada")
 
 
@@ -37,6 +48,13 @@ def measure(short: bool) -> Iterator[Figure]:
         )
         what = f"attempts a second on SQLite, {CALLERS} callers in one process / one commit each"
         yield Figure("ledger.grouped", what, median_ratio(compared), bound="at least", target=5.0)
+        compared = paired(
+            lambda: runner.run(_send(next(places), together)),
+            lambda: runner.run(_own(next(places), alone)),
+            pairs=pairs,
+        )
+        what = f"model calls a second on SQLite, {REPLICAS} replicas through the actor's queue / one commit each"
+        yield Figure("ledger.actor", what, median_ratio(compared), bound="at least", target=5.0)
 
 
 async def _spend(place: Path, attempts: int, *, callers: int) -> float:
@@ -52,6 +70,37 @@ async def _spend(place: Path, attempts: int, *, callers: int) -> float:
 
         start = perf_counter()
         await asyncio.gather(*map(call, range(callers)))
+        return attempts / (perf_counter() - start)
+
+
+async def _send(place: Path, attempts: int) -> float:
+    """The two ends of the shared actor in one process, without Ray's way between them."""
+    async with AsyncExitStack() as stack:
+        store = RunStore(stack, f"sqlite:///{place}")
+        database, commits = await store.database(), LedgerCommits(store)
+        await budgeted(database)
+        start = perf_counter()
+        replicas = [SharedCommits(_Calls(commits), "", database) for _ in range(REPLICAS)]
+        share = attempts // REPLICAS
+        await asyncio.gather(*(spend(each, share, callers=CALLERS // REPLICAS) for each in replicas))
+        return attempts / (perf_counter() - start)
+
+
+class _Calls:
+    def __init__(self, commits: LedgerCommits) -> None:
+        self._commits = commits
+
+    async def call(self, method: str, *args: Any, timeout_s: float) -> Any:
+        _, commands = args
+        return await self._commits.commit(commands)
+
+
+async def _own(place: Path, attempts: int) -> float:
+    """One caller: each reservation and each settlement is a commit."""
+    async with SqliteDatabase(place) as database:
+        await budgeted(database)
+        start = perf_counter()
+        await spend(StoredTransactions(database), attempts, callers=1)
         return attempts / (perf_counter() - start)
 
 

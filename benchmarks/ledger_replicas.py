@@ -24,6 +24,7 @@ from benchmarks.cluster import cluster, cpu_s
 from benchmarks.harness import Figure, median_ratio, paired, pairs_for
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, Usage
 from runtime_core.ids import RandomIds
+from runtime_core.stores.database import Database
 from support.postgres import postgres_server
 
 CALLERS = 16
@@ -47,15 +48,15 @@ def _compared(store: str, url: str, replicas: int, *, attempts: int, pairs: int)
     make: Any = ray.remote(num_cpus=0)(Replica)
     writing = [make.remote(url, f"{store}-{replicas}") for _ in range(replicas)]
 
-    def spend(way: str, count: int = attempts) -> tuple[float, float]:
+    def run(way: str, count: int = attempts) -> tuple[float, float]:
         """Attempts a second, and seconds of CPU for each one."""
         began, used = perf_counter(), cpu_s()
         ray.get([each.spend.remote(way, count // replicas) for each in writing])
         return count / (perf_counter() - began), (cpu_s() - used) / count
 
     for way in ("shared", "own"):
-        spend(way, attempts // 4)
-    results = paired(lambda: spend("shared"), lambda: spend("own"), pairs=pairs)
+        run(way, attempts // 4)
+    results = paired(lambda: run("shared"), lambda: run("own"), pairs=pairs)
     for each in writing:
         ray.kill(each)
     where = f"{store}, {replicas} replica{'s' if replicas > 1 else ''} of {CALLERS} callers"
@@ -78,26 +79,36 @@ class Replica:
         stack = AsyncExitStack()
         store = RunStore(stack, url)
         database = await store.database()
-        await prepare_ledger(database)
-        budget = Budget(scope_id=SCOPE, max_tokens_daily=10**12, max_requests_per_minute=10**9)
-        await Ledger(SqlLedgerWriter(database)).set_budget(budget)
+        await budgeted(database)
         self._ways: dict[str, LedgerTransactions] = {
             "own": StoredTransactions(database),
             "shared": await SharedCommits.open(stack, LedgerCalls(app_name), url, store),
         }
-        self._ids = RandomIds()
 
     async def spend(self, way: str, attempts: int) -> None:
-        books = self._ways[way]
-        await asyncio.gather(*(self._call(books, attempts // CALLERS) for _ in range(CALLERS)))
+        await spend(self._ways[way], attempts, callers=CALLERS)
 
-    async def _call(self, books: LedgerTransactions, attempts: int) -> None:
-        for _ in range(attempts):
-            attempt, entry = _booked(self._ids.new("att"), asyncio.get_running_loop().time())
+
+async def spend(books: LedgerTransactions, attempts: int, *, callers: int) -> None:
+    """Reserve and settle that many attempts, so many at a time."""
+    ids = RandomIds()
+
+    async def call(_: int) -> None:
+        for _ in range(attempts // callers):
+            attempt, entry = _booked(ids.new("att"), asyncio.get_running_loop().time())
             assert await books.reserve(attempt, entry) is None
             usage = Usage(input=20, output=30)
             ending = Ending(status=AttemptStatus.SETTLED, ended_at=attempt.reserved_at + 1, usage=usage, cost_micro=7)
             await books.end(attempt, ending, entry)
+
+    await asyncio.gather(*map(call, range(callers)))
+
+
+async def budgeted(database: Database) -> None:
+    """The tables, and a budget with room for everything, so that reservations have something to check."""
+    await prepare_ledger(database)
+    budget = Budget(scope_id=SCOPE, max_tokens_daily=10**12, max_requests_per_minute=10**9)
+    await Ledger(SqlLedgerWriter(database)).set_budget(budget)
 
 
 def _booked(attempt_id: str, now: float) -> tuple[Attempt, Entry]:

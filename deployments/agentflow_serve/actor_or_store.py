@@ -48,7 +48,7 @@ class ActorOrStore(Generic[Store]):
     async def ask(self, method: str, *args: Any) -> Any:
         """What the actor says. Raises LedgerAway where it says nothing, or said nothing a moment ago."""
         if self._past is not None and self._clock() < self._away_until:
-            raise LedgerAway("the shared actor of this flow did not answer a moment ago")
+            raise LedgerAway("the shared actor of this flow did not answer a moment ago", sent=False)
         try:
             return await self._calls.call(method, *args, timeout_s=self._timeout_s)
         except LedgerAway:

@@ -16,7 +16,7 @@ from agent_runtime.ledger.records import Entry
 from agent_runtime.ledger.windows import Window
 from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done, InFlight, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
-from runtime_core.call_log.schema import values_of
+from runtime_core.call_log.schema import just_ended, values_of
 from runtime_core.stores.sql import Op
 
 WireCommand = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]
@@ -39,9 +39,11 @@ class Command:
     claim: Claim | None = None
     now: float = 0.0
 
-    def op(self) -> Op[Any]:
+    def op(self, *, sent: bool = False) -> Op[Any]:
+        """`sent`: another writer may be about to run it too."""
         if self.ending is None:
-            return transactions.reserve(self.attempt, self.entry)
+            reserve = transactions.reserve_for_good if sent else transactions.reserve
+            return reserve(self.attempt, self.entry)
         if self.claim is None:
             return transactions.end(self.attempt, self.ending, self.entry)
         return transactions.end_with_claim(self.attempt, self.ending, self.entry, claim=self.claim, now=self.now)
@@ -68,7 +70,8 @@ def command_from_wire(wire: WireCommand) -> Command:
     return Command(attempt, entry, _ending(ending), Claim(*facts), now)
 
 
-def result_to_wire(result: Refusal | LoggedAttempt | Completion | None) -> Any:
+def result_to_wire(command: Command, result: Refusal | LoggedAttempt | Completion | None) -> Any:
+    """A row that the command itself has ended is its answer's hash: whoever sent the command knows the rest."""
     match result:
         case None:
             return None
@@ -76,18 +79,18 @@ def result_to_wire(result: Refusal | LoggedAttempt | Completion | None) -> Any:
             plain = {"account": astuple(result.account), "window": result.window.value}
             return tuple(plain.get(name, getattr(result, name)) for name in _REFUSAL_FIELDS)
         case LoggedAttempt():
-            return _row_to_wire(result)
+            return _row_to_wire(command, result)
         case Completion():
-            return _row_to_wire(result.attempt), _key_to_wire(result.key)
+            return _row_to_wire(command, result.attempt), _key_to_wire(result.key)
 
 
 def result_from_wire(command: Command, wire: Any) -> Refusal | LoggedAttempt | Completion | None:
     if command.ending is None:
         return _refusal(wire)
     if command.claim is None:
-        return _row(wire)
+        return _row(command, wire)
     row, key = wire
-    return Completion(_row(row), _key(key))
+    return Completion(_row(command, row), _key(key))
 
 
 def _refusal(wire: Any) -> Refusal | None:
@@ -97,14 +100,19 @@ def _refusal(wire: Any) -> Refusal | None:
     return Refusal(**{**facts, "account": Account(*facts["account"]), "window": Window(facts["window"])})
 
 
-def _row(wire: Any) -> LoggedAttempt:
+def _row(command: Command, wire: Any) -> LoggedAttempt:
+    if wire is None or isinstance(wire, str):
+        assert command.ending is not None
+        return just_ended(command.attempt, command.ending, wire)
     values, status, ending, answer_hash = wire
     return LoggedAttempt.model_construct(
         attempt=_attempt(values), status=AttemptStatus(status), ending=_ending(ending), answer_hash=answer_hash
     )
 
 
-def _row_to_wire(row: LoggedAttempt) -> tuple[Any, ...]:
+def _row_to_wire(command: Command, row: LoggedAttempt) -> Any:
+    if row.attempt is command.attempt:
+        return row.answer_hash
     assert row.ending is not None, "a row that was ended"
     return values_of(row.attempt), row.status.value, _ending_to_wire(row.ending), row.answer_hash
 

@@ -64,7 +64,14 @@ class ProjectNotWritten(ServingError):
 
 
 class LedgerAway(ServingError):
-    """The shared actor died, is late, or failed in a way that nobody foresaw. What it was asked may be done or not."""
+    """The shared actor died, is late, or failed in a way that nobody foresaw.
+
+    What it was asked may be done or not, or be done later; without `sent` it was not asked.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class ManifestsInvalid(ServingError):

@@ -80,18 +80,19 @@ class LedgerCommits:
     async def _commit(self, calls: Sequence[_Call]) -> None:
         commands = [command for call in calls for command in call.commands]
         try:
-            database = await self._opened()
-        except Exception as exc:  # noqa: BLE001 - a store that cannot be opened is the callers' to hear of
+            outcomes = await self._outcomes(commands)
+        except Exception as exc:  # noqa: BLE001 - it belongs to the callers, not to this task
             outcomes = share(exc, len(commands))
-        else:
-            failpoint("ledger.before_commit")
-            outcomes = await commit_together(database, commands)
-            failpoint("ledger.after_commit_before_ack")
-        answers = iter([_answer(outcome) for outcome in outcomes])
+        answers = map(_answer, commands, outcomes)
         for call in calls:
-            mine = [next(answers) for _ in call.commands]
-            if not call.answer.done():
-                call.answer.set_result(mine)
+            call.answer.set_result([next(answers) for _ in call.commands])
+
+    async def _outcomes(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        database = await self._opened()
+        failpoint("ledger.before_commit")
+        outcomes = await commit_together(database, commands)
+        failpoint("ledger.after_commit_before_ack")
+        return outcomes
 
     async def _opened(self) -> Database:
         if self._database is None:
@@ -101,23 +102,26 @@ class LedgerCommits:
         return self._database
 
 
-async def commit_together(database: Database, commands: Sequence[Command]) -> list[Outcome]:
-    """The outcome of each command, all in one transaction; one that fails does not take the others with it."""
+async def commit_together(database: Database, commands: Sequence[Command], *, sent: bool = False) -> list[Outcome]:
+    """The outcome of each command, all in one transaction; one that fails does not take the others with it.
+
+    `sent`: they were sent to an actor that did not answer, which may run them later.
+    """
     try:
-        return [Done(result) for result in await database.run(lambda: _all(commands))]
+        return [Done(result) for result in await database.run(lambda: _all(commands, sent=sent))]
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
         if len(commands) == 1:
             return [Failed(exc)]
-    alone = [database.run(command.op) for command in commands]
+    alone = [database.run(lambda each=each: each.op(sent=sent)) for each in commands]
     return [_outcome(result) for result in await asyncio.gather(*alone, return_exceptions=True)]
 
 
-def _all(commands: Sequence[Command]) -> Op[list[Any]]:
+def _all(commands: Sequence[Command], *, sent: bool) -> Op[list[Any]]:
     results: list[Any] = []
     for command in commands:
-        result = yield from command.op()
+        result = yield from command.op(sent=sent)
         results.append(result)
     return results
 
@@ -126,5 +130,5 @@ def _outcome(result: Any) -> Outcome:
     return Failed(result) if isinstance(result, BaseException) else Done(result)
 
 
-def _answer(outcome: Outcome) -> WireAnswer:
-    return (True, result_to_wire(outcome.value)) if isinstance(outcome, Done) else (False, outcome.error)
+def _answer(command: Command, outcome: Outcome) -> WireAnswer:
+    return (True, result_to_wire(command, outcome.value)) if isinstance(outcome, Done) else (False, outcome.error)

@@ -76,6 +76,7 @@ class SessionLedger:
             self._sessions[terms] = LedgerSessions(self._store(terms.store), terms.ttl_s)
         return await getattr(self._sessions[terms], method)(place, *args)
 
+    @ray.method(max_task_retries=0)  # whoever sent them passes a dead actor by at once, and sends them itself
     async def ledger(self, url: str, commands: Sequence[WireCommand]) -> list[WireAnswer]:
         """Reservations and settlements of a replica, on the run store at `url`."""
         if url not in self._commits:
@@ -124,7 +125,7 @@ class LedgerCalls:
             self._actor = session_ledger(self._app_name)
         try:
             async with asyncio.timeout(timeout_s):
-                return await getattr(self._actor, method).remote(*args)
+                return await self._send(method, args)
         except RayTaskError as exc:
             # Its text is the actor's whole traceback; what the actor raised on purpose is its cause.
             if isinstance(exc.cause, AgentflowError):
@@ -133,6 +134,12 @@ class LedgerCalls:
         except (RayActorError, TaskCancelledError, GetTimeoutError, TimeoutError) as exc:
             self._actor = None
             raise LedgerAway("the shared actor of this flow does not answer; it is restarting, try again") from exc
+
+    def _send(self, method: str, args: Sequence[Any]) -> Any:
+        try:
+            return getattr(self._actor, method).remote(*args)
+        except (AttributeError, TypeError) as exc:  # it outlives the replicas of an older release
+            raise LedgerAway("the shared actor of this flow is of another release", sent=False) from exc
 
 
 class SharedState:

@@ -32,6 +32,8 @@ MOST_WAITING = 1024
 """Reservations that wait in a replica. Endings have no bound of their own: there is one for each call in flight."""
 PATIENCE_S = 5.0
 """How long a reservation waits for a place among them."""
+MOST_CHARS = 4 * 2**20
+"""Of the answers in one call; the last one may go beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +105,34 @@ class SharedCommits:
     async def _send(self) -> None:
         """Until nothing waits any more; whatever happens, everybody gets an answer."""
         while self._waiting:
-            sent = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+            sent = self._next()
             try:
                 outcomes = await self._committed([each.command for each in sent])
             except Exception as exc:  # noqa: BLE001 - it belongs to those who wait, not to this task
                 outcomes = share(exc, len(sent))
             for each, outcome in zip(sent, outcomes, strict=True):
+                if each.answer.done():
+                    continue
                 if isinstance(outcome, Done):
                     each.answer.set_result(outcome.value)
                 else:
                     each.answer.set_exception(outcome.error)
         self._sending = False
 
+    def _next(self) -> list[_Waiting]:
+        sent: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(sent) < MOST_AT_ONCE and size < MOST_CHARS:
+            sent.append(self._waiting.popleft())
+            ending = sent[-1].command.ending
+            size += len(ending.answer or "") if ending is not None else 0
+        return sent
+
     async def _committed(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         try:
             answers = await self._way.ask("ledger", self._url, [command_to_wire(command) for command in commands])
         except LedgerAway as exc:
-            return await commit_together(self._way.without(exc), commands)
+            return await commit_together(self._way.without(exc), commands, sent=exc.sent)
         return [
             Done(result_from_wire(command, said)) if fine else Failed(said)
             for command, (fine, said) in zip(commands, answers, strict=True)

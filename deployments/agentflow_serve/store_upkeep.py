@@ -23,13 +23,15 @@ class Keeping(NamedTuple):
 
 
 async def keep_in_order(store: RunStore, keeping: Keeping) -> None:
-    """Until it is cancelled; a store that cannot be opened yet is tried again."""
+    """Until it is cancelled; after an error it begins again."""
+    owner = RandomIds().new("upk")
     while True:
         try:
             database = await store.database()
             await prepare_ledger(database)
-            break
+            await Upkeep(database, owner=owner, keep_s=keeping.keep_s).run()
         except StoreError as exc:
             logger.warning("The run store could not be opened to keep it in order: %s", exc)
-            await asyncio.sleep(EVERY_S)
-    await Upkeep(database, owner=RandomIds().new("upk"), keep_s=keeping.keep_s).run()
+        except Exception:
+            logger.exception("the run store was not kept in order, for a reason that nobody foresaw")
+        await asyncio.sleep(EVERY_S)

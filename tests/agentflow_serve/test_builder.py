@@ -20,6 +20,8 @@ from agentflow_serve.deployment_options import HEALTH_CHECK
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
+from agentflow_serve.process import commits_together
+from agentflow_serve.process_settings import LedgerWay, ProcessSettings
 from agentflow_serve.sim import SimReplica
 from flow_runtime.errors import FeatureStoreInvalid
 from llmhub_runtime.errors import UnknownRoleError
@@ -381,3 +383,20 @@ def test_the_predictor_reaches_the_tools_of_the_prompts_that_run_inside_it():
     built = Built(flow=with_tools(a="inline", near="inline"))
     assert built.spec.inline == ("a", "near")
     assert set(built.nodes) == {"far"}
+
+
+@pytest.mark.parametrize(
+    ("store", "ledger", "together"),
+    [
+        ("sqlite:///agentflow.sqlite", None, False),
+        ("postgresql://db/agentflow", None, True),
+        ("postgresql://db/agentflow", "own", False),
+        ("sqlite:///agentflow.sqlite", "shared", True),
+        ("memory:", "shared", False),
+    ],
+)
+def test_the_actor_counts_model_calls_where_that_pays_or_where_it_is_said(
+    store: str, ledger: LedgerWay | None, together: bool
+):
+    settings = ProcessSettings(llmhub=None, roles=(), store=store, code="inline", allow_hosts=(), ledger=ledger)
+    assert commits_together(settings) is together

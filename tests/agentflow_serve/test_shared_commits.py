@@ -22,6 +22,7 @@ from agentflow_serve.actor_or_store import AWAY_S
 from agentflow_serve.ledger_commits import MOST_AT_ONCE, LedgerCommits
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.shared_commits import SharedCommits
+from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from runtime_core.call_log.keys import Completion, Conflict, Done, InFlight
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus
@@ -106,9 +107,10 @@ async def test_of_many_at_once_as_many_are_reserved_as_fit_and_each_is_counted_o
         )
         assert {row.status for row in rows} == {AttemptStatus.SETTLED}
     usage = await desk.ledger.usage(SCOPE)
-    assert (usage.events, usage.requests, usage.total_tokens, usage.cost_micro) == (20, 20, 20 * 15, 20 * 7)
+    assert (usage.requests, usage.turns, usage.total_tokens, usage.cost_micro) == (20, 20, 20 * 15, 20 * 7)
     assert await held(desk.database) == (0, 0, 0)
-    logged = {row.attempt.attempt_id for row in (await desk.log.attempts(SCOPE)).attempts}
+    rows = (await desk.log.attempts(SCOPE)).attempts
+    logged = {row.attempt.attempt_id for row in rows if row.status is not AttemptStatus.RELEASED}
     assert logged == {attempt.attempt_id for attempt, _ in admitted}
 
 
@@ -234,6 +236,27 @@ async def test_kill_9_of_the_actor_around_its_commit_loses_nothing_and_counts_no
     assert await desk.ledger.check_budget(who(), pending_tokens=left + 1) == BudgetDecision.DENY
 
 
+async def test_what_was_refused_past_a_late_actor_is_not_reserved_by_it_afterwards(desk: Desk) -> None:
+    await desk.ledger.set_budget(Budget(scope_id=SCOPE, max_requests_total=1, max_turns_total=5))
+    holder, its_entry = booked(desk.log, "holder")
+    store = StoredTransactions(desk.database)
+    await store.reserve(holder, its_entry)
+    desk.actor.late = asyncio.Event()
+    commits = desk.shared()
+    assert await commits.reserve(*booked(desk.log, "refused")) is not None
+    assert await commits.reserve(*booked(desk.log, "refused while it is passed by")) is not None
+    released = settled(desk.log, None, status=AttemptStatus.RELEASED, usage=None, cost_micro=None)
+    await store.end(holder, released, its_entry)
+    desk.actor.late.set()
+    await asyncio.gather(*desk.actor.behind)
+    states = {event.event_id: event.state for event in await desk.events()}
+    assert states == {"holder": EventState.RELEASED, "refused": EventState.RELEASED}
+    rows = {row.attempt.attempt_id: row.status for row in (await desk.log.attempts(SCOPE)).attempts}
+    assert rows == dict.fromkeys(states, AttemptStatus.RELEASED)
+    assert (await held(desk.database), (await desk.ledger.usage(SCOPE)).turns) == ((0, 0, 0), 1)
+    assert await store.reserve(*booked(desk.log, "next")) is None
+
+
 async def test_a_flood_waits_its_turn_and_who_waits_too_long_hears_of_it(desk: Desk) -> None:
     """Ten thousand at once on a store that stands still: a bounded number is taken on, the others are told to wait."""
     commits, desk.actor.gate = desk.shared(most_waiting=100, patience_s=0.05), asyncio.Event()
@@ -262,6 +285,16 @@ async def test_the_actors_queue_is_bounded_too(desk: Desk) -> None:
     refused = sum(isinstance(outcome, StoreUnavailableError) for outcome in outcomes)
     assert refused >= 4
     assert outcomes.count(None) == len(await desk.events()) == 8 - refused > 0
+
+
+async def test_a_store_is_kept_in_order_as_soon_as_somebody_does_it(desk: Desk) -> None:
+    attempt, entry = booked(desk.log, "left", lease_until=desk.log.now())
+    await desk.shared().reserve(attempt, entry)
+    keeping = asyncio.create_task(keep_in_order(RunStore(desk.stack, desk.url), Keeping(desk.url, None)))
+    while [event.state for event in await desk.events()] != [EventState.UNKNOWN]:
+        await asyncio.sleep(0.005)
+    keeping.cancel()
+    await asyncio.wait({keeping})
 
 
 class SlowStore(RunStore):

@@ -12,6 +12,7 @@ import pytest
 
 from agentflow import Flow
 from agentflow.ir import ModelRef
+from agentflow_serve.errors import run_failed
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
@@ -352,6 +353,27 @@ async def test_a_report_counts_the_calls_of_every_node_with_failed_attempts_repe
     assert report.use.output_tokens >= sum(entry.completion_tokens_sent for entry in sim.log())
     assert report.use.unpriced == 0 and report.use.cost_micro > 0
     assert len(sim.log()) == 6
+
+
+class Busy:
+    """A store that counts no more calls now."""
+
+    async def reserve(self, *_: Any) -> Any:
+        raise StoreUnavailableError("Too many model calls wait to be counted; try again in a moment.")
+
+    end = end_with_claim = reserve
+
+
+async def test_a_call_that_cannot_be_counted_is_not_made_and_the_run_may_be_tried_again(sim: SimServer):
+    busy: Any = Busy()
+    async with models_at(sim, transactions=busy) as models, LocalFlow(prompt_flow(), models=models) as flow:
+        report = await flow.run({"x": "hi"})
+    assert report.error is not None
+    assert (report.error.code, report.error.node) == ("unavailable", "a")
+    assert "nothing was sent" in report.error.message
+    assert asked(sim) == []
+    answer = run_failed(report.error, report)
+    assert (answer.status, answer.retry_after) == (503, 1.0)
 
 
 # -- the models of a flow in one process -------------------------------------------------------------------------------

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from agentflow_serve.session_ledger import NAMESPACE, SessionLedger, SharedState, actor_name, session_ledger
+from agentflow_serve.errors import LedgerAway
+from agentflow_serve.session_ledger import (
+    NAMESPACE,
+    LedgerCalls,
+    SessionLedger,
+    SharedState,
+    actor_name,
+    session_ledger,
+)
 from runtime_core.errors import StoreConflictError
 from runtime_core.stores.keyed import Bucket
 
@@ -64,6 +72,21 @@ async def test_after_a_crash_the_same_calls_work_on_empty_memory(cluster: int):
     entry = await state.get(BUCKET, "k")
     assert entry is not None
     assert entry.value == "new"
+
+
+async def test_an_actor_of_a_release_that_knows_no_ledger_is_passed_by(cluster: int):
+    import ray
+
+    class Older:
+        async def heartbeat(self) -> None: ...
+
+    actor: Any = ray.remote(num_cpus=0)(Older)
+    handle = actor.options(name=actor_name("older"), namespace=NAMESPACE, lifetime="detached").remote()
+    await handle.heartbeat.remote()
+    for method, args in (("ledger", ("memory:", [])), ("heartbeat", (None,))):
+        with pytest.raises(LedgerAway, match="another release"):
+            await LedgerCalls("older").call(method, *args, timeout_s=10)
+    ray.kill(handle)
 
 
 async def test_it_ends_by_itself_when_no_predictor_shows_itself(cluster: int):

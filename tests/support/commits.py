@@ -19,25 +19,37 @@ MOST = Amounts(tokens=100, cost_micro=1000, requests=1, turns=1)
 
 
 class Actor:
-    """What a replica calls. `away` calls never arrive, `lost` answers never come back; both as Ray says so."""
+    """What a replica calls. `away` calls never arrive, `lost` answers never come back; both as Ray says so.
+
+    While `late` is an event, calls are given up at once and done when it is set.
+    """
 
     def __init__(self, commits: LedgerCommits) -> None:
         self.commits = commits
         self.calls: list[int] = []
         self.away = self.lost = False
         self.gate: asyncio.Event | None = None
+        self.late: asyncio.Event | None = None
+        self.behind: list[asyncio.Task[None]] = []
 
     async def call(self, method: str, url: str, commands: Sequence[WireCommand], *, timeout_s: float) -> Any:
         assert method == "ledger"
         self.calls.append(len(commands))
         if self.away:
             raise LedgerAway("away")
+        if self.late is not None:
+            self.behind.append(asyncio.create_task(self._catch_up(self.late, commands)))
+            raise LedgerAway("late")
         if self.gate is not None:
             await self.gate.wait()
         answers = await self.commits.commit(commands)
         if self.lost:
             raise LedgerAway("lost")
         return answers
+
+    async def _catch_up(self, late: asyncio.Event, commands: Sequence[WireCommand]) -> None:
+        await late.wait()
+        await self.commits.commit(commands)
 
 
 def booked(log: CallLog, attempt_id: str, **facts: Any) -> tuple[Attempt, Entry]:

@@ -78,6 +78,17 @@ def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
     return refusal
 
 
+def reserve_for_good(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
+    """`reserve` where another writer was asked too and may be late: what is refused here it cannot reserve any more."""
+    refusal = yield from reserve(attempt, entry)
+    if refusal is not None:
+        at = attempt.reserved_at
+        yield from call_ops.reserve(attempt)
+        yield from call_ops.end(attempt, Ending(status=AttemptStatus.RELEASED, ended_at=at, error="refused"))
+        yield from ops.record(entry, Used(EventState.RELEASED, at, Amounts()))
+    return refusal
+
+
 def end(attempt: Attempt, ending: Ending, entry: Entry) -> Op[LoggedAttempt]:
     row = yield from call_ops.end(attempt, ending)
     yield from _settle(row, entry)

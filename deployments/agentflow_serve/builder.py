@@ -49,6 +49,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         slot_modules=args.slot_modules,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
+        metrics_by_scope=args.metrics_by_scope,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.metrics import ServeMetrics
 from agentflow_serve.process import open_parts, open_state, spare_what_stays, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
 from agentflow_serve.shared_sessions import SharedSessions
+from agentflow_serve.unknown_attempts import count_unknown
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -78,7 +81,10 @@ class Predictor:
         inline = [self._plan.node(node) for node in spec.inline]
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
-        parts = await open_parts(self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch)
+        self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        parts = await open_parts(
+            self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch, recorder=self._metrics
+        )
         agent = spec.agent() if spec.agent is not None else None
         for node in spec.inline:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
@@ -88,6 +94,9 @@ class Predictor:
         self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
         spends = spec.process.llmhub is not None and calls_models(flow_nodes, spec.process.embedder)
         self._spending = await self._open_ledger(store) if spends else None
+        if self._spending is not None:
+            counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())
+            self._stack.callback(asyncio.create_task(counting).cancel)
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
@@ -110,6 +119,7 @@ class Predictor:
             sessions=self._sessions,
             ledger=self._spending,
             auth=self._auth,
+            on_waiting=self._metrics.waiting,
         )
         spare_what_stays()
         return app
@@ -128,12 +138,21 @@ class Predictor:
         return LedgerView(await store.database())
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
-        return await self._runner.run(
-            request,
-            identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
-            trace_id=call.trace_id,
-            deadline_s=call.deadline_s,
-        )
+        began, code = time.perf_counter(), "internal"
+        try:
+            report = await self._runner.run(
+                request,
+                identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
+                trace_id=call.trace_id,
+                deadline_s=call.deadline_s,
+            )
+            code = "ok" if report.error is None else report.error.code
+            return report
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        finally:
+            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.scope_id)
 
     async def check_health(self) -> None:
         """Serve's own probe. It must not wait for the actor, which may be restarting."""

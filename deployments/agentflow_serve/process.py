@@ -24,6 +24,7 @@ from flow_runtime.errors import ModelFailed
 from flow_runtime.models import Models
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.recorder import CallRecorder
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from llmhub_runtime.names import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
@@ -65,8 +66,12 @@ async def open_parts(
     store: RunStore,
     sim: DeploymentHandle | None,
     tools: Dispatcher,
+    recorder: CallRecorder | None = None,
 ) -> NodeParts:
-    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call."""
+    """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call.
+
+    `recorder` counts the calls of models.
+    """
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
     clock = SystemClock()
@@ -74,7 +79,7 @@ async def open_parts(
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
-        models = await _open_models(stack, settings, store, sim_locator(sim))
+        models = await _open_models(stack, settings, store, sim_locator(sim), recorder)
     return NodeParts(
         clock=clock,
         models=models,
@@ -102,7 +107,11 @@ def state_backends(nodes: Iterable[Node]) -> frozenset[str]:
 
 
 async def _open_models(
-    stack: AsyncExitStack, settings: ProcessSettings, store: RunStore, locate_sim: Locate | None
+    stack: AsyncExitStack,
+    settings: ProcessSettings,
+    store: RunStore,
+    locate_sim: Locate | None,
+    recorder: CallRecorder | None,
 ) -> Models:
     from flow_runtime.hub_models import HubModels, list_prices
     from llmhub_runtime.hub import LLMHub
@@ -116,6 +125,7 @@ async def _open_models(
         locate_sim=locate_sim,
         database=await store.database(),
         prices=await list_prices() if settings.list_prices else None,
+        recorder=recorder,
     )
     await stack.enter_async_context(models)
     await models.warm_up(settings.roles)

@@ -22,3 +22,4 @@ class ProcessSettings(BaseModel):
     slot_modules: tuple[str, ...] = ()
     list_prices: bool = False
     session_ttl_s: float | None = None
+    metrics_by_scope: bool = False

@@ -15,6 +15,7 @@ from flow_runtime.asking import request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
+from flow_runtime.recorder import CallRecorder
 from flow_runtime.refusals import not_allowed
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.names import SIM
@@ -43,7 +44,8 @@ class HubModels:
 
     Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
     retries. The ledger on `database` keeps its attempts, and makes none that does not fit a budget; a private one in
-    memory if it is left out, which forgets after some minutes. `guard` is asked before it.
+    memory if it is left out, which forgets after some minutes. `guard` is asked before it, and
+    `recorder` is told of every attempt and every refusal.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
@@ -60,6 +62,7 @@ class HubModels:
         guard: Guard | None = None,
         prices: PriceBook | None = None,
         clock: Clock | None = None,
+        recorder: CallRecorder | None = None,
     ) -> None:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
@@ -77,10 +80,11 @@ class HubModels:
         self._owns_database = database is None
         self.database: Database = MemoryDatabase() if database is None else database
         accounts = EngineLedger(self.database, router=_ByAttempt(self._router), prices=prices, clock=clock)
+        self._recorder = recorder
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
-            guard=MeteringGuard(accounts.guard if guard is None else GuardChain(guard, accounts.guard)),
+            guard=MeteringGuard(accounts.guard if guard is None else GuardChain(guard, accounts.guard), recorder),
             log=accounts.log,
             prices=prices,
             clock=clock,
@@ -102,7 +106,7 @@ class HubModels:
     ) -> ModelAnswer:
         from llm_client.spec import RequestSpec
 
-        with _translated(name_of(model)):
+        with _translated(name_of(model), self._recorder):
             name = self._admitted(model)
             spec = RequestSpec.model_construct(
                 messages=tuple(messages), role=name, params=dict(params), tools=tuple(tools)
@@ -114,7 +118,7 @@ class HubModels:
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
         from llm_client.spec import EmbeddingSpec
 
-        with _translated(role):
+        with _translated(role, self._recorder):
             spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
             answer = await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
         return [list(vector) for vector in answer.vectors]
@@ -249,7 +253,7 @@ def _is_simulated(call: ResolvedCall) -> bool:
 
 
 @contextmanager
-def _translated(model: str) -> Iterator[None]:
+def _translated(model: str, recorder: CallRecorder | None) -> Iterator[None]:
     from agent_runtime.errors import BudgetExceededError, PolicyDenied
     from llm_client.errors import CallRateLimited, CallTimedOut, LLMClientError
 
@@ -261,6 +265,8 @@ def _translated(model: str) -> Iterator[None]:
         retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
     except (BudgetExceededError, PolicyDenied) as exc:
+        if recorder is not None and isinstance(exc, BudgetExceededError):
+            recorder.refused(exc, scope_id=request_context().tenant_id)
         raise not_allowed(exc) from exc
     except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc

@@ -1,6 +1,6 @@
 """How clients come in, by the paths of KServe and no others, without the headers that steer Serve or claim an identity.
 
-Where keys say whose they are, sessions have a path as well.
+Where keys say whose they are, sessions and the ledger have paths as well.
 """
 
 from __future__ import annotations
@@ -32,4 +32,4 @@ def http_route(subject: Subject, settings: ManifestSettings) -> Document:
 
 def _paths(subject: Subject) -> tuple[str, ...]:
     served = ("/v1/models", "/v2")
-    return (*served, "/v1/sessions") if subject.args.get("auth") == "keys" else served
+    return (*served, "/v1/sessions", "/v1/ledger") if subject.args.get("auth") == "keys" else served

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from agent_runtime import Budget, Ledger
+from agent_runtime.ledger.records import EventState
+from agent_runtime.ledger.usage import GroupBy
 from agent_runtime.ledger.writers import SqlLedgerWriter
+from agentflow_serve.commands.ledger import GROUPS, STATUSES
 from agentflow_serve.commands.ledger_tables import bar, money
 from runtime_core.clock import ManualClock
 from runtime_core.stores import open_database
@@ -192,6 +195,11 @@ def test_ctrl_c_leaves_the_watch_with_zero(store: str):
         assert "5 calls" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert (process.wait(30), process.stdout.read(), process.stderr.read()) == (0, "", "")
+
+
+def test_the_choices_are_those_of_the_ledger():
+    assert list(GROUPS) == [by.value for by in GroupBy]
+    assert [*STATUSES, "noted"] == [state.value for state in EventState]
 
 
 def test_money_is_exact_and_a_bar_is_full_only_when_all_is_taken():

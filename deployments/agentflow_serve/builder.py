@@ -22,6 +22,7 @@ from agentflow_serve.nodes import NodeReplica, NodeSpec
 from agentflow_serve.predictor import Predictor, PredictorSpec
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.sim import SimReplica
+from flow_runtime.budgets import asks_for_more
 from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.hub_models import called_roles, needs_list_prices
 
@@ -49,6 +50,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         slot_modules=args.slot_modules,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
+        asks_for_more=asks_for_more(planned.flow),
         metrics_by_scope=args.metrics_by_scope,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None

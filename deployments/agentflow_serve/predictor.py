@@ -25,7 +25,7 @@ from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.metrics import ServeMetrics
-from agentflow_serve.process import open_parts, open_state, spare_what_stays, state_backends
+from agentflow_serve.process import open_accounts, open_parts, open_state, spare_what_stays, state_backends
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
@@ -105,6 +105,7 @@ class Predictor:
             ids=RandomIds(),
             state=await open_state(store, in_run),
             sessions=self._sessions,
+            accounts=await open_accounts(self._stack, store, self._plan.flow, parts.models),
         )
 
     async def __serve_build_asgi_app__(self) -> Any:

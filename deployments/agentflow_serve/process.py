@@ -14,14 +14,14 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from agentflow.feature_use import asks_people, calls_models
-from agentflow.ir import Node
+from agentflow.ir import Flow, Node
 from agentflow.subflows import all_nodes
 from agentflow_serve.key_files import export_keys
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
-from flow_runtime.models import Models
+from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.recorder import CallRecorder
@@ -31,6 +31,7 @@ from runtime_core.clock import SystemClock
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
+    from flow_runtime.budgets import RunAccounts
 
 Locate = Callable[[], Awaitable[str]]
 
@@ -75,7 +76,8 @@ async def open_parts(
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
     clock = SystemClock()
-    resources = OperationResources(actions=await _open_actions(store) if asks_people(nodes) else None)
+    asks = settings.asks_for_more or asks_people(nodes)
+    resources = OperationResources(actions=await _open_actions(store) if asks else None)
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
@@ -94,6 +96,19 @@ async def open_parts(
         code=settings.code,
         tools=tools,
     )
+
+
+async def open_accounts(
+    stack: AsyncExitStack, store: RunStore, flow: Flow, models: Models | None
+) -> RunAccounts | None:
+    """Where the runs of the flow have their budgets; None for a flow whose runs may use anything."""
+    if flow.budgets is None:
+        return None
+    if (accounts := accounts_of(models)) is not None:
+        return accounts
+    from agent_runtime.ledger.run_ledger import RunLedger
+
+    return await stack.enter_async_context(RunLedger(await store.database()))
 
 
 async def open_state(store: RunStore, nodes: Iterable[Node]) -> StateBackends:

@@ -21,5 +21,6 @@ class ProcessSettings(BaseModel):
     embedder: str | None = None
     slot_modules: tuple[str, ...] = ()
     list_prices: bool = False
+    asks_for_more: bool = False
     session_ttl_s: float | None = None
     metrics_by_scope: bool = False

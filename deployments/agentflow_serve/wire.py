@@ -12,33 +12,40 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentflow.failure import Failure, Refused
-from flow_runtime.call import NodeCall
-from runtime_core.context import ExecutionContext
+from flow_runtime.call import NodeCall, OnExceed
+from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.outcome import NodeOutcome
 from runtime_core.report import NO_USE, ModelUse
 from runtime_core.sessions.records import SessionRecord
 
 WireRecords = list[dict[str, Any]]
-WireCall = tuple[dict[str, Any], dict[str, Any], dict[str, Any], WireRecords | None]
+WireOnExceed = tuple[str, str | None] | None
+WireCall = tuple[dict[str, Any], dict[str, Any], dict[str, Any], WireRecords | None, WireOnExceed]
 WireOutcome = tuple[dict[str, Any] | None, tuple[Any, ...] | None, int, tuple[int, ...] | None, WireRecords | None]
 
 
 def call_to_wire(inputs: Mapping[str, Any], call: NodeCall) -> WireCall:
     deadline = call.context.deadline
     context = {**call.context.__dict__, "deadline": None if deadline is None else deadline.timestamp()}
+    if call.context.budgets is not None:
+        context["budgets"] = call.context.budgets.model_dump()
     memory = None if call.memory is None else _records_to_wire(call.memory)
-    return dict(inputs), context, dict(call.fields), memory
+    on_exceed = None if call.on_exceed is None else (call.on_exceed.then, call.on_exceed.degrade_role)
+    return dict(inputs), context, dict(call.fields), memory, on_exceed
 
 
 def call_from_wire(wire: WireCall) -> tuple[dict[str, Any], NodeCall]:
     """The inputs and the call. The context was checked when the run began."""
-    inputs, context, fields, memory = wire
+    inputs, context, fields, memory, on_exceed = wire
     if context["deadline"] is not None:
         context["deadline"] = datetime.fromtimestamp(context["deadline"], UTC)
+    if context["budgets"] is not None:
+        context["budgets"] = BudgetSpec.model_construct(**context["budgets"])
     return inputs, NodeCall(
         context=ExecutionContext.model_construct(**context),
         fields=fields,
         memory=None if memory is None else _records_from_wire(memory),
+        on_exceed=None if on_exceed is None else OnExceed(*on_exceed),  # pyright: ignore[reportArgumentType]
     )
 
 

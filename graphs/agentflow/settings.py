@@ -111,6 +111,7 @@ def roles_of(flow: Flow) -> frozenset[str]:
     """Every role that a run of the flow may call."""
     named: set[str | None] = set()
     for owner in all_flows(flow):
+        named.add(owner.budgets.degrade_role if owner.budgets else None)
         for node in owner.nodes.values():
             named |= agent_roles(node)
             model = model_of(owner, node)

@@ -215,7 +215,9 @@ class PolicyDenied(CallRefused):
 class BudgetExceededError(CallRefused):
     """`limit` names the limit that is reached, such as `max_tokens_daily`; `window` is its last word.
 
-    `retry_after` is in seconds, None where waiting does not help. `status` is what it means over HTTP.
+    `retry_after` is in seconds, None where waiting does not help. `status` is what it means over HTTP. `run_id` is the
+    run whose budget it is, None where it is that of somebody above; the limit is `allowed`, and would have to be larger
+    by `missing`, both in dollars, seconds or a count.
     """
 
     code: ClassVar[str] = "budget_exceeded"
@@ -229,10 +231,16 @@ class BudgetExceededError(CallRefused):
         retry_after: float | None = None,
         limit: str | None = None,
         window: str | None = None,
+        run_id: str | None = None,
+        allowed: float | None = None,
+        missing: float | None = None,
     ) -> None:
         super().__init__(message, scope_id=scope_id, reason=reason, retry_after=retry_after)
         self.limit = limit
         self.window = window
+        self.run_id = run_id
+        self.allowed = allowed
+        self.missing = missing
 
     @property
     def status(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from agentflow.ir import PromptTool
 from agentflow.settings import NodeSettings
 from flow_runtime.parts import NodeParts
-from flow_runtime.prompt_tools import Policed
+from flow_runtime.prompt_tools import Policed, counted
 from flow_runtime.registered_tools import registered_tool
 from llm_client.agent.middleware import Middleware, Timeout
 from llm_client.tools import Tool
@@ -30,4 +30,4 @@ class AgentTools:
         """What stands around every call of one."""
         targets: dict[str, str | None] = dict.fromkeys(self._tools)
         policed = Policed(self._node, targets, self._parts.tool_policy)
-        return (policed, Timeout(self._settings.timeout_s, clock=self._parts.clock))
+        return (policed, *counted(self._parts), Timeout(self._settings.timeout_s, clock=self._parts.clock))

@@ -12,15 +12,17 @@ from flow_runtime.call import NodeCall
 from runtime_core.report import NO_USE, ModelUse
 
 if TYPE_CHECKING:
+    from flow_runtime.operations.resources import OperationResources
     from llm_client.spec import RequestContext
 
 
 @dataclass(slots=True)
 class Asking:
-    """One run of a node. `use` grows with every call that ends, whatever becomes of it."""
+    """One run of a node. `use` grows with every call that ends, whatever becomes of it; `resources` ask people."""
 
     node: str
     call: NodeCall
+    resources: OperationResources | None = None
     use: ModelUse = NO_USE
 
     def add(self, use: ModelUse) -> None:
@@ -32,14 +34,20 @@ current: ContextVar[Asking | None] = ContextVar("agentflow_asking", default=None
 
 
 @contextmanager
-def asking(node: str, call: NodeCall) -> Iterator[Asking]:
+def asking(node: str, call: NodeCall, resources: OperationResources | None = None) -> Iterator[Asking]:
     """The model calls of this block, and of the tasks that it starts, are the node's."""
-    mine = Asking(node, call)
+    mine = Asking(node, call, resources)
     token = current.set(mine)
     try:
         yield mine
     finally:
         current.reset(token)
+
+
+def in_budgeted_run() -> bool:
+    """Whether the running node belongs to a run with a budget of its own, or of a run above it."""
+    asking = current.get()
+    return asking is not None and asking.call.context.budgets is not None
 
 
 def request_context() -> RequestContext:

@@ -12,6 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.failure import Failure
 from agentflow.ir import FailureType
 from agentflow.settings import NodeSettings
+from flow_runtime.attempt_time import measured
 from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout, OutputInvalid, RowNotFound, SubflowFailed
 from runtime_core.backoff import exponential_s
 from runtime_core.clock import Clock
@@ -89,7 +90,8 @@ async def once(
     bound = asyncio.timeout(timeout_s)
     try:
         async with bound:
-            value = await body(timeout_s)
+            with measured(bound):
+                value = await body(timeout_s)
     except TimeoutError as exc:
         reason = f"it took longer than {timeout_s:g} s" if bound.expired() else str(exc) or "it timed out"
         return Attempted(failure=Failure(reason=reason, kind="timeout", attempts=number), attempts=number)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from agentflow.feature_use import embedders_of
 from agentflow.ir import Flow, ModelRef
 from agentflow.settings import models_of, needs_judge, roles_of
-from flow_runtime.asking import request_context
+from flow_runtime.asking import in_budgeted_run, request_context
 from flow_runtime.errors import ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_client.guard import Guard
     from llm_client.prices import PriceBook
     from llm_client.providers.hub import RoleProvider
+    from llm_client.results import CompletionResult, EmbeddingResult
     from llmhub_runtime.hub import LLMHub
     from llmhub_runtime.models import ResolvedCall, RoleConfig, RoleDefaultsConfig, RuntimeConfig
     from llmhub_runtime.sim import SimProcess
@@ -66,6 +67,7 @@ class HubModels:
     ) -> None:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
+        from agent_runtime.ledger.run_ledger import RunLedger
         from flow_runtime.metering import MeteringGuard
         from llm_client.assembly import OWN_LOG_KEEPS_S
         from llm_client.engine import ExecutionEngine
@@ -79,8 +81,15 @@ class HubModels:
         self._router = _Router(hub)
         self._owns_database = database is None
         self.database: Database = MemoryDatabase() if database is None else database
-        accounts = EngineLedger(self.database, router=_ByAttempt(self._router), prices=prices, clock=clock)
         self._recorder = recorder
+        self.runs = RunLedger(self.database, clock=clock)
+        accounts = EngineLedger(
+            self.database,
+            router=_ByAttempt(self._router),
+            prices=prices,
+            clock=clock,
+            in_budgeted_run=in_budgeted_run,
+        )
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
@@ -104,23 +113,32 @@ class HubModels:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
+        from flow_runtime.exceeding import within_budget
         from llm_client.spec import RequestSpec
 
-        with _translated(name_of(model), self._recorder):
-            name = self._admitted(model)
+        async def ask(role: str) -> CompletionResult:
             spec = RequestSpec.model_construct(
-                messages=tuple(messages), role=name, params=dict(params), tools=tuple(tools)
+                messages=tuple(messages), role=role, params=dict(params), tools=tuple(tools)
             )
-            answer = await self._reach(name, lambda: self._engine.complete(spec, context=request_context()))
+            with _counting(self._recorder):
+                return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
+
+        with _translated(name_of(model)):
+            answer = await within_budget(self._admitted(model), ask, self.runs)
         usage = {"input": answer.usage.input, "output": answer.usage.output}
         return ModelAnswer(answer.content, answer.finish_reason, usage, answer.tool_calls)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
+        from flow_runtime.exceeding import within_budget
         from llm_client.spec import EmbeddingSpec
 
-        with _translated(role, self._recorder):
+        async def ask(role: str) -> EmbeddingResult:
             spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
-            answer = await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
+            with _counting(self._recorder):
+                return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
+
+        with _translated(role):
+            answer = await within_budget(role, ask, self.runs, may_degrade=False)
         return [list(vector) for vector in answer.vectors]
 
     async def warm_up(self, roles: Collection[str]) -> None:
@@ -131,6 +149,7 @@ class HubModels:
 
     async def aclose(self) -> None:
         """Wait until every attempt has its end in the log."""
+        await self.runs.aclose()
         await self._engine.aclose()
         if self._owns_database:
             await self.database.close()
@@ -253,7 +272,20 @@ def _is_simulated(call: ResolvedCall) -> bool:
 
 
 @contextmanager
-def _translated(model: str, recorder: CallRecorder | None) -> Iterator[None]:
+def _counting(recorder: CallRecorder | None) -> Iterator[None]:
+    """Every refusal, whatever the flow then does about it."""
+    from agent_runtime.errors import BudgetExceededError
+
+    try:
+        yield
+    except BudgetExceededError as exc:
+        if recorder is not None:
+            recorder.refused(exc, scope_id=request_context().tenant_id)
+        raise
+
+
+@contextmanager
+def _translated(model: str) -> Iterator[None]:
     from agent_runtime.errors import BudgetExceededError, PolicyDenied
     from llm_client.errors import CallRateLimited, CallTimedOut, LLMClientError
 
@@ -265,8 +297,6 @@ def _translated(model: str, recorder: CallRecorder | None) -> Iterator[None]:
         retry_after = RETRY_AFTER_S if exc.retry_after is None else exc.retry_after
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
     except (BudgetExceededError, PolicyDenied) as exc:
-        if recorder is not None and isinstance(exc, BudgetExceededError):
-            recorder.refused(exc, scope_id=request_context().tenant_id)
         raise not_allowed(exc) from exc
     except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc

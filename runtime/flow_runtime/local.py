@@ -12,10 +12,11 @@ from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
+from flow_runtime.budgets import asks_for_more
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.hub_models import local_models
-from flow_runtime.models import Models
+from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeBody, NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.operations.settings import ANY_MODULE
@@ -118,6 +119,7 @@ class LocalFlow:
             ids=settings.ids,
             state=state,
             sessions=sessions,
+            accounts=accounts_of(self._models),
         )
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -144,7 +146,8 @@ class LocalFlow:
 
     async def _actions(self, stack: AsyncExitStack) -> ActionManager | None:
         settings = self._settings
-        if settings.actions is not None or not asks_people(self._plan.flow.nodes.values()):
+        flow = self._plan.flow
+        if settings.actions is not None or not (asks_people(flow.nodes.values()) or asks_for_more(flow)):
             return settings.actions
         from agent_runtime.actions.manager import ActionManager
         from agent_runtime.actions.sql_store import SqlActionStore

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from agentflow.ir import ModelRef
 
 if TYPE_CHECKING:
+    from flow_runtime.budgets import RunAccounts
     from llm_client.results import ToolCall
 
 
@@ -50,6 +51,19 @@ class NamesJudge(Protocol):
 
     @property
     def judge(self) -> str | None: ...
+
+
+@runtime_checkable
+class KeepsAccounts(Protocol):
+    """Models whose calls are in a ledger, where runs have budgets."""
+
+    @property
+    def runs(self) -> RunAccounts: ...
+
+
+def accounts_of(models: Models | None) -> RunAccounts | None:
+    """Where the calls of these models are counted, if anywhere."""
+    return models.runs if isinstance(models, KeepsAccounts) else None
 
 
 def name_of(model: str | ModelRef) -> str:

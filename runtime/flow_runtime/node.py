@@ -78,7 +78,7 @@ class NodeBody:
 
     async def run(self, inputs: Mapping[str, Any], call: NodeCall) -> NodeOutcome:
         """Run the node once. `inputs` holds every input port, None for an unfed optional one."""
-        with asking(self.id, call) as asked:
+        with asking(self.id, call, self._parts.operation_resources) as asked:
             outcome = await self._run(inputs, call)
         return replace(outcome, use=asked.use) if asked.use.calls else outcome
 

@@ -13,12 +13,15 @@ from agentflow.ir import ModelRef, Prompt, PromptTool
 from agentflow.settings import NodeSettings
 from agentflow.tools import DEFAULT_TOOL_ROUNDS
 from flow_runtime.asking import current, request_context
+from flow_runtime.budgets import RunAccounts
 from flow_runtime.errors import ModelFailed
-from flow_runtime.models import ModelAnswer, Models, name_of
+from flow_runtime.exceeding import within_budget
+from flow_runtime.models import ModelAnswer, Models, accounts_of, name_of
 from flow_runtime.models_engine import ModelsEngine
 from flow_runtime.node_tool import NodeTool
 from flow_runtime.parts import NodeParts
 from flow_runtime.prompt import Answered
+from flow_runtime.refusals import not_allowed
 from flow_runtime.registered_tools import registered_tool
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
 from llm_client.agent import Agent
@@ -37,6 +40,7 @@ class PromptTools:
         targets = {spec.name: spec.maps_to for spec in prompt.tools}
         self._around = (
             Policed(node_id, targets, parts.tool_policy),
+            *counted(parts),
             Timeout(settings.timeout_s, clock=parts.clock),
         )
 
@@ -78,6 +82,35 @@ def _tool(spec: PromptTool, node_id: str, settings: NodeSettings, parts: NodePar
     call = NodeTool(spec.name, spec.maps_to, settings.tools[spec.maps_to], parts.tools)
     parameters = spec.parameters or {"type": "object"}
     return Tool(call, name=spec.name, description=spec.description or "", parameters=parameters)
+
+
+def counted(parts: NodeParts) -> tuple[Counted, ...]:
+    """What counts the calls, where there are accounts."""
+    accounts = accounts_of(parts.models)
+    return () if accounts is None else (Counted(accounts),)
+
+
+class Counted:
+    """Counts every call that will be made. One that the budget has no room for ends the node: no model can help it."""
+
+    def __init__(self, accounts: RunAccounts) -> None:
+        self._accounts = accounts
+
+    async def __call__(self, call: ToolInvocation, next: Next) -> str:
+        from agent_runtime.errors import BudgetExceededError
+
+        asking = current.get()
+        assert asking is not None
+        run, name = asking.call.context, call.tool.name
+
+        async def count(_: str) -> None:
+            await self._accounts.count_tool_call(run, name, budgeted=run.budgets is not None)
+
+        try:
+            await within_budget(name, count, self._accounts, may_degrade=False)
+        except BudgetExceededError as exc:
+            raise not_allowed(exc) from exc
+        return await next(call)
 
 
 class Policed:

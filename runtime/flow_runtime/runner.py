@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,14 +16,16 @@ from agentflow.plan import Plan
 from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS
-from flow_runtime.call import NodeCall
+from flow_runtime.budgets import RunAccounts, budget_of
+from flow_runtime.call import NodeCall, OnExceed
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import SessionFailed
 from flow_runtime.memory import RunMemory, remembered
+from flow_runtime.refusals import not_allowed
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
-from runtime_core.context import ExecutionContext, Identity
-from runtime_core.errors import AgentflowError, IdentityError, StoreFullError
+from runtime_core.context import BudgetSpec, ExecutionContext, Identity
+from runtime_core.errors import AgentflowError, IdentityError, StoreError, StoreFullError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import Dispatch, Observer, run_graph
 from runtime_core.outcome import NodeOutcome
@@ -36,6 +39,7 @@ class FlowRunner:
     """Runs requests through a planned flow; safe for any number at once.
 
     `sessions` keeps what nodes with `memory: session` remember; without it every run begins a new conversation.
+    `accounts` give the runs of a flow with `budgets` theirs; without them only the time of a run is bounded.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class FlowRunner:
         ids: IdSource,
         state: StateBackends,
         sessions: SessionStore | None = None,
+        accounts: RunAccounts | None = None,
     ) -> None:
         self.plan = plan
         self._dispatcher = dispatcher
@@ -54,6 +59,8 @@ class FlowRunner:
         self._ids = ids
         self._state = state
         self._sessions = sessions
+        self._accounts = accounts
+        self._budget = budget_of(plan.flow)
         self._memory = memory_plan(plan.flow, plan.graph)
         self._check = RequestCheck(plan.signature)
         self._answer = AnswerCheck(plan.flow)
@@ -79,12 +86,14 @@ class FlowRunner:
         run_id = self._ids.new("run")
         trace_id = parent.context.trace_id if parent is not None else trace_id_or_new(trace_id)
         now = self._clock.now()
+        limits = None if self._budget is None or self._accounts is None else self._budget.limits
+        deadline_s = _sooner(deadline_s, None if self._budget is None else self._budget.limits.max_runtime_seconds)
         event_time = parent.fields["event_time"] if parent is not None else now.isoformat()
         deadline = None if deadline_s is None else now + timedelta(seconds=deadline_s)
         try:
             fields = self._check.prepare(request, trace_id=trace_id, event_time=event_time)
             if parent is not None:
-                context = parent.context.child(run_id=run_id, deadline=deadline)
+                context = parent.context.child(run_id=run_id, deadline=deadline, budgets=limits)
             else:
                 session_id = fields.get("session_id")
                 identity = identity or Identity()
@@ -95,22 +104,40 @@ class FlowRunner:
                     run_id=run_id,
                     trace_id=fields["trace_id"],
                     deadline=deadline,
+                    budgets=limits,
                 )
         except (RequestInvalid, IdentityError) as exc:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
-        call = NodeCall(context=context, fields=fields)
+        on_exceed = self._on_exceed(parent)
+        call = NodeCall(context=context, fields=fields, on_exceed=on_exceed)
+        async with AsyncExitStack() as stack:
+            if on_exceed is not None:
+                error = await self._give_budget(stack, context, parent)
+                if error is not None:
+                    return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
+            return await self._run(request, call, parent, deadline_s=deadline_s, observe=observe)
 
+    async def _run(
+        self,
+        request: Mapping[str, Any],
+        call: NodeCall,
+        parent: NodeCall | None,
+        *,
+        deadline_s: float | None,
+        observe: Observer | None,
+    ) -> RunReport:
+        context, fields = call.context, call.fields
         try:
             memory = await self._remembered(context, parent)
         except SessionFailed as exc:
-            return RunReport(run_id=run_id, trace_id=context.trace_id, error=_session_error(exc))
+            return RunReport(run_id=context.run_id, trace_id=context.trace_id, error=_session_error(exc))
         try:
             report = await run_graph(
                 self.plan.graph,
                 RunStarted(request=_whole(request, fields), fields=fields),
                 self._dispatch(call, memory),
                 clock=self._clock,
-                run_id=run_id,
+                run_id=context.run_id,
                 trace_id=context.trace_id,
                 deadline_s=deadline_s,
                 observe=observe,
@@ -119,6 +146,32 @@ class FlowRunner:
         finally:
             if self._has_request_state:
                 await self._forget(context)
+
+    def _on_exceed(self, parent: NodeCall | None) -> OnExceed | None:
+        """What nodes do where a budget is exceeded; a subflow without one does as its node. None without budgets."""
+        if self._accounts is None:
+            return None
+        if self._budget is not None:
+            return self._budget.on_exceed
+        return None if parent is None else parent.on_exceed
+
+    async def _give_budget(
+        self, stack: AsyncExitStack, context: ExecutionContext, parent: NodeCall | None
+    ) -> RunError | None:
+        """The run has its budget until `stack` is left; or why it may not begin."""
+        from agent_runtime.errors import BudgetExceededError
+
+        assert self._accounts is not None
+        limits, holds = (BudgetSpec(), False) if self._budget is None else (self._budget.limits, self._budget.holds)
+        within = parent.context.run_id if parent is not None and parent.context.budgets is not None else None
+        try:
+            await stack.enter_async_context(self._accounts.budgeted(context, limits, within=within, holds=holds))
+        except BudgetExceededError as exc:
+            no = not_allowed(exc)
+            return RunError(code="budget_exceeded", message=str(exc), retry_after=exc.retry_after, refused=no.refused)
+        except StoreError as exc:
+            return RunError(code="unavailable", message=f"the budget of the run cannot be stored: {exc}")
+        return None
 
     async def _remembered(self, context: ExecutionContext, parent: NodeCall | None) -> RunMemory | None:
         """What the nodes remember; a subflow remembers what its node does. None where nobody remembers."""
@@ -163,6 +216,10 @@ class FlowRunner:
             await self._state.forget_run(context)
         except AgentflowError:
             logger.warning("the state of run %s could not be dropped", context.run_id, exc_info=True)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _session_error(error: SessionFailed) -> RunError:

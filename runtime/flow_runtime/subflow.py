@@ -16,6 +16,7 @@ from flow_runtime.bindings import OutputBinder
 from flow_runtime.call import NodeCall
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import SubflowFailed
+from flow_runtime.models import accounts_of
 from flow_runtime.parts import NodeParts
 from flow_runtime.runner import FlowRunner
 from flow_runtime.work import Produced, PromptSource
@@ -64,7 +65,14 @@ class SubflowWork:
                 self._ready[name] = await stack.enter_async_context(body)
             self._stack = stack.pop_all()
         parts = self._parts
-        self._runner = FlowRunner(self._plan, self._dispatch, clock=parts.clock, ids=parts.ids, state=parts.state)
+        self._runner = FlowRunner(
+            self._plan,
+            self._dispatch,
+            clock=parts.clock,
+            ids=parts.ids,
+            state=parts.state,
+            accounts=accounts_of(parts.models),
+        )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

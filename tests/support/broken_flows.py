@@ -894,8 +894,6 @@ def on_top(line: str) -> tuple[str, str]:
 LATER = [
     later("nodes.draft.runtime.placement", in_draft("runtime: {placement: auto}")),
     later("deployment.ray.placement", on_top("deployment: {ray: {placement: auto}}")),
-    later("budgets", on_top("budgets: {max_tokens: 5}")),
-    later("on_exceed", on_top("on_exceed: ask")),
     later("durability", on_top("durability: journal")),
     later(
         "nodes.answer.state.backend",
@@ -903,6 +901,32 @@ LATER = [
     ),
 ]
 """Every field of the language that is read but not run yet."""
+
+BUDGETS = [
+    broken("exceed-without-budget", "on_exceed", on_top("on_exceed: ask")),
+    broken("empty-budget", "budgets", on_top("budgets: {reserve: call}"), severity="warning"),
+    broken("nothing-to-reserve", "budgets.reserve", on_top("budgets: {max_turns: 3, reserve: run}")),
+    broken("degrade-without-role", "on_exceed", on_top("budgets: {max_tokens: 5}\non_exceed: degrade")),
+    broken(
+        "unused-degrade-role",
+        "budgets.degrade_role",
+        on_top("budgets: {max_tokens: 5, degrade_role: small}"),
+        severity="warning",
+    ),
+    broken(
+        "unknown-role",
+        "budgets.degrade_role",
+        on_top("on_exceed: degrade\nbudgets: {max_tokens: 5, degrade_role: smal}"),
+        roles=["fast", "small"],
+    ),
+    broken(
+        "budget-without-price",
+        "budgets.max_cost",
+        on_top("budgets: {max_cost: 0.5}"),
+        unpriced=["fast", "other"],
+        severity="warning",
+    ),
+]
 
 MEANING = [
     *WIRING,
@@ -916,6 +940,7 @@ MEANING = [
     *CACHES,
     *SUBFLOWS,
     *INTERFACE,
+    *BUDGETS,
     *LATER,
 ]
 BROKEN = [*IN_TEXT, *SHAPES, *MEANING]

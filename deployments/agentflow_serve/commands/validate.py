@@ -45,9 +45,17 @@ def _findings(flow: Path, llmhub: Path | None) -> tuple[Finding, ...]:
     if llmhub is None:
         return inspect_flow(flow)[1]
     from llmhub_runtime.config_loader import load_runtime_config
+    from llmhub_runtime.names import SIM
 
     config = load_runtime_config(str(llmhub))
-    return inspect_flow(flow, roles=None if config.defaults else config.roles, providers=config.providers)[1]
+    return inspect_flow(
+        flow,
+        roles=None if config.defaults else config.roles,
+        providers=config.providers,
+        unpriced=[
+            name for name, role in config.roles.items() if role.price is None and config.serving(role.provider) != SIM
+        ],
+    )[1]
 
 
 def _document(finding: Finding) -> dict[str, object]:

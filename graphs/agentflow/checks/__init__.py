@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Unpack
 
 from agentflow.checks.agents import check_agents
+from agentflow.checks.budgets import check_budgets
 from agentflow.checks.cache import check_caches
 from agentflow.checks.cycles import check_cycles
 from agentflow.checks.features import check_features
@@ -52,6 +53,7 @@ _CHECKS = (
     check_use,
     check_replicas,
     check_deployment,
+    check_budgets,
     check_tests,
     check_unsupported,
 )
@@ -81,6 +83,7 @@ def _all_of(flow: Flow, surroundings: Surroundings, *, is_subflow: bool = False)
         operations={**OPERATIONS, **installed},
         roles=surroundings.get("roles"),
         providers=surroundings.get("providers"),
+        unpriced=surroundings.get("unpriced"),
         has_default_role=surroundings.get("has_default_role", False),
         has_embedder=surroundings.get("has_embedder"),
         is_subflow=is_subflow,

@@ -21,13 +21,15 @@ PROMPT_OUTPUT = "prompt_output"
 class Surroundings(TypedDict, total=False):
     """What a check may know beyond the flow; everything is optional.
 
-    `roles` and `providers` are those of llmhub: when given, the flow may name no others.
+    `roles` and `providers` are those of llmhub: when given, the flow may name no others. `unpriced` are the roles
+    without a price there.
     `has_default_role`: prompts without a role or model get one. `has_embedder`: whether text queries get one where
     the operation names none; None where that is not known. `operations` are those installed beside the catalogue.
     """
 
     roles: Collection[str] | None
     providers: Collection[str] | None
+    unpriced: Collection[str] | None
     has_default_role: bool
     has_embedder: bool | None
     operations: Collection[OperationSpecification]
@@ -43,6 +45,7 @@ class Scope:
     operations: Mapping[str, OperationSpecification]
     roles: Collection[str] | None = None
     providers: Collection[str] | None = None
+    unpriced: Collection[str] | None = None
     has_default_role: bool = False
     has_embedder: bool | None = None
     is_subflow: bool = False

@@ -26,10 +26,6 @@ def _unsupported(path: tuple[PathStep, ...], what: str) -> Finding:
 
 
 def _flow(flow: Flow) -> Uses:
-    if flow.budgets is not None:
-        yield ("budgets",), "'budgets'"
-    if flow.on_exceed is not None:
-        yield ("on_exceed",), "'on_exceed'"
     if flow.durability != "none":
         yield ("durability",), f"'durability: {flow.durability}'"
     yield from _deployment(flow.deployment)

@@ -31,13 +31,19 @@ _FORGET_COUNTERS = (
 
 def set_budget(budget: Budget, event_id: str, now: float) -> Op[None]:
     """From now on; what the current windows have seen already counts."""
+    text = yield from store_budget(budget, now)
+    yield from ops.note(budget.account, event_id, BUDGET_SET, now, text)
+
+
+def store_budget(budget: Budget, now: float) -> Op[str]:
+    """`set_budget` without an audit event; the text that was stored."""
     account = budget.account
     text = budget.model_dump_json(exclude_none=True)
     yield Sql(_SET, (*_place(account), budget.parent_run_id or "", text, now))
     for each in (yield from ops.applying(account, int(now))):
         if each.account == account:
             yield from ops.make_counters(each, int(now))
-    yield from ops.note(account, event_id, BUDGET_SET, now, text)
+    return text
 
 
 def remove_budget(account: Account, event_id: str, now: float) -> Op[bool]:

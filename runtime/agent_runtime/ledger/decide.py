@@ -37,11 +37,15 @@ class Applying:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The most that a call may take. `at` is in whole seconds since the epoch; `priced` is False without a price."""
+    """The most that a call may take. `at` is in whole seconds since the epoch; `priced` is False without a price.
+
+    `whole_run` is for a run with all its calls, which the limits of one request do not bound.
+    """
 
     most: Amounts
     at: int
     priced: bool = True
+    whole_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,9 @@ class Refusal:
     """Why something does not fit.
 
     `reason` is budget_exceeded; too_large for what would not fit an untouched window either; no_price for a budget in
-    money over a model without a price. `retry_after` is in seconds, None where waiting does not help.
+    money over a model without a price; run_over for a run whose budget is gone. `retry_after` is in seconds, None where
+    waiting does not help. The limit is `allowed`, and would have to be larger by `missing`, in dollars, seconds or a
+    count.
     """
 
     message: str
@@ -58,6 +64,8 @@ class Refusal:
     limit: str
     window: Window
     retry_after: float | None = None
+    allowed: float | None = None
+    missing: float | None = None
 
     def error(self) -> BudgetExceededError:
         return BudgetExceededError(
@@ -67,6 +75,9 @@ class Refusal:
             limit=self.limit,
             window=self.window.value,
             retry_after=self.retry_after,
+            run_id=self.account.run_id or None,
+            allowed=self.allowed,
+            missing=self.missing,
         )
 
 
@@ -113,6 +124,8 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
     if limit.measure == "cost_micro" and not wanted.priced:
         text = f"{limit.name} of {budget.account} is a budget in money, and the model has no price: give its role one."
         return Refusal(text, "no_price", budget.account, limit.name, limit.window)
+    if limit.window is Window.REQUEST and wanted.whole_run:
+        return None
     index = MEASURES.index(limit.measure)
     amount = wanted.most.values()[index]
     taken = 0
@@ -136,7 +149,13 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
         limit.name,
         limit.window,
         None if too_large or end is None else float(end - wanted.at),
+        _in_units(limit, limit.most),
+        _in_units(limit, taken + amount - limit.most),
     )
+
+
+def _in_units(limit: Limit, amount: int) -> float:
+    return amount / {"cost_micro": MICRO, "runtime_ms": 1000}.get(limit.measure, 1)
 
 
 def _shown(limit: Limit, amount: int) -> str:

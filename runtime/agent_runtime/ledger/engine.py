@@ -9,9 +9,10 @@ no crash falls between them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent_runtime.ledger import budget_ops, ops, retention
+from agent_runtime.ledger import budget_ops, holds, ops, retention, runs
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.budgets import Account, Limit
 from agent_runtime.ledger.decide import Refusal
@@ -41,10 +42,11 @@ COUNTERS_KEPT_S = 2 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What only the request tells of an attempt's worst case."""
+    """What only the request tells of an attempt's worst case, and whether its run has a budget."""
 
     input_tokens: int
     answers: int
+    budgeted: bool = False
 
 
 _NO_BOUND = Bound(0, 1)
@@ -54,7 +56,8 @@ class EngineLedger:
     """A guard and a log that belong together, for one engine, on a database that the caller opens and closes.
 
     `provider` and `router` are the engine's, and so are the `prices`. `default_max_tokens` bounds an answer under a
-    budget in tokens or money where nobody else has bounded it.
+    budget in tokens or money where nobody else has bounded it. `in_budgeted_run` says whether the call that is about to
+    be made belongs to a run that has a budget, without which it may use nothing.
     """
 
     def __init__(
@@ -66,9 +69,12 @@ class EngineLedger:
         prices: PriceBook | None = None,
         clock: Clock | None = None,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        in_budgeted_run: Callable[[], bool] = lambda: False,
     ) -> None:
         bounds: dict[str, Bound] = {}
-        self.guard = LedgerGuard(database, bounds, default_max_tokens=default_max_tokens)
+        self.guard = LedgerGuard(
+            database, bounds, default_max_tokens=default_max_tokens, in_budgeted_run=in_budgeted_run
+        )
         self.log = LedgerLog(
             database, bounds, OwnAndRouted(provider, router), prices=prices, clock=clock or SystemClock()
         )
@@ -77,14 +83,22 @@ class EngineLedger:
 class LedgerGuard:
     """Measures every request, and bounds answers that nobody has bounded; the refusal is the log's."""
 
-    def __init__(self, database: Database, bounds: dict[str, Bound], *, default_max_tokens: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bounds: dict[str, Bound],
+        *,
+        default_max_tokens: int,
+        in_budgeted_run: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._database = database
         self._bounds = bounds
         self._default = default_max_tokens
+        self._in_budgeted_run = in_budgeted_run
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> BoundedLease:
         """Raises CallStoreError where the budgets cannot be read."""
-        bound, most = Bound(input_bound(request), choices(request)), None
+        bound, most = Bound(input_bound(request), choices(request), self._in_budgeted_run()), None
         if isinstance(request, RequestSpec) and attempt.max_output_tokens is None:
             most = await self._bound_for(attempt, bound)
         self._bounds[attempt.attempt_id] = bound
@@ -188,11 +202,12 @@ class LedgerLog(CallLog):
             run_id=attempt.run_id,
             job_id=attempt.job_id,
             priced=priced,
+            budgeted=bound.budgeted,
         )
 
 
 def _reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
-    refusal = yield from ops.reserve(entry)
+    refusal = yield from holds.reserve(entry)
     if refusal is None:
         yield from call_ops.reserve(attempt)
     return refusal
@@ -215,6 +230,7 @@ def _expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
     for row in rows:
         yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
     yield from ops.expire(now, limit)
+    yield from runs.expire(now, limit)
     yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
     return rows
 
@@ -222,7 +238,11 @@ def _expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
 def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
     """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
     used = _used(row)
-    if not (yield from ops.end(entry.scope_id, entry.event_id, used)):
+    if entry.budgeted:
+        known = yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id)
+    else:
+        known = yield from ops.end(entry.scope_id, entry.event_id, used)
+    if not known:
         yield from ops.record(entry, used)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from agent_runtime.ledger import budget_ops, finds, ops
+from agent_runtime.ledger import budget_ops, finds, ops, runs
 from agent_runtime.ledger.amounts import Amounts, to_micro, to_ms
 from agent_runtime.ledger.budgets import Account, Budget
 from agent_runtime.ledger.decide import BudgetAnswer, BudgetDecision, Wanted
@@ -222,9 +222,12 @@ class Ledger:
         return as_json([event async for event in self._all(scope_id, which)])
 
     async def expire(self, *, limit: int = 1000) -> list[LedgerEvent]:
-        """Count up to `limit` reservations of all scopes whose lease has run out as unknown; those, oldest first."""
+        """Count up to `limit` reservations of all scopes whose lease has run out as unknown; those, oldest first.
+
+        The budgets of runs that nobody renews any more go as well.
+        """
         now = self.now()
-        return await self._run(lambda: ops.expire(now, limit))
+        return await self._run(lambda: _expired(now, limit))
 
     async def _all(self, scope_id: str, which: EventFilter | None) -> AsyncIterator[LedgerEvent]:
         page = await self.list_events(scope_id, which, limit=_EXPORTED_AT_ONCE)
@@ -300,6 +303,12 @@ class _Setting:
             if self in self._unset:
                 await self._store(self._budget)
                 self._unset.remove(self)
+
+
+def _expired(now: float, limit: int) -> Op[list[LedgerEvent]]:
+    events = yield from ops.expire(now, limit)
+    yield from runs.expire(now, limit)
+    return events
 
 
 def _ended(scope_id: str, event_id: str, used: Used) -> Op[LedgerEvent]:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
 from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide
-from agent_runtime.ledger.records import REFUSED, Entry, EventState, LedgerEvent, Used
+from agent_runtime.ledger.records import HOLD, REFUSED, Entry, EventState, LedgerEvent, Used
 from agent_runtime.ledger.schema import (
     COUNTS,
     ENTRY_COLUMNS,
@@ -127,7 +127,7 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
     """
     at = int(entry.at)
     budgets = yield from applying(entry.account, at)
-    refusal = decide(budgets, Wanted(entry.most, at, entry.priced))
+    refusal = decide(budgets, Wanted(entry.most, at, entry.priced, whole_run=entry.type == HOLD))
     if refusal is not None:
         if (yield from _is_there(entry)):
             return None

@@ -30,6 +30,8 @@ class EventState(StrEnum):
 
 
 MODEL, TOOL, USAGE = "model", "tool", "usage"
+HOLD = "hold"
+"""What is held back for a whole run, and used by its calls."""
 BUDGET_SET, BUDGET_REMOVED, REFUSED = "budget_set", "budget_removed", "refused"
 
 
@@ -37,6 +39,7 @@ BUDGET_SET, BUDGET_REMOVED, REFUSED = "budget_set", "budget_removed", "refused"
 class Entry:
     """What is to be used, by whom. `lease_until` is None where another record's lease says when it lapses.
 
+    `budgeted`: its run has a budget, and may use nothing once that is gone.
     Raises IdentityError for a scope, an event or a principal whose id is not in its one spelling.
     """
 
@@ -52,6 +55,7 @@ class Entry:
     lease_until: float | None = None
     priced: bool = True
     detail: str | None = None
+    budgeted: bool = False
 
     def __post_init__(self) -> None:
         check_scope_id(self.scope_id)

@@ -101,4 +101,12 @@ MIGRATIONS = (
             " WHERE state = 'reserved' AND lease_until IS NOT NULL",
         ),
     ),
+    Migration(
+        version=2,
+        statements=(
+            "CREATE TABLE ledger_runs (scope_id {text} NOT NULL, run_id {text} NOT NULL, parent_run_id {text} NOT NULL,"
+            " holds {int} NOT NULL, lease_until {real} NOT NULL, PRIMARY KEY (scope_id, run_id))",
+            "CREATE INDEX ledger_runs_lease ON ledger_runs (lease_until)",
+        ),
+    ),
 )

@@ -92,9 +92,9 @@ class RunAgents:
             where = ".".join(map(str, first["loc"]))
             raise OperationFailed(f"the arguments of {op} are wrong at {where}: {first['msg']}", op=op) from exc
         execution = call.run or ExecutionContext()
-        limited = None if args.budgets is None else args.budgets.within(execution.budgets)
         context = OperatorContext(
-            execution=execution if limited is None else execution.model_copy(update={"budgets": limited}),
+            # the run's own budget is kept by the ledger, call by call
+            execution=execution.model_copy(update={"budgets": args.budgets}),
             config=args.limits,
             clock=resources.clock,
             ids=resources.ids,

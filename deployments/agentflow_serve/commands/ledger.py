@@ -117,7 +117,7 @@ def usage(
     )
     if as_json:
         show_json(usage_document(scope, which, group_by, page))
-    elif page.total.events:
+    elif page.total.events or page.total.holds:
         from agentflow_serve.commands.ledger_tables import show, usage_table
 
         show(usage_table(group_by, page.total, page.groups, more=page.next is not None or place is not None))

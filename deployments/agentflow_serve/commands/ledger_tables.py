@@ -65,6 +65,8 @@ def notes(sums: UsageSums) -> str:
     if sums.unknown:
         lapsed = f", {sums.lapsed} lapsed" if sums.lapsed else ""
         parts.append(f"{sums.unknown} unknown{lapsed} ({_at_most(sums.unknown_tokens, sums.unknown_cost_micro)})")
+    if sums.holds:
+        parts.append(f"{sums.holds} runs hold {sums.held_tokens:,} tokens, {money(sums.held_cost_micro)}")
     parts += [
         f"{count} {what}"
         for count, what in (

@@ -62,14 +62,11 @@ def value(name: str, **labels: str) -> float:
     return samples("metered").get((EXPORTED + name, frozenset(labels.items())), 0)
 
 
-@pytest.mark.parametrize("placement", ["per_node"])
-def test_runs_calls_and_refusals_are_counted_under_documented_names(
-    deploy: Deploy, store: str, tmp_path: Path, placement: str
-):
+def test_runs_calls_and_refusals_are_counted_under_documented_names(deploy: Deploy, store: str, tmp_path: Path):
     flow = tmp_path / "metered.yaml"
     flow.write_text(FLOW)
     budget = ("--store", store, "--scope", "default", "--role", "llm.writer")
-    served = deploy("metered", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement=placement)
+    served = deploy("metered", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement="per_node")
     assert [served.predict({"name": "Ada"}).status_code for _ in range(2)] == [200, 200]
     assert agentflow("ledger", "budgets", "set", *budget, "max_requests_total=0").code == 0
     try:

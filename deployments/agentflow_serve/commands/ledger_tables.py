@@ -23,7 +23,7 @@ BAR_CELLS = 12
 BARS = ("share", "taken")
 """The columns that have one."""
 SCREEN_WIDTH = 100
-PIPE_WIDTH = 200
+PIPE_WIDTH = 1000
 """Columns of a table that no terminal shows: so wide that nothing is folded."""
 
 

@@ -43,7 +43,7 @@ def test_every_command_prints_what_the_readme_shows(desk: Path):
     (desk / "broken.yaml").write_text(first.replace("template:", "tempalte:"))
     (desk / "hello.yaml").write_text(first)
     ran = [each for each in examples() if each.command.startswith(("agentflow ", "cd "))]
-    assert len(ran) == 17
+    assert len(ran) == 18
     seen: set[str] = set()
     for example in ran:
         if example.command in seen:  # the same again, after the reader has added the node

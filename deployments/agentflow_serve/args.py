@@ -30,6 +30,7 @@ class AppArgs(BaseModel):
     `auth: keys` lets in who has an API key of the run store (`agentflow keys`), as the tenant and principal of the key.
     `auth: none` asks nobody, and is for loopback: elsewhere it takes `open_to_network: true` as well.
     `budgets` says who may use how much, and `policy` which models and tools may be called: paths too, or the documents.
+    `metrics_by_scope: true` adds the label `scope` to metrics of runs, model calls and refusals.
     `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
     replica, as after a change of installed code.
     """
@@ -60,6 +61,7 @@ class AppArgs(BaseModel):
     limits: EdgeLimits = EdgeLimits()
     auth: Auth = "none"
     open_to_network: bool = False
+    metrics_by_scope: bool = False
     sim_script: str | dict[str, Any] | None = None
     revision: str | None = None
 

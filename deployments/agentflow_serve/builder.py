@@ -54,6 +54,7 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         ledger=args.ledger,
         policy=inputs.policy,
         asks_for_more=asks_for_more(planned.flow),
+        metrics_by_scope=args.metrics_by_scope,
     )
     sim = _sim(planned, inputs.sim_script) if inputs.needs_sim else None
     placed = stages(planned, args.placement)

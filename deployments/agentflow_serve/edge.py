@@ -46,6 +46,7 @@ class Edge:
     """ASGI middleware around a predictor's application. One instance serves one event loop.
 
     Without `auth` everybody may call, as the same identity.
+    `on_waiting` hears how many requests wait for their scope's turn.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class Edge:
         *,
         limits: EdgeLimits,
         auth: Authenticator | None = None,
+        on_waiting: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         new_trace_id: Callable[[], str] = random_trace_id,
     ) -> None:
         self._app = app
         self._limits = limits
         self._auth = auth
-        self._turns: Turns | None = turns_of(limits)
+        self._turns: Turns | None = turns_of(limits, on_waiting)
         self._clock = clock
         self._new_trace_id = new_trace_id
         self._in_flight = 0

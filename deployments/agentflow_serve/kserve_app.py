@@ -63,6 +63,7 @@ def build_predictor_app(
     ledger: LedgerDoor | None = None,
     actions: ActionManager | None = None,
     auth: Authenticator | None = None,
+    on_waiting: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     new_trace_id: Callable[[], str] = random_trace_id,
     new_response_id: Callable[[], str] = lambda: str(uuid.uuid4()),
@@ -71,7 +72,8 @@ def build_predictor_app(
 
     `health` raises while the flow cannot take requests; the readiness routes then answer 503. `sessions` are those
     that the flow remembers, `ledger` is of what it spends and `actions` of what it asks people, each with routes of its
-    own. `auth` says who calls; without it nobody is asked.
+    own. `auth` says who calls; without it nobody is asked. `on_waiting` hears how many requests wait for their scope's
+    turn.
     """
     model = FlowModel(
         name,
@@ -81,8 +83,14 @@ def build_predictor_app(
         readiness=Readiness(health, timeout_s=limits.health_timeout_s),
         new_id=new_response_id,
     )
-    endpoints = _endpoints(model, sessions, ledger, actions)
-    return Edge(endpoints, limits=limits, auth=auth, clock=clock, new_trace_id=new_trace_id)
+    return Edge(
+        _endpoints(model, sessions, ledger, actions),
+        limits=limits,
+        auth=auth,
+        on_waiting=on_waiting,
+        clock=clock,
+        new_trace_id=new_trace_id,
+    )
 
 
 def _endpoints(

@@ -20,7 +20,7 @@ from runtime_core.call_log.finds import Cursor
 
 MOST_AT_ONCE = 1000
 """Groups, attempts or budgets in one document."""
-_MOST_CURSOR = 1000
+_MOST_CURSOR = 8000
 _INT64 = 2**63
 
 
@@ -77,7 +77,11 @@ def budget_cursor(text: str, scope_id: str) -> Account:
 def _cursor(place: list[Any] | None) -> str | None:
     if place is None:
         return None
-    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(json.dumps(place, ensure_ascii=False, separators=(",", ":")).encode())
+        .decode()
+        .rstrip("=")
+    )
 
 
 def _place(text: str, *kinds: type) -> list[Any]:
@@ -96,7 +100,7 @@ def _place(text: str, *kinds: type) -> list[Any]:
 
 def _can_be_stored(value: Any) -> bool:
     if isinstance(value, str):
-        return value.isprintable()
+        return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
     return -_INT64 <= value < _INT64  # false for NaN and infinity too
 
 

@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from agentflow.ir import Node
 from agentflow.settings import NodeSettings
 from agentflow_serve.dispatch import ServeDispatch
+from agentflow_serve.metrics import ServeMetrics
 from agentflow_serve.process import open_parts, spare_what_stays
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
@@ -42,7 +43,10 @@ class NodeReplica:
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(tools, LocalDispatch(bodies))
         store = RunStore(self._stack, spec.process.store)
-        parts = await open_parts(self._stack, spec.process, nodes.values(), store=store, sim=sim, tools=dispatch)
+        metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        parts = await open_parts(
+            self._stack, spec.process, nodes.values(), store=store, sim=sim, tools=dispatch, recorder=metrics
+        )
         for name, node in nodes.items():
             body = NodeBody(name, node, spec.settings[name], parts)
             bodies[name] = await self._stack.enter_async_context(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
 from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.metrics import ServeMetrics
 from agentflow_serve.process import (
     commits_together,
     open_accounts,
@@ -38,6 +40,7 @@ from agentflow_serve.run_store import RunStore
 from agentflow_serve.session_ledger import SharedState
 from agentflow_serve.shared_sessions import SharedSessions
 from agentflow_serve.store_upkeep import Keeping, keep_in_order
+from agentflow_serve.unknown_attempts import count_unknown
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
@@ -92,9 +95,17 @@ class Predictor:
         inline = [self._plan.node(node) for node in spec.inline]
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
+        self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
         self._actions = await open_actions(store) if spec.process.asks_for_more or asks_people(flow_nodes) else None
         parts = await open_parts(
-            self._stack, spec.process, inline, store=store, sim=sim, tools=dispatch, actions=self._actions
+            self._stack,
+            spec.process,
+            inline,
+            store=store,
+            sim=sim,
+            tools=dispatch,
+            actions=self._actions,
+            recorder=self._metrics,
         )
         agent = spec.agent() if spec.agent is not None else None
         for node in spec.inline:
@@ -113,6 +124,9 @@ class Predictor:
             keeping = Keeping(spec.process.store, spec.process.calls_ttl_s)
             self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
         self._spending = await self._open_ledger(store) if asks_models else None
+        if self._spending is not None:
+            counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())
+            self._stack.callback(asyncio.create_task(counting).cancel)
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._runner = FlowRunner(
             self._plan,
@@ -137,6 +151,7 @@ class Predictor:
             ledger=self._spending,
             actions=self._actions,
             auth=self._auth,
+            on_waiting=self._metrics.waiting,
         )
         spare_what_stays()
         return app
@@ -155,12 +170,21 @@ class Predictor:
         return LedgerView(await store.database())
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
-        return await self._runner.run(
-            request,
-            identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
-            trace_id=call.trace_id,
-            deadline_s=call.deadline_s,
-        )
+        began, code = time.perf_counter(), "internal"
+        try:
+            report = await self._runner.run(
+                request,
+                identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
+                trace_id=call.trace_id,
+                deadline_s=call.deadline_s,
+            )
+            code = "ok" if report.error is None else report.error.code
+            return report
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        finally:
+            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.scope_id)
 
     async def check_health(self) -> None:
         """Serve's own probe. It must not wait for the actor, which may be restarting."""

@@ -26,6 +26,7 @@ from flow_runtime.governed import policy_engine
 from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
+from flow_runtime.recorder import CallRecorder
 from flow_runtime.state import StateBackend, StateBackends, StoredState
 from flow_runtime.tool_policy import AdmitAllTools, AdmitByPolicy
 from llmhub_runtime.names import SERVED_FLOW, SIM
@@ -72,10 +73,12 @@ async def open_parts(
     sim: DeploymentHandle | None,
     tools: Dispatcher,
     actions: ActionManager | None = None,
+    recorder: CallRecorder | None = None,
 ) -> NodeParts:
     """The parts that these nodes need; what is opened is closed with `stack`. `tools` leads to the nodes they call.
 
-    Those that ask people ask by `actions` where the process has opened them already.
+    Those that ask people ask by `actions` where the process has opened them already. `recorder` counts the calls of
+    models.
     """
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
@@ -87,7 +90,7 @@ async def open_parts(
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
-        models = await _open_models(stack, settings, store, sim_locator(sim), policy)
+        models = await _open_models(stack, settings, store, sim_locator(sim), policy, recorder)
     return NodeParts(
         clock=clock,
         models=models,
@@ -134,6 +137,7 @@ async def _open_models(
     store: RunStore,
     locate_sim: Locate | None,
     policy: PolicyEngine | None,
+    recorder: CallRecorder | None,
 ) -> Models:
     from agent_runtime.policy.guard import PolicyGuard
     from flow_runtime.hub_models import HubModels, list_prices
@@ -150,6 +154,7 @@ async def _open_models(
         transactions=await _open_commits(stack, settings, store),
         guard=None if policy is None else PolicyGuard(policy),
         prices=await list_prices() if settings.list_prices else None,
+        recorder=recorder,
     )
     await stack.enter_async_context(models)
     await models.warm_up(settings.roles)

@@ -29,3 +29,4 @@ class ProcessSettings(BaseModel):
     calls_ttl_s: float | None = None
     ledger: LedgerWay | None = None
     policy: PolicyDocument | None = None
+    metrics_by_scope: bool = False

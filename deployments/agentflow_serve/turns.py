@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from agentflow_serve.errors import RETRY_AFTER_S, RequestRefused
@@ -13,9 +13,13 @@ from agentflow_serve.limits import EdgeLimits
 
 
 class Turns:
-    """The fair queue of one event loop."""
+    """The fair queue of one event loop. `on_waiting` hears how many wait, whenever that changes."""
 
-    def __init__(self, *, per_scope: int, waiting: int, total: int | None) -> None:
+    def __init__(
+        self, *, per_scope: int, waiting: int, total: int | None, on_waiting: Callable[[int], None] | None = None
+    ) -> None:
+        self._waiting = 0
+        self._on_waiting = on_waiting
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(per_scope=per_scope, waiting=waiting, total=total)
         self._most_here = per_scope + waiting
         self._here: Counter[str] = Counter()
@@ -52,12 +56,20 @@ class Turns:
                 return
         except ScopeFull:
             raise _too_many() from None
+        self._count(1)
         try:
             await ticket
         except asyncio.CancelledError:
             if not self._queue.give_up(scope_id, ticket):
                 self._leave(scope_id)
             raise
+        finally:
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._waiting += more
+        if self._on_waiting is not None:
+            self._on_waiting(self._waiting)
 
     def _leave(self, scope_id: str) -> None:
         started = self._queue.leave(scope_id)
@@ -75,10 +87,13 @@ def _too_many() -> RequestRefused:
     )
 
 
-def turns_of(limits: EdgeLimits) -> Turns | None:
+def turns_of(limits: EdgeLimits, on_waiting: Callable[[int], None] | None = None) -> Turns | None:
     """The turns that the limits ask for; None where they ask for none."""
     if limits.per_scope_concurrency is None:
         return None
     return Turns(
-        per_scope=limits.per_scope_concurrency, waiting=limits.per_scope_queue, total=limits.max_concurrent_requests
+        per_scope=limits.per_scope_concurrency,
+        waiting=limits.per_scope_queue,
+        total=limits.max_concurrent_requests,
+        on_waiting=on_waiting,
     )

@@ -15,6 +15,7 @@ from flow_runtime.asking import in_budgeted_run, request_context
 from flow_runtime.errors import LedgerUnavailable, ModelFailed, NodeTimeout
 from flow_runtime.models import ModelAnswer, name_of
 from flow_runtime.operations.hosts import AllowedHost, normal_host
+from flow_runtime.recorder import CallRecorder
 from flow_runtime.refusals import not_allowed
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.names import SIM
@@ -46,7 +47,7 @@ class HubModels:
     Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
     retries. The ledger on `database` keeps its attempts, and makes none that does not fit a budget; a private one in
     memory if it is left out, which forgets after some minutes. `transactions` commits to that database by a way of its
-    own. `guard` is asked before it.
+    own. `guard` is asked before it, and `recorder` is told of every attempt and every refusal.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
@@ -64,6 +65,7 @@ class HubModels:
         guard: Guard | None = None,
         prices: PriceBook | None = None,
         clock: Clock | None = None,
+        recorder: CallRecorder | None = None,
     ) -> None:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
@@ -83,6 +85,7 @@ class HubModels:
         self._router = _Router(hub)
         self._owns_database = database is None
         self.database: Database = MemoryDatabase() if database is None else database
+        self._recorder = recorder
         self.runs = RunLedger(self.database, clock=clock)
         accounts = EngineLedger(
             self.database,
@@ -95,7 +98,7 @@ class HubModels:
         self._engine = ExecutionEngine(
             router=self._router,
             retry=NO_RETRY,
-            guard=MeteringGuard(accounts.guard if guard is None else GuardChain(guard, accounts.guard)),
+            guard=MeteringGuard(accounts.guard if guard is None else GuardChain(guard, accounts.guard), recorder),
             log=accounts.log,
             prices=prices,
             clock=clock,
@@ -123,7 +126,8 @@ class HubModels:
             spec = RequestSpec.model_construct(
                 messages=tuple(messages), role=role, params=dict(params), tools=tuple(tools)
             )
-            return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
+            with _counting(self._recorder):
+                return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
 
         with _translated(name_of(model)):
             answer = await within_budget(self._admitted(model), ask, self.runs)
@@ -136,7 +140,8 @@ class HubModels:
 
         async def ask(role: str) -> EmbeddingResult:
             spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
-            return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
+            with _counting(self._recorder):
+                return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
 
         with _translated(role):
             answer = await within_budget(role, ask, self.runs, may_degrade=False)
@@ -271,6 +276,19 @@ class _ByAttempt:
 
 def _is_simulated(call: ResolvedCall) -> bool:
     return call.provider == SIM and call.api_base is None
+
+
+@contextmanager
+def _counting(recorder: CallRecorder | None) -> Iterator[None]:
+    """Every refusal, whatever the flow then does about it."""
+    from agent_runtime.errors import BudgetExceededError
+
+    try:
+        yield
+    except BudgetExceededError as exc:
+        if recorder is not None:
+            recorder.refused(exc, scope_id=request_context().tenant_id)
+        raise
 
 
 @contextmanager

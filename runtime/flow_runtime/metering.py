@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flow_runtime.asking import Asking, current
+from flow_runtime.recorder import CallRecorder
 from llm_client.guard import Admission, Guard, Lease
 from llm_client.spec import EmbeddingSpec, RequestSpec
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
@@ -10,29 +11,36 @@ from runtime_core.report import ModelUse
 
 
 class MeteringGuard:
-    """Admits what `inner` admits, and adds every attempt to the node run that asked for it."""
+    """Admits what `inner` admits, adds every attempt to the node run that asked for it, and tells `recorder`."""
 
-    def __init__(self, inner: Guard) -> None:
+    def __init__(self, inner: Guard, recorder: CallRecorder | None = None) -> None:
         self._inner = inner
+        self._recorder = recorder
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
         lease = await self._inner.begin(attempt, request)
         asking = current.get()  # here: the end of an attempt runs where no request's context reaches
-        return lease if asking is None else _Metered(lease, asking)
+        if asking is None and self._recorder is None:
+            return lease
+        return _Metered(lease, asking, attempt, self._recorder)
 
 
 class _Metered:
-    def __init__(self, lease: Lease, asking: Asking) -> None:
+    def __init__(self, lease: Lease, asking: Asking | None, attempt: Attempt, recorder: CallRecorder | None) -> None:
         self._lease = lease
         self._asking = asking
+        self._attempt = attempt
+        self._recorder = recorder
 
     @property
     def admission(self) -> Admission:
         return self._lease.admission
 
     async def end(self, ending: Ending) -> None:
-        if ending.status in (AttemptStatus.SETTLED, AttemptStatus.UNKNOWN):
+        if self._asking is not None and ending.status in (AttemptStatus.SETTLED, AttemptStatus.UNKNOWN):
             self._asking.add(_use(ending))
+        if self._recorder is not None:
+            self._recorder.attempt_ended(self._attempt, ending)
         await self._lease.end(ending)
 
 

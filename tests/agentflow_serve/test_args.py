@@ -48,8 +48,8 @@ def test_a_key_or_value_that_is_wrong_is_named_with_the_keys_that_there_are(wron
     assert mentions in str(raised.value)
     assert (
         "args has: flow, llmhub, store, session_ttl_s, calls_ttl_s, ledger, placement, code, allow_hosts, "
-        "feature_store, embedder, slot_modules, budgets, policy, limits, auth, open_to_network, sim_script"
-        in str(raised.value)
+        "feature_store, embedder, slot_modules, budgets, policy, limits, auth, open_to_network, metrics_by_scope, "
+        "sim_script" in str(raised.value)
     )
 
 

@@ -115,7 +115,8 @@ def test_a_free_place_goes_round_however_much_one_scope_has_waiting(flood: int):
 
 @pytest.mark.parametrize("leaves", ["early", "as its turn comes", "before it knows that it is its turn"])
 async def test_whoever_leaves_the_queue_hands_its_turn_on(leaves: str):
-    turns = Turns(per_scope=1, waiting=10, total=1)
+    waiting: list[int] = []
+    turns = Turns(per_scope=1, waiting=10, total=1, on_waiting=waiting.append)
     done: list[str] = []
 
     async def run(scope: str) -> None:
@@ -132,6 +133,7 @@ async def test_whoever_leaves_the_queue_hands_its_turn_on(leaves: str):
     leaver.cancel()
     await asyncio.wait(tasks)
     assert done == ["last"] and leaver.cancelled() and not last.cancelled()
+    assert waiting == [1, 2, 1, 0]
     await run("a")
 
 

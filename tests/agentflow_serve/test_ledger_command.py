@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from agent_runtime import Budget, Ledger
+from agent_runtime.ledger.records import EventState
+from agent_runtime.ledger.usage import GroupBy
 from agent_runtime.ledger.writers import SqlLedgerWriter
+from agentflow_serve.commands.ledger import GROUPS, STATUSES
 from agentflow_serve.commands.ledger_tables import bar, money
 from runtime_core.clock import ManualClock
 from runtime_core.stores import open_database
@@ -61,8 +64,8 @@ def document(*arguments: str) -> dict[str, Any]:
 def test_usage_shows_what_is_known_and_marks_what_is_not(store: str):
     unsure = "1 open (at most 200 tokens, $0.002); 1 unknown, 1 lapsed (at most 200 tokens, $0.002)"
     assert lines(ledger("usage", "--store", store)) == [
-        ["llm.writer", "4", "~200+", "~100+", "~$0.003+", "█" * 15 + "░", f"{unsure}; 1 estimated; 1 released"],
-        ["llm.judge", "1", "100", "50", "$0.0001", "█" + "░" * 15],
+        ["llm.writer", "4", "~200+", "~100+", "~$0.003+", "█" * 11 + "░", f"{unsure}; 1 estimated; 1 released"],
+        ["llm.judge", "1", "100", "50", "$0.0001", "█" + "░" * 11],
         ["total", "5", "~300+", "~150+", "~$0.0031+", f"{unsure}; 1 estimated; 1 released"],
     ]
     first, others, total = lines(ledger("usage", "--store", store, "--by", "principal", "--limit", "1"))
@@ -115,7 +118,7 @@ def test_budgets_show_their_windows_and_operators_set_and_remove_them(store: str
     shown = lines(ledger("budgets", "--store", store))
     assert shown == [
         ["the scope", "max_tokens_per_request", "-", "-", "-", "500"],
-        ["the scope", "max_tokens_total", "██████████░░░░░░", "65 %", "650", "200", "450", "1,300"],
+        ["the scope", "max_tokens_total", "███████░░░░░", "65 %", "650", "200", "450", "1,300"],
     ]
     assert [each["run_id"] for each in document("budgets", "--store", store, "--runs")["budgets"]] == [None, "run-9"]
     role = ("--store", store, "--role", "llm.writer")
@@ -160,6 +163,7 @@ def test_a_budget_may_be_set_before_anything_was_served(tmp_path: Path):
         (("budgets", "set", "max_cost_daily=-1"), "greater than or equal to 0"),
         (("budgets", "set", "max_tokens_daily"), "write each limit once"),
         (("budgets", "set"), "Missing argument"),
+        (("budgets", "--scope", "acme", "set", "max_tokens_daily=1"), "write options after `set`"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_makes_no_file(
@@ -194,7 +198,12 @@ def test_ctrl_c_leaves_the_watch_with_zero(store: str):
         assert (process.wait(30), process.stdout.read(), process.stderr.read()) == (0, "", "")
 
 
+def test_the_choices_are_those_of_the_ledger():
+    assert list(GROUPS) == [by.value for by in GroupBy]
+    assert [*STATUSES, "noted"] == [state.value for state in EventState]
+
+
 def test_money_is_exact_and_a_bar_is_full_only_when_all_is_taken():
     shown = [money(micro) for micro in (0, 1, 1_500_000, 1_234_567_890)]
     assert shown == ["$0.00", "$0.000001", "$1.50", "$1,234.56789"]
-    assert [bar(share).count("█") for share in (0, 0.001, 0.5, 0.999, 1)] == [0, 1, 8, 15, 16]
+    assert [bar(share).count("█") for share in (0, 0.001, 0.5, 0.999, 1)] == [0, 1, 6, 11, 12]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime import Budget, EventFilter
+from agent_runtime import Budget, BudgetSpec, EventFilter, ExecutionContext
 from agent_runtime.ledger.records import EventState
+from agent_runtime.ledger.run_ledger import RunLedger
 from agent_runtime.ledger.standing import BudgetFilter, LimitStanding
 from agent_runtime.ledger.usage import GroupBy, GroupCursor, UsageSums
 from agent_runtime.ledger.view import LedgerView
@@ -176,6 +177,16 @@ async def test_a_budget_shows_its_window_and_what_is_left(database: Database, cl
     [run] = (await view.budgets(scope_id="default", which=BudgetFilter(run_id="run-9"))).budgets
     assert (run.parent_run_id, run.limits[0].most) == ("run-8", 3)
     assert (await view.budgets(scope_id="nobody", which=BudgetFilter(runs=True))).budgets == []
+
+
+async def test_what_a_run_holds_is_neither_spent_nor_an_attempt(database: Database, clock: ManualClock) -> None:
+    view = LedgerView(database, clock=clock)
+    run = ExecutionContext(scope_id="default", principal_id="ann", run_id="run-7")
+    async with RunLedger(database, clock=clock) as runs:
+        async with runs.budgeted(run, BudgetSpec(max_tokens=300), holds=True):
+            held = (await view.usage(scope_id="default", which=ALL, by=GroupBy.PRINCIPAL)).total
+            assert held == UsageSums(holds=1, held_tokens=300)
+        assert (await view.usage(scope_id="default", which=ALL, by=GroupBy.ROLE)).total == UsageSums()
 
 
 async def test_two_tenants_with_the_same_ids_never_see_each_other(view: LedgerView) -> None:

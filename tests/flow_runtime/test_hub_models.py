@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from agent_runtime import Budget, BudgetExceededError, Ledger
+from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow import Flow
 from agentflow.ir import ModelRef
 from agentflow_serve.errors import run_failed
 from flow_runtime import LocalFlow, LocalSettings, run
-from flow_runtime.errors import ModelFailed, NodeTimeout
+from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
 from llm_client.errors import CallFailed
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from llmhub_runtime.sim.embeddings import embed
+from runtime_core.call_log.records import Attempt, Ending
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.memory import MemoryDatabase
 from support.flows import small_flow
@@ -73,6 +76,33 @@ async def test_a_role_brings_its_models_text_and_usage_and_the_model_knows_which
     assert answer.usage["input"] > 0 and answer.usage["output"] > 0
     [entry] = sim.log()
     assert (entry.model, entry.role) == ("big", "main")
+
+
+class Recorded:
+    def __init__(self) -> None:
+        self.ended: list[tuple[str, str, int]] = []
+        self.refusals: list[tuple[str | None, str]] = []
+
+    def attempt_ended(self, attempt: Attempt, ending: Ending) -> None:
+        self.ended.append((attempt.role, ending.status.value, 0 if ending.usage is None else ending.usage.output))
+
+    def refused(self, error: BudgetExceededError, *, scope_id: str) -> None:
+        self.refusals.append((error.limit, scope_id))
+
+
+async def test_a_recorder_is_told_of_every_attempt_and_of_what_a_budget_refuses(sim: SimServer):
+    recorder = Recorded()
+    async with models_at(sim, recorder=recorder) as models:
+        answer = await models.chat("main", HI, {})
+        sim.set_script(fault("rate_limit", model="small"))
+        with pytest.raises(ModelFailed):
+            await models.chat("other", HI, {})
+        await Ledger(SqlLedgerWriter(models.database)).set_budget(Budget(role="main", max_requests_total=1))
+        with pytest.raises(CallNotAllowed):
+            await models.chat("main", HI, {})
+    assert recorder.ended[:2] == [("main", "settled", answer.usage["output"]), ("other", "released", 0)]
+    assert [status for _, status, _ in recorder.ended[2:]] == ["released"]
+    assert recorder.refusals == [("max_requests_total", "default")]
 
 
 async def test_the_prompts_parameters_win_over_the_roles_and_zero_is_a_value(sim: SimServer):

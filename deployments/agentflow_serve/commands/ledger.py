@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -13,20 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from agent_runtime.ledger.finds import EventFilter
-from agent_runtime.ledger.records import EventState
-from agent_runtime.ledger.usage import GroupBy
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.ledger_budgets import budgets
 from agentflow_serve.commands.stores import ask, canonical, json_option, scope_option, show_json, store_url, where
 from agentflow_serve.durations import FORMS, moment_of
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.finds import EventFilter
     from agent_runtime.ledger.view import LedgerView
     from runtime_core.stores.database import Database
 
 T = TypeVar("T")
-STATUSES = tuple(state.value for state in EventState if state is not EventState.NOTED)
+
+# As the ledger has them; importing it would cost every completion.
+STATUSES = ("reserved", "settled", "released", "unknown")
+GROUPS = ("role", "principal", "run", "model", "day", "hour")
 
 
 def _moment(_context: click.Context, option: click.Parameter, text: str | None) -> datetime | None:
@@ -55,6 +57,8 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
         until: datetime | None,
         **options: Any,
     ) -> Any:
+        from agent_runtime.ledger.finds import EventFilter
+
         which = EventFilter(principal_id=principal, role=role, run_id=run, since=since, until=until)
         return command(which=which, **options)
 
@@ -69,9 +73,7 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
-by_option = click.option(
-    "--by", type=click.Choice([by.value for by in GroupBy]), default="role", show_default=True, help="A line for each."
-)
+by_option = click.option("--by", type=click.Choice(GROUPS), default="role", show_default=True, help="A line for each.")
 limit_option = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many.")
 after_option = click.option("--after", metavar="CURSOR", help="Go on after the page whose `next` this was.")
 
@@ -103,6 +105,7 @@ def usage(
     which: EventFilter,
 ) -> int:
     """Show what was used: calls, tokens and money, with what is open, unknown or estimated told apart."""
+    from agent_runtime.ledger.usage import GroupBy
     from agentflow_serve.ledger_documents import group_cursor, usage_document
 
     group_by = GroupBy(by)
@@ -114,7 +117,7 @@ def usage(
     )
     if as_json:
         show_json(usage_document(scope, which, group_by, page))
-    elif page.total.events:
+    elif page.total.events or page.total.holds:
         from agentflow_serve.commands.ledger_tables import show, usage_table
 
         show(usage_table(group_by, page.total, page.groups, more=page.next is not None or place is not None))
@@ -144,8 +147,7 @@ def attempts(
     which: EventFilter,
 ) -> int:
     """Show attempts at models, the newest first: each with its status, tokens, money and time."""
-    from dataclasses import replace
-
+    from agent_runtime.ledger.records import EventState
     from agentflow_serve.ledger_documents import attempt_cursor, attempts_document
 
     if as_csv and as_json:
@@ -196,6 +198,7 @@ def watch(
 
     Without a terminal it prints a line for each change, with --json a document for each.
     """
+    from agent_runtime.ledger.usage import GroupBy
     from agentflow_serve.commands import ledger_watch
     from runtime_core.clock import SystemClock
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.stores import ask, canonical, json_option, scope_option, show_json, store_url, where
@@ -54,6 +55,7 @@ def budgets(
 ) -> int | None:
     """Show what every budget has spent, holds reserved and has left in its window."""
     if context.invoked_subcommand is not None:
+        _no_options_before(context)
         return None
     from agent_runtime.ledger.standing import BudgetFilter
     from agent_runtime.ledger.view import LedgerView
@@ -118,6 +120,13 @@ def remove_budget(
         return Exit.FAILED
     click.echo(f"removed the budget for {_name(budget)}")
     return Exit.OK
+
+
+def _no_options_before(context: click.Context) -> None:
+    """`budgets --scope acme set ...` would set another scope's budget. Raises click.UsageError."""
+    for name in context.params:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"write options after `{context.invoked_subcommand}`")
 
 
 def _budget(scope: str, principal: str | None, role: str | None, run: str | None, limits: tuple[str, ...]) -> Budget:

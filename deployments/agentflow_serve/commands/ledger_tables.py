@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from agent_runtime.ledger.attempts import AttemptLine
     from agent_runtime.ledger.standing import BudgetStanding, LimitStanding
 
-BAR_CELLS = 16
-PIPE_WIDTH = 200
+BAR_CELLS = 12
+BARS = ("share", "taken")
+"""The columns that have one."""
+SCREEN_WIDTH = 100
+PIPE_WIDTH = 1000
 """Columns of a table that no terminal shows: so wide that nothing is folded."""
 
 
@@ -28,7 +31,7 @@ def show(*what: RenderableType) -> None:
     """Print tables to the standard output."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    width = max(Console().width, SCREEN_WIDTH) if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     for each in what:
         console.print(each)
@@ -65,6 +68,8 @@ def notes(sums: UsageSums) -> str:
     if sums.unknown:
         lapsed = f", {sums.lapsed} lapsed" if sums.lapsed else ""
         parts.append(f"{sums.unknown} unknown{lapsed} ({_at_most(sums.unknown_tokens, sums.unknown_cost_micro)})")
+    if sums.holds:
+        parts.append(f"{sums.holds} runs hold {sums.held_tokens:,} tokens, {money(sums.held_cost_micro)}")
     parts += [
         f"{count} {what}"
         for count, what in (
@@ -163,7 +168,8 @@ def _table(*columns: str, right: Sequence[str]) -> Table:
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        whole = column in right or column in BARS
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=whole)
     return table
 
 

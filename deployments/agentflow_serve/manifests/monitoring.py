@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentflow_serve.manifests.common import METRICS_PORTS, Document, document, labels, selector
 from agentflow_serve.manifests.subject import Subject
+from agentflow_serve.metrics import EXPORTED, REFUSALS, UNKNOWN, Metric
 
 
 def pod_monitor(subject: Subject) -> Document:
@@ -60,9 +61,28 @@ def prometheus_rule(subject: Subject) -> Document:
             "warning",
             "A replica of {{ $labels.deployment }} stays unhealthy.",
         ),
+        _rule(
+            "BudgetRefuses",
+            f"sum by (limit, window) (rate({_name(REFUSALS)}{{{app}}}[5m])) > 0",
+            "10m",
+            "warning",
+            "{{ $labels.limit }} keeps refusing model calls: it is spent, or too small.",
+        ),
+        _rule(
+            "CallsUnknown",
+            f"max({_name(UNKNOWN)}{{{app}}}) > 10",
+            "10m",
+            "warning",
+            "Nobody can tell how model calls ended: replicas die, or a provider breaks off; agentflow ledger attempts "
+            "--status unknown lists them.",
+        ),
     ]
     groups = [{"name": subject.name, "rules": [_named(subject, rule) for rule in rules]}]
     return document(subject, "monitoring.coreos.com/v1", "PrometheusRule", subject.name, spec={"groups": groups})
+
+
+def _name(metric: Metric) -> str:
+    return EXPORTED + metric.name
 
 
 def _rule(name: str, expression: str, lasts: str, severity: str, summary: str) -> Document:

@@ -1,6 +1,6 @@
 """How clients come in, by the paths of KServe and no others, without the headers that steer Serve or claim an identity.
 
-Where keys say whose they are, sessions and what a flow asks people have paths as well.
+Where keys say whose they are, sessions, the ledger and what a flow asks people have paths as well.
 """
 
 from __future__ import annotations
@@ -33,4 +33,4 @@ def http_route(subject: Subject, settings: ManifestSettings) -> Document:
 
 def _paths(subject: Subject) -> tuple[str, ...]:
     served = ("/v1/models", "/v2")
-    return (*served, "/v1/sessions", ACTIONS) if subject.args.get("auth") == "keys" else served
+    return (*served, "/v1/sessions", "/v1/ledger", ACTIONS) if subject.args.get("auth") == "keys" else served

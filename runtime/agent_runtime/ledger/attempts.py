@@ -94,6 +94,12 @@ def attempts(scope_id: str, which: EventFilter, after: Cursor | None, limit: int
     return AttemptPage(found, None if last is None else Cursor(last[_NAMES.index("reserved_at")], last[0]))
 
 
+def unknown_since(moment: float) -> Op[int]:
+    """How many attempts of all scopes have ended as unknown since then: for those who operate a service."""
+    [(count,)] = yield Sql("SELECT COUNT(*) FROM calls WHERE ended_at > ? AND status = 'unknown'", (moment,))
+    return int(count)
+
+
 def _where(scope_id: str, which: EventFilter) -> tuple[str, list[SqlValue]]:
     text = "calls.scope_id = ?"
     params: list[SqlValue] = [scope_id]

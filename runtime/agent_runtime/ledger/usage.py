@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from agent_runtime.ledger.finds import EventFilter, where
+from agent_runtime.ledger.records import HOLD
 from runtime_core.stores.sql import Op, Sql
 
 
@@ -22,6 +23,7 @@ class UsageSums(BaseModel):
     `tokens` and `cost_micro` are of `settled` events; `estimated` of these were not counted by the provider. `open`
     ones are reserved now and `unknown` ones will never be told: `open_*` and `unknown_*` are the most that they may
     have taken. `lapsed` are the unknown ones whose lease ran out. `unpriced` are events whose money is not known.
+    `holds` are of runs that reserve their whole budget, and no events: `held_*` is what their calls have not drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,9 @@ class UsageSums(BaseModel):
     open_cost_micro: int = 0
     unknown_tokens: int = 0
     unknown_cost_micro: int = 0
+    holds: int = 0
+    held_tokens: int = 0
+    held_cost_micro: int = 0
     requests: int = 0
     tool_calls: int = 0
     turns: int = 0
@@ -98,10 +103,11 @@ class GroupPage:
 
 
 _NAMES = tuple(UsageSums.model_fields)
-_STATE = "SUM(CASE WHEN runtime_ledger.state = '{}' THEN {} ELSE 0 END)"
+_STATE = f"SUM(CASE WHEN runtime_ledger.state = '{{}}' AND runtime_ledger.type <> '{HOLD}' THEN {{}} ELSE 0 END)"
+_HELD = f"SUM(CASE WHEN runtime_ledger.state = 'reserved' AND runtime_ledger.type = '{HOLD}' THEN {{}} ELSE 0 END)"
 _LEDGER = "runtime_ledger."
 _SUMS = {
-    "events": "COUNT(*)",
+    "events": f"SUM(CASE WHEN runtime_ledger.type = '{HOLD}' THEN 0 ELSE 1 END)",
     "settled": _STATE.format("settled", 1),
     "released": _STATE.format("released", 1),
     "open": _STATE.format("reserved", 1),
@@ -117,6 +123,9 @@ _SUMS = {
     "open_cost_micro": _STATE.format("reserved", _LEDGER + "cost_micro"),
     "unknown_tokens": _STATE.format("unknown", _LEDGER + "total_tokens"),
     "unknown_cost_micro": _STATE.format("unknown", _LEDGER + "cost_micro"),
+    "holds": _HELD.format(1),
+    "held_tokens": _HELD.format(_LEDGER + "total_tokens"),
+    "held_cost_micro": _HELD.format(_LEDGER + "cost_micro"),
     **{name: f"SUM(runtime_ledger.{name})" for name in ("requests", "tool_calls", "turns", "runtime_ms")},
 }
 _COLUMNS = ", ".join(f"COALESCE({_SUMS[name]}, 0) AS {name}" for name in _NAMES)

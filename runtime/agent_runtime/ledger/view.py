@@ -21,8 +21,8 @@ from runtime_core.stores.migrations import migrate
 class LedgerView:
     """The ledger and the call log of a database that the caller opens and closes; nothing is changed in them.
 
-    Every answer is a page, and every question names one scope. The methods raise errors of the StoreError tree, and
-    IdentityError for a scope that is not in its one spelling.
+    Every answer is a page, and every question that a tenant may ask names one scope. The methods raise errors of the
+    StoreError tree, and IdentityError for a scope that is not in its one spelling.
     """
 
     def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
@@ -59,6 +59,13 @@ class LedgerView:
         await self._ready(scope_id)
         now = self._clock.now().timestamp()
         return await self._database.read(lambda: standing.budgets(scope_id, which, now, after, limit))
+
+    async def unknown_in(self, seconds: float) -> int:
+        """How many attempts of all scopes have ended as unknown in the last `seconds`: not for tenants to see."""
+        if not self._is_prepared:
+            await self.prepare()
+        since = self._clock.now().timestamp() - seconds
+        return await self._database.read(lambda: attempts.unknown_since(since))
 
     async def _ready(self, scope_id: str) -> None:
         check_scope_id(scope_id)

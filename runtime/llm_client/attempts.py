@@ -16,7 +16,7 @@ from llm_client.breaker import Breakers
 from llm_client.detached import Detached
 from llm_client.errors import CallFailed, CallRateLimited, CallRefused, CallStoreError, CallTimedOut, CallUnavailable
 from llm_client.failures import NOTHING, Delivered, judge
-from llm_client.guard import Guard, Lease, NoLease
+from llm_client.guard import AdmissionChanged, Guard, Lease, NoLease
 from llm_client.hashing import request_hash
 from llm_client.hooks import Hooks
 from llm_client.leases import LeaseKeeper
@@ -163,11 +163,12 @@ class OpenAttempt:
     def apply_admission(self) -> None:
         """What the guard changed: a smaller answer, another role."""
         admission, parts = self._lease.admission, self._parts
+        before, self.request = self.request, self._asked.request
         if admission.role is not None and admission.role != self.provider.target.role:
             self.provider = parts.router.provider(admission.role)
         if admission.max_tokens is not None and isinstance(self.request, RequestSpec):
             self.request = _capped(self.request, self.provider.target, admission.max_tokens)
-        if self.request is not self._asked.request or self.provider.target.role != self.attempt.role:
+        if self.request is not before or self.provider.target.role != self.attempt.role:
             renewed = _attempt(parts, self._asked, self.provider.target, self.request, self.attempt.number)
             self.attempt = renewed.model_copy(update={"attempt_id": self.attempt.attempt_id})
 
@@ -181,7 +182,8 @@ class OpenAttempt:
         self._admitted_in = parts.breakers.life(target.provider)
         self._reserving = True
         try:
-            await parts.log.reserve(self.attempt)
+            while not await self._reserved():
+                self.apply_admission()
         except CallRefused:  # by a log that keeps budgets: there is no row
             self._reserving = False
             raise
@@ -190,6 +192,13 @@ class OpenAttempt:
         parts.keeper.hold(self.attempt.key, self.attempt.lease_until)
         if parts.hooks:
             await parts.hooks.emit("attempt.start", self._asked.context, **self._facts())
+
+    async def _reserved(self) -> bool:
+        try:
+            await self._parts.log.reserve(self.attempt)
+        except AdmissionChanged:
+            return False
+        return True
 
     async def settle(self, answer: Result) -> Result:
         """The answer, with what it cost; its row is ended and its text kept. Raises CallStoreError (see below)."""

@@ -49,7 +49,8 @@ class Refusal:
     """Why something does not fit.
 
     `reason` is budget_exceeded; too_large for what would not fit an untouched window either; no_price for a budget in
-    money over a model without a price. `retry_after` is in seconds, None where waiting does not help.
+    money over a model without a price; changed where the answer was bounded by other limits than those that apply,
+    which are `bounding`. `retry_after` is in seconds, None where waiting does not help.
     """
 
     message: str
@@ -58,6 +59,7 @@ class Refusal:
     limit: str
     window: Window
     retry_after: float | None = None
+    bounding: frozenset[Limit] | None = None
 
     def error(self) -> BudgetExceededError:
         return BudgetExceededError(
@@ -103,6 +105,16 @@ def decide(budgets: Iterable[Applying], wanted: Wanted) -> Refusal | None:
         if (refusal := _against(budget, limit, wanted)) is not None
     ]
     return max(refusals, key=_lasts, default=None)
+
+
+def other_limits(budgets: Iterable[Applying], assumed: frozenset[Limit], account: Account) -> Refusal | None:
+    """None if those in tokens and money, which bound an answer, are as assumed."""
+    limits = frozenset(
+        limit for budget in budgets for limit in budget.limits if limit.measure in ("tokens", "cost_micro")
+    )
+    if limits == assumed:
+        return None
+    return Refusal("Its budgets have changed.", "changed", account, "", Window.REQUEST, bounding=limits)
 
 
 def _lasts(refusal: Refusal) -> float:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
-from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide
+from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide, other_limits
 from agent_runtime.ledger.records import REFUSED, Entry, EventState, LedgerEvent, Used
 from agent_runtime.ledger.schema import (
     COUNTS,
@@ -163,11 +163,15 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
     """
     at = int(entry.at)
     budgets = yield from applying(entry.account, at)
-    refusal = decide(budgets, Wanted(entry.most, at, entry.priced))
+    refusal = None
+    if entry.bounded_by is not None:
+        refusal = other_limits(budgets, entry.bounded_by, entry.account)
+    refusal = refusal or decide(budgets, Wanted(entry.most, at, entry.priced))
     if refusal is not None:
         if (yield from _is_there(entry)):
             return None
-        yield from _note_refusal(entry, refusal)
+        if refusal.bounding is None:
+            yield from _note_refusal(entry, refusal)
         return refusal
     yield from _enter(entry, budgets)
     return None

@@ -32,6 +32,7 @@ from runtime_core.call_log.keys import Claim, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, Usage
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError, StoreConflictError, StoreError, StoreUnavailableError
+from runtime_core.frozen import changed
 from runtime_core.ids import IdSource
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class OpenAttempt:
             self.request = _capped(self.request, self.provider.target, admission.max_tokens)
         if self.request is not before or self.provider.target.role != self.attempt.role:
             renewed = _attempt(parts, self._asked, self.provider.target, self.request, self.attempt.number)
-            self.attempt = renewed.model_copy(update={"attempt_id": self.attempt.attempt_id})
+            self.attempt = changed(renewed, attempt_id=self.attempt.attempt_id)
 
     async def enter(self) -> None:
         """Wait for a place, ask the circuit breaker, and write the row."""
@@ -204,15 +205,14 @@ class OpenAttempt:
         """The answer, with what it cost; its row is ended and its text kept. Raises CallStoreError (see below)."""
         target = self.provider.target
         cost = cost_micro(answer.usage, price_for(target, self._parts.prices))
-        result = answer.model_copy(
-            update={
-                "cost_micro": cost,
-                "role": target.role,
-                "provider": target.provider,
-                "model": target.model,
-                "attempt_id": self.attempt.attempt_id,
-                "attempts": self.attempt.number,
-            }
+        result = changed(
+            answer,
+            cost_micro=cost,
+            role=target.role,
+            provider=target.provider,
+            model=target.model,
+            attempt_id=self.attempt.attempt_id,
+            attempts=self.attempt.number,
         )
         text = result.model_dump_json() if self._asked.keep else None
         ending = self._ending(AttemptStatus.SETTLED, answer.usage, cost, answer=text)
@@ -333,7 +333,7 @@ class OpenAttempt:
             )
             raise AttemptFailed(error, Failure(retry=False, fallback=True)) from exc
         now = self._parts.log.now()
-        self.attempt = self.attempt.model_copy(update={"reserved_at": now, "lease_until": now + self._parts.lease_s})
+        self.attempt = changed(self.attempt, reserved_at=now, lease_until=now + self._parts.lease_s)
 
     async def _refused_by_breaker(self, target: Target, wait: float) -> None:
         if self._parts.hooks:
@@ -361,14 +361,10 @@ class OpenAttempt:
 
 async def ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
     """The provider's answer, within the time that the attempt has."""
-    return await opened.within_time(_ask(opened))
-
-
-async def _ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
     request, provider = opened.request, opened.provider
     if isinstance(request, EmbeddingSpec):
-        return await provider.embed(request, attempt_id=opened.attempt_id)
-    return await provider.complete(request, attempt_id=opened.attempt_id)
+        return await opened.within_time(provider.embed(request, attempt_id=opened.attempt_id))
+    return await opened.within_time(provider.complete(request, attempt_id=opened.attempt_id))
 
 
 def _attempt(parts: Parts, asked: Asked, target: Target, request: Request, number: int) -> Attempt:

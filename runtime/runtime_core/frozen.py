@@ -12,5 +12,5 @@ Record = TypeVar("Record", bound=BaseModel)
 def changed(record: Record, **values: Any) -> Record:
     """`record.model_copy(update=values)` in a third of its time. The values are not checked."""
     copy = record.__copy__()
-    copy.__dict__.update(values)
+    vars(copy).update(values)
     return copy

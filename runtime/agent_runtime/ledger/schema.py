@@ -18,8 +18,8 @@ COUNTS = ", ".join((*SPENT, *RESERVED))
 TAKEN = ("total_tokens", "cost_micro", "requests", "tool_calls", "turns", "runtime_ms")
 
 ENTRY_COLUMNS = (
-    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, counted, job_id,"
-    " priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
+    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, runs, counted,"
+    " job_id, priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
 )
 ENTRY_VALUES = placeholders(ENTRY_COLUMNS)
 
@@ -34,8 +34,11 @@ _TIMES = frozenset({"timestamp", "ended_at"})
 _TRUTHS = frozenset({"estimated", "lapsed", "priced"})
 
 
-def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
-    """The values of ENTRY_COLUMNS, for an entry that is reserved; `counted` names the counters that it is in."""
+def values_of(entry: Entry, runs: str, counted: str, at_second: int) -> tuple[SqlValue, ...]:
+    """The values of ENTRY_COLUMNS, for an entry that is reserved.
+
+    `runs` are those with a budget that it counts for, as JSON; `counted` names the counters that it is in.
+    """
     most = entry.most.values()
     return (
         entry.scope_id,
@@ -48,6 +51,7 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
         entry.principal_id,
         entry.role or "",
         entry.run_id or "",
+        runs,
         counted,
         entry.job_id,
         int(entry.priced),
@@ -59,16 +63,13 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
 
 def event_of(row: tuple[Any, ...]) -> LedgerEvent:
     """The record of a row of EVENT_COLUMNS."""
-    facts: dict[str, Any] = {}
-    for name, value in zip(_NAMES, row, strict=True):
-        if name in _TIMES:
-            facts[name] = from_seconds(value)
-        elif name in _TRUTHS:
-            facts[name] = bool(value)
-        elif name in ("role", "run_id"):
-            facts[name] = value or None
-        else:
-            facts[name] = value
+    facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+    for name in _TIMES:
+        facts[name] = from_seconds(facts[name])
+    for name in _TRUTHS:
+        facts[name] = bool(facts[name])
+    for name in ("role", "run_id"):
+        facts[name] = facts[name] or None
     return LedgerEvent.model_validate(facts)
 
 
@@ -107,7 +108,6 @@ MIGRATIONS = (
         statements=(
             "ALTER TABLE ledger_budgets ADD COLUMN removed {int} NOT NULL DEFAULT 0",
             "ALTER TABLE runtime_ledger ADD COLUMN counted {text} NOT NULL DEFAULT ''",
-            "ALTER TABLE runtime_ledger DROP COLUMN runs",
             "DROP INDEX runtime_ledger_second",
             # They are made again from the events, and the events learn that they are in them.
             "DELETE FROM ledger_counters",

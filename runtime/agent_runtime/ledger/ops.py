@@ -115,7 +115,7 @@ _COUNTED_TOO = (
 )
 _NOTE = (
     "INSERT INTO runtime_ledger (scope_id, event_id, type, state, timestamp, at_second, principal_id, role, run_id,"
-    " runs, detail) VALUES (?, ?, ?, 'noted', ?, ?, ?, ?, ?, '[]', ?) ON CONFLICT (scope_id, event_id) DO NOTHING"
+    " detail) VALUES (?, ?, ?, 'noted', ?, ?, ?, ?, ?, ?) ON CONFLICT (scope_id, event_id) DO NOTHING"
 )
 
 
@@ -260,9 +260,8 @@ def _enter(entry: Entry, budgets: Sequence[Applying]) -> Op[None]:
     at = int(entry.at)
     for budget in budgets:
         yield from make_counters(budget, at)
-    runs = sorted({budget.account.run_id for budget in budgets if budget.account.run_id})
     places = list(_places_of(budgets))
-    values = values_of(entry, json.dumps(runs), "".join(map(_line, places)), at)
+    values = values_of(entry, "".join(map(_line, places)), at)
     [(written,)] = yield Sql(_ENTER, values, counts=True)
     if not written:
         yield from _is_there(entry)

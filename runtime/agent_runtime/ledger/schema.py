@@ -18,8 +18,8 @@ COUNTS = ", ".join((*SPENT, *RESERVED))
 TAKEN = ("total_tokens", "cost_micro", "requests", "tool_calls", "turns", "runtime_ms")
 
 ENTRY_COLUMNS = (
-    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, runs, counted,"
-    " job_id, priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
+    "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, counted, job_id,"
+    " priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
 )
 ENTRY_VALUES = placeholders(ENTRY_COLUMNS)
 
@@ -34,11 +34,8 @@ _TIMES = frozenset({"timestamp", "ended_at"})
 _TRUTHS = frozenset({"estimated", "lapsed", "priced"})
 
 
-def values_of(entry: Entry, runs: str, counted: str, at_second: int) -> tuple[SqlValue, ...]:
-    """The values of ENTRY_COLUMNS, for an entry that is reserved.
-
-    `runs` are those with a budget that it counts for, as JSON; `counted` names the counters that it is in.
-    """
+def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
+    """The values of ENTRY_COLUMNS, for an entry that is reserved; `counted` names the counters that it is in."""
     most = entry.most.values()
     return (
         entry.scope_id,
@@ -51,7 +48,6 @@ def values_of(entry: Entry, runs: str, counted: str, at_second: int) -> tuple[Sq
         entry.principal_id,
         entry.role or "",
         entry.run_id or "",
-        runs,
         counted,
         entry.job_id,
         int(entry.priced),
@@ -108,6 +104,7 @@ MIGRATIONS = (
         statements=(
             "ALTER TABLE ledger_budgets ADD COLUMN removed {int} NOT NULL DEFAULT 0",
             "ALTER TABLE runtime_ledger ADD COLUMN counted {text} NOT NULL DEFAULT ''",
+            "ALTER TABLE runtime_ledger DROP COLUMN runs",
             "DROP INDEX runtime_ledger_second",
             # They are made again from the events, and the events learn that they are in them.
             "DELETE FROM ledger_counters",

@@ -16,7 +16,7 @@ from llm_client.breaker import Breakers
 from llm_client.detached import Detached
 from llm_client.errors import CallFailed, CallRateLimited, CallRefused, CallStoreError, CallTimedOut, CallUnavailable
 from llm_client.failures import NOTHING, Delivered, judge
-from llm_client.guard import Guard, Lease, NoLease
+from llm_client.guard import AdmissionChanged, Guard, Lease, NoLease
 from llm_client.hashing import request_hash
 from llm_client.hooks import Hooks
 from llm_client.leases import LeaseKeeper
@@ -32,6 +32,7 @@ from runtime_core.call_log.keys import Claim, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, Usage
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError, StoreConflictError, StoreError, StoreUnavailableError
+from runtime_core.frozen import changed
 from runtime_core.ids import IdSource
 
 log = logging.getLogger(__name__)
@@ -163,13 +164,14 @@ class OpenAttempt:
     def apply_admission(self) -> None:
         """What the guard changed: a smaller answer, another role."""
         admission, parts = self._lease.admission, self._parts
+        before, self.request = self.request, self._asked.request
         if admission.role is not None and admission.role != self.provider.target.role:
             self.provider = parts.router.provider(admission.role)
         if admission.max_tokens is not None and isinstance(self.request, RequestSpec):
             self.request = _capped(self.request, self.provider.target, admission.max_tokens)
-        if self.request is not self._asked.request or self.provider.target.role != self.attempt.role:
+        if self.request is not before or self.provider.target.role != self.attempt.role:
             renewed = _attempt(parts, self._asked, self.provider.target, self.request, self.attempt.number)
-            self.attempt = renewed.model_copy(update={"attempt_id": self.attempt.attempt_id})
+            self.attempt = changed(renewed, attempt_id=self.attempt.attempt_id)
 
     async def enter(self) -> None:
         """Wait for a place, ask the circuit breaker, and write the row."""
@@ -181,7 +183,8 @@ class OpenAttempt:
         self._admitted_in = parts.breakers.life(target.provider)
         self._reserving = True
         try:
-            await parts.log.reserve(self.attempt)
+            while not await self._reserved():
+                self.apply_admission()
         except CallRefused:  # by a log that keeps budgets: there is no row
             self._reserving = False
             raise
@@ -191,19 +194,25 @@ class OpenAttempt:
         if parts.hooks:
             await parts.hooks.emit("attempt.start", self._asked.context, **self._facts())
 
+    async def _reserved(self) -> bool:
+        try:
+            await self._parts.log.reserve(self.attempt)
+        except AdmissionChanged:
+            return False
+        return True
+
     async def settle(self, answer: Result) -> Result:
         """The answer, with what it cost; its row is ended and its text kept. Raises CallStoreError (see below)."""
         target = self.provider.target
         cost = cost_micro(answer.usage, price_for(target, self._parts.prices))
-        result = answer.model_copy(
-            update={
-                "cost_micro": cost,
-                "role": target.role,
-                "provider": target.provider,
-                "model": target.model,
-                "attempt_id": self.attempt.attempt_id,
-                "attempts": self.attempt.number,
-            }
+        result = changed(
+            answer,
+            cost_micro=cost,
+            role=target.role,
+            provider=target.provider,
+            model=target.model,
+            attempt_id=self.attempt.attempt_id,
+            attempts=self.attempt.number,
         )
         text = result.model_dump_json() if self._asked.keep else None
         ending = self._ending(AttemptStatus.SETTLED, answer.usage, cost, answer=text)
@@ -324,7 +333,7 @@ class OpenAttempt:
             )
             raise AttemptFailed(error, Failure(retry=False, fallback=True)) from exc
         now = self._parts.log.now()
-        self.attempt = self.attempt.model_copy(update={"reserved_at": now, "lease_until": now + self._parts.lease_s})
+        self.attempt = changed(self.attempt, reserved_at=now, lease_until=now + self._parts.lease_s)
 
     async def _refused_by_breaker(self, target: Target, wait: float) -> None:
         if self._parts.hooks:
@@ -352,14 +361,10 @@ class OpenAttempt:
 
 async def ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
     """The provider's answer, within the time that the attempt has."""
-    return await opened.within_time(_ask(opened))
-
-
-async def _ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
     request, provider = opened.request, opened.provider
     if isinstance(request, EmbeddingSpec):
-        return await provider.embed(request, attempt_id=opened.attempt_id)
-    return await provider.complete(request, attempt_id=opened.attempt_id)
+        return await opened.within_time(provider.embed(request, attempt_id=opened.attempt_id))
+    return await opened.within_time(provider.complete(request, attempt_id=opened.attempt_id))
 
 
 def _attempt(parts: Parts, asked: Asked, target: Target, request: Request, number: int) -> Attempt:

@@ -8,7 +8,6 @@ Pure: the state is a value, the time an argument.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 
@@ -66,11 +65,11 @@ class Breakers:
     def __init__(self, config: BreakerConfig) -> None:
         self._config = config
         self._states: dict[tuple[str, str], BreakerState] = {}
-        self._forgotten: Counter[str] = Counter()
+        self._forgotten: dict[str, int] = {}
 
     def life(self, provider: str) -> int:
         """How often the provider was forgotten. What a call of an earlier life found out is not about this one."""
-        return self._forgotten[provider]
+        return self._forgotten.get(provider, 0)
 
     def admit(self, key: tuple[str, str], now: float) -> float | None:
         """None if a call of `key` goes, and counts as the probe if it is one; else the seconds to wait."""
@@ -85,7 +84,7 @@ class Breakers:
     def forget(self, provider: str) -> None:
         """The provider is another one now, such as one that was restarted elsewhere."""
         self._states = {key: state for key, state in self._states.items() if key[0] != provider}
-        self._forgotten[provider] += 1
+        self._forgotten[provider] = self.life(provider) + 1
 
     def report(self, key: tuple[str, str], now: float, *, succeeded: bool | None) -> str | None:
         """A call that was admitted is over. `open` or `close` if that changed the circuit."""

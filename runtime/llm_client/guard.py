@@ -17,6 +17,10 @@ class Admission:
     role: str | None = None
 
 
+class AdmissionChanged(Exception):
+    """From a log: nothing was reserved, because the lease now admits something else. Go by that, and reserve again."""
+
+
 class Lease(Protocol):
     """An attempt that was admitted."""
 

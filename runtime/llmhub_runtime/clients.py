@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 _CLOSE_TIMEOUT_S = 5.0
 
 
+def loaded_any_llm() -> type[AnyLLM] | None:
+    """`any_llm.AnyLLM`, None before somebody has imported it."""
+    return getattr(sys.modules.get("any_llm"), "AnyLLM", None)
+
+
 async def load_any_llm() -> type[AnyLLM]:
     """`any_llm.AnyLLM`. The first import takes over a second, so it does not happen on the event loop."""
     if "any_llm" not in sys.modules:
@@ -68,6 +73,8 @@ class ClientPool:
     async def get(self, endpoint: Endpoint, any_llm: type[AnyLLM]) -> AnyLLM:
         """The endpoint's client on the running loop. Raises HubClosedError, and what creating one raises."""
         loop = asyncio.get_running_loop()
+        if (known := self._loops.get(loop)) is not None:
+            return known.get(endpoint, any_llm)
         with self._lock:
             if self._closed:
                 raise HubClosedError("The hub is closed; make a new one.")

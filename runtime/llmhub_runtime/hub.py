@@ -23,7 +23,7 @@ from runtime_core.clock import Clock, SystemClock
 
 from .background import BackgroundLoop
 from .classify import translated
-from .clients import ClientPool, load_any_llm
+from .clients import ClientPool, load_any_llm, loaded_any_llm
 from .config_loader import first_problem, load_runtime_config, with_api_base
 from .endpoints import check_keys, endpoint_of
 from .errors import ConfigError, HubClosedError, UnmeteredCallError
@@ -162,8 +162,7 @@ class LLMHub:
             client, translate = await self._client(call)
             arguments = with_headers(self._chat_arguments(call, client, messages), client, headers)
             with translate():
-                async with TimeBudget(time_limit(call)).spend():
-                    response = await client.acompletion(**arguments)
+                response = await TimeBudget(time_limit(call)).wait_for(client.acompletion(**arguments))
             check_chat_answer(response, call)
             observed.response = response
             return response
@@ -182,8 +181,7 @@ class LLMHub:
             client, translate = await self._client(call)
             arguments = with_headers(embedding_arguments(call, client, input), client, headers)
             with translate():
-                async with TimeBudget(time_limit(call)).spend():
-                    response = await client.aembedding(**arguments)
+                response = await TimeBudget(time_limit(call)).wait_for(client.aembedding(**arguments))
             check_embedding_answer(response, call, input)
             observed.response = response
             return response
@@ -265,8 +263,10 @@ class LLMHub:
                 flow=self._served_flow,
             )
         if isinstance(target, ResolvedCall):
-            params = merge_params(target.params, override, mode=target.mode, role=target.role)
-            call = target.model_copy(update={"params": params})
+            call = target
+            if override:
+                params = merge_params(target.params, override, mode=target.mode, role=target.role)
+                call = target.model_copy(update={"params": params})
         else:
             call = self.resolve(target, override)
             if call.used_default and call.role not in self._warned_roles:
@@ -282,7 +282,7 @@ class LLMHub:
 
     async def _client(self, call: ResolvedCall) -> tuple[AnyLLM, Translate]:
         with translated(call, now=self._clock.now):
-            any_llm = await load_any_llm()
+            any_llm = loaded_any_llm() or await load_any_llm()
             endpoint = endpoint_of(call, self._config, any_llm=any_llm, environ=os.environ)
             client = await self._clients.get(endpoint, any_llm)
         return client, partial(translated, call, now=self._clock.now, endpoint=endpoint)

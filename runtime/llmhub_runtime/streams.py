@@ -32,6 +32,13 @@ class TimeBudget:
         self._seconds = seconds
         self._left = seconds
 
+    async def wait_for(self, work: Awaitable[Any]) -> Any:
+        """What `work` gives, if it does in time."""
+        if self._left is None:
+            return await work
+        async with self.spend():
+            return await work
+
     @asynccontextmanager
     async def spend(self) -> AsyncGenerator[None]:
         """Around one wait. Raises TimeoutError when the whole budget is used up."""

@@ -113,17 +113,24 @@ def check_embedding_answer(response: Any, call: ResolvedCall, inputs: str | Sequ
 
 def _may_bypass_sdk(messages: list[Any], client: AnyLLM, arguments: Mapping[str, Any]) -> bool:
     """Only where any-llm and the SDK would leave every message as it is."""
-    from any_llm.providers.openai.base import BaseOpenAIProvider as Plain
-
-    kind = type(client)
     return (
-        issubclass(kind, Plain)
-        and kind._acompletion is Plain._acompletion
-        and kind._convert_completion_params is Plain._convert_completion_params
+        _is_plain(type(client))
         and bool(messages)
         and all(isinstance(message, dict) and "extra_content" not in message for message in messages)
         and "messages" not in (arguments.get("extra_body") or {})
         and not isinstance(arguments.get("response_format"), type)
+    )
+
+
+@cache
+def _is_plain(kind: type[AnyLLM]) -> bool:
+    """Whether its requests are those of any-llm's OpenAI class."""
+    from any_llm.providers.openai.base import BaseOpenAIProvider as Plain
+
+    return (
+        issubclass(kind, Plain)
+        and kind._acompletion is Plain._acompletion
+        and kind._convert_completion_params is Plain._convert_completion_params
     )
 
 

@@ -111,7 +111,9 @@ async def test_an_answer_that_nobody_bounded_is_bounded_under_a_budget_only() ->
         await d.engine.complete(unbounded)
         await d.ledger.set_budget(Budget(max_tokens_per_request=500))
         await d.engine.complete(unbounded)
-        assert [row.attempt.max_output_tokens is None for row in await d.rows()] == [True, True, False, False]
+        await d.ledger.remove_budget(Budget())
+        await d.engine.complete(unbounded)
+        assert [row.attempt.max_output_tokens is None for row in await d.rows()] == [True, True, False, False, True]
         sizes = [row.attempt.max_output_tokens or 0 for row in (await d.rows())[2:]]
         assert sizes[0] == DEFAULT_MAX_TOKENS
         assert 300 < sizes[1] < 500

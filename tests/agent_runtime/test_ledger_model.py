@@ -88,6 +88,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def limit_a_run(self, scope: str, run: str, most: int) -> None:
         self._limit(Rule(scope, None, run, Window.TOTAL, most))
 
+    @rule(scope=SCOPES, principal=st.none() | PRINCIPALS)
+    def lift(self, scope: str, principal: str | None) -> None:
+        there = self._rules.pop((scope, principal, None), None) is not None
+        assert self._await(self._ledger.remove_budget(Budget(scope_id=scope, principal_id=principal))) is there
+        listed = self._await(self._ledger.budgets(scope))
+        assert principal not in {budget.principal_id for budget in listed if budget.run_id is None}
+
     @rule(target=reservations, scope=SCOPES, principal=PRINCIPALS, run=RUNS, tokens=TOKENS)
     def reserve(self, scope: str, principal: str, run: str, tokens: int) -> Any:
         now = self._ledger.now()

@@ -53,9 +53,9 @@ class Refusal:
     """Why something does not fit.
 
     `reason` is budget_exceeded; too_large for what would not fit an untouched window either; no_price for a budget in
-    money over a model without a price; run_over for a run whose budget is gone. `retry_after` is in seconds, None where
-    waiting does not help. The limit is `allowed`, and would have to be larger by `missing`, in dollars, seconds or a
-    count.
+    money over a model without a price; run_over for a run whose budget is gone; changed where the answer was bounded by
+    other limits than those that apply, which are `bounding`. `retry_after` is in seconds, None where waiting does not
+    help. The limit is `allowed`, and would have to be larger by `missing`, in dollars, seconds or a count.
     """
 
     message: str
@@ -66,6 +66,7 @@ class Refusal:
     retry_after: float | None = None
     allowed: float | None = None
     missing: float | None = None
+    bounding: frozenset[Limit] | None = None
 
     def error(self) -> BudgetExceededError:
         return BudgetExceededError(
@@ -114,6 +115,16 @@ def decide(budgets: Iterable[Applying], wanted: Wanted) -> Refusal | None:
         if (refusal := _against(budget, limit, wanted)) is not None
     ]
     return max(refusals, key=_lasts, default=None)
+
+
+def other_limits(budgets: Iterable[Applying], assumed: frozenset[Limit], account: Account) -> Refusal | None:
+    """None if those in tokens and money, which bound an answer, are as assumed."""
+    limits = frozenset(
+        limit for budget in budgets for limit in budget.limits if limit.measure in ("tokens", "cost_micro")
+    )
+    if limits == assumed:
+        return None
+    return Refusal("Its budgets have changed.", "changed", account, "", Window.REQUEST, bounding=limits)
 
 
 def _lasts(refusal: Refusal) -> float:

@@ -9,10 +9,10 @@ no crash falls between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-from agent_runtime.ledger import ops, retention
+from agent_runtime.ledger import retention
 from agent_runtime.ledger.budgets import Account, Limit
 from agent_runtime.ledger.records import MODEL, Entry
 from agent_runtime.ledger.transactions import (
@@ -23,8 +23,7 @@ from agent_runtime.ledger.transactions import (
 )
 from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, worst_case
 from llm_client.assembly import OwnAndRouted
-from llm_client.errors import CallStoreError
-from llm_client.guard import Admission, NoLease
+from llm_client.guard import Admission, AdmissionChanged, NoLease
 from llm_client.prices import PriceBook
 from llm_client.providers.protocol import Provider, Router
 from llm_client.spec import EmbeddingSpec, RequestSpec
@@ -32,21 +31,52 @@ from runtime_core.call_log.keys import Claim, Completion
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
-from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 
+_MOST_KNOWN = 10_000
+_NONE = frozenset[Limit]()
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Bound:
-    """What only the request tells of an attempt's worst case, and whether its run has a budget."""
+    """What only the request tells of an attempt's worst case, whether its run has a budget, and the entry it made.
+
+    `most` is what its answer was bounded by, because of `limits`; both are None where the caller or the role did.
+    """
 
     input_tokens: int
     answers: int
     budgeted: bool = False
+    most: int | None = None
+    limits: frozenset[Limit] | None = None
+    entry: Entry | None = None
 
 
-_NO_BOUND = Bound(0, 1)
+class Bounds(dict[str, Bound]):
+    """The bounds of the attempts in flight, and the limits of their accounts as the log has last seen them."""
+
+    def __init__(self, default_max_tokens: int) -> None:
+        super().__init__()
+        self._default = default_max_tokens
+        self._limits: dict[Account, frozenset[Limit]] = {}
+
+    def bound_answer(self, bound: Bound, account: Account) -> None:
+        """By a guess, which the log makes sure of: the limits of the account, or of its last run."""
+        known = self._limits.get(account)
+        self._apply(bound, self._limits.get(replace(account, run_id=""), _NONE) if known is None else known)
+
+    def learn(self, bound: Bound, account: Account, limits: frozenset[Limit]) -> None:
+        """These apply: the attempt has to go by them, and so will the next ones."""
+        if len(self._limits) >= _MOST_KNOWN:
+            self._limits.clear()
+        self._limits[account] = self._limits[replace(account, run_id="")] = limits
+        self._apply(bound, limits)
+
+    def _apply(self, bound: Bound, limits: frozenset[Limit]) -> None:
+        """The default under a budget, but not more than the smallest budget in tokens could ever allow."""
+        bound.limits, bound.entry = limits, None
+        bound.most = min([self._default, *_rooms(limits, bound)]) if limits else None
 
 
 class EngineLedger:
@@ -70,10 +100,8 @@ class EngineLedger:
         in_budgeted_run: Callable[[], bool] = lambda: False,
         transactions: LedgerTransactions | None = None,
     ) -> None:
-        bounds: dict[str, Bound] = {}
-        self.guard = LedgerGuard(
-            database, bounds, default_max_tokens=default_max_tokens, in_budgeted_run=in_budgeted_run
-        )
+        bounds = Bounds(default_max_tokens)
+        self.guard = LedgerGuard(bounds, in_budgeted_run=in_budgeted_run)
         self.log = LedgerLog(
             database,
             bounds,
@@ -87,45 +115,28 @@ class EngineLedger:
 class LedgerGuard:
     """Measures every request, and bounds answers that nobody has bounded; the refusal is the log's."""
 
-    def __init__(
-        self,
-        database: Database,
-        bounds: dict[str, Bound],
-        *,
-        default_max_tokens: int,
-        in_budgeted_run: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._database = database
+    def __init__(self, bounds: Bounds, *, in_budgeted_run: Callable[[], bool] = lambda: False) -> None:
         self._bounds = bounds
-        self._default = default_max_tokens
         self._in_budgeted_run = in_budgeted_run
 
     async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> BoundedLease:
-        """Raises CallStoreError where the budgets cannot be read."""
-        bound, most = Bound(input_bound(request), choices(request), self._in_budgeted_run()), None
+        bound = Bound(input_bound(request), choices(request), self._in_budgeted_run())
         if isinstance(request, RequestSpec) and attempt.max_output_tokens is None:
-            most = await self._bound_for(attempt, bound)
+            self._bounds.bound_answer(bound, _account(attempt))
         self._bounds[attempt.attempt_id] = bound
-        return BoundedLease(self._bounds, attempt.attempt_id, Admission(max_tokens=most))
-
-    async def _bound_for(self, attempt: Attempt, bound: Bound) -> int | None:
-        """The default under a budget, but not more than the smallest budget in tokens could ever allow."""
-        account, at = _account(attempt), int(attempt.reserved_at)
-        try:
-            budgets = await self._database.read(lambda: ops.applying(account, at))
-        except StoreError as exc:
-            raise CallStoreError(f"The budgets cannot be read, so nothing was sent: {exc}") from exc
-        limits = [limit for budget in budgets for limit in budget.limits if limit.measure in ("tokens", "cost_micro")]
-        return min([self._default, *_rooms(limits, bound)]) if limits else None
+        return BoundedLease(self._bounds, attempt.attempt_id)
 
 
 class BoundedLease(NoLease):
     """What the log has settled needs no other end; here only the note is dropped of what was never reserved."""
 
-    def __init__(self, bounds: dict[str, Bound], attempt_id: str, admission: Admission) -> None:
-        self.admission = admission
+    def __init__(self, bounds: Bounds, attempt_id: str) -> None:
         self._bounds = bounds
         self._attempt_id = attempt_id
+
+    @property
+    def admission(self) -> Admission:
+        return Admission(max_tokens=self._bounds[self._attempt_id].most)
 
     async def end(self, ending: Ending) -> None:
         self._bounds.pop(self._attempt_id, None)
@@ -137,7 +148,7 @@ class LedgerLog(CallLog):
     def __init__(
         self,
         database: Database,
-        bounds: dict[str, Bound],
+        bounds: Bounds,
         providers: OwnAndRouted,
         *,
         prices: PriceBook | None,
@@ -154,14 +165,19 @@ class LedgerLog(CallLog):
         await prepare_ledger(self._database)
 
     async def reserve(self, attempt: Attempt) -> None:
-        if attempt.attempt_id not in self._bounds:
+        bound = self._bounds.get(attempt.attempt_id)
+        if bound is None:
             raise ValueError("A LedgerLog is for an engine with the guard of the same EngineLedger.")
         entry = self._entry(attempt)
         failpoint("call_log.before_reserve")
         refusal = await self._transactions.reserve(attempt, entry)
         failpoint("call_log.after_reserve")
-        if refusal is not None:
-            raise refusal.error()
+        if refusal is None:
+            return
+        if refusal.bounding is not None:
+            self._bounds.learn(bound, entry.account, refusal.bounding)
+            raise AdmissionChanged
+        raise refusal.error()
 
     async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
         entry = self._entry(attempt)
@@ -191,7 +207,12 @@ class LedgerLog(CallLog):
 
     def _entry(self, attempt: Attempt) -> Entry:
         """What the attempt may take."""
-        bound = self._bounds.get(attempt.attempt_id, _NO_BOUND)
+        bound = self._bounds.get(attempt.attempt_id) or Bound(0, 1)
+        if bound.entry is None:
+            bound.entry = self._measured(attempt, bound)
+        return bound.entry
+
+    def _measured(self, attempt: Attempt, bound: Bound) -> Entry:
         target = self._providers.provider(attempt.role).target
         most, priced = worst_case(
             attempt, target, input_tokens=bound.input_tokens, answers=bound.answers, prices=self._prices
@@ -208,6 +229,7 @@ class LedgerLog(CallLog):
             job_id=attempt.job_id,
             priced=priced,
             budgeted=bound.budgeted,
+            bounded_by=bound.limits,
         )
 
 
@@ -215,7 +237,7 @@ def _account(attempt: Attempt) -> Account:
     return Account(attempt.scope_id, attempt.principal_id, attempt.role, attempt.run_id or "")
 
 
-def _rooms(limits: list[Limit], bound: Bound) -> list[int]:
+def _rooms(limits: Iterable[Limit], bound: Bound) -> list[int]:
     """For each limit in tokens, the longest answer with which the request would fit into it alone."""
     rooms = [(limit.most - bound.input_tokens) // bound.answers for limit in limits if limit.measure == "tokens"]
     return [room for room in rooms if room >= 1]

@@ -29,7 +29,7 @@ from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
 from runtime_core.call_log.records import Usage
 from runtime_core.clock import Clock, SteadyTime, SystemClock
-from runtime_core.context import Identity
+from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import StoreConflictError
 from runtime_core.ids import IdSource, RandomIds, check_scope_id
 from runtime_core.stores.sql import Op, OpFactory
@@ -250,7 +250,7 @@ class Ledger:
         priced: bool = True,
         detail: str | None = None,
     ) -> Entry:
-        now = self.now()
+        now, run = self.now(), _run_of(ctx)
         return Entry(
             scope_id=ctx.scope_id,
             event_id=event_id,
@@ -259,8 +259,8 @@ class Ledger:
             most=most,
             principal_id=ctx.principal_id,
             role=role,
-            run_id=getattr(ctx, "run_id", None),
-            job_id=getattr(ctx, "job_id", None),
+            run_id=run and run.run_id,
+            job_id=run and run.job_id,
             lease_until=now + self._lease_s,
             priced=priced,
             detail=detail,
@@ -329,7 +329,12 @@ def _settled(now: float, actual: Amounts, usage: Usage | None) -> Used:
 
 
 def _account(ctx: Identity, role: str | None) -> Account:
-    return Account(ctx.scope_id, ctx.principal_id, role or "", getattr(ctx, "run_id", None) or "")
+    run = _run_of(ctx)
+    return Account(ctx.scope_id, ctx.principal_id, role or "", run.run_id if run else "")
+
+
+def _run_of(ctx: Identity) -> ExecutionContext | None:
+    return ctx if isinstance(ctx, ExecutionContext) else None
 
 
 def _amounts(

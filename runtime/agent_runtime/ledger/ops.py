@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import product
+from functools import cache, lru_cache
+from itertools import chain, product
 from typing import Any, TypeAlias
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
-from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide
+from agent_runtime.ledger.decide import Applying, Counter, Refusal, Wanted, decide, other_limits
 from agent_runtime.ledger.records import HOLD, REFUSED, Entry, EventState, LedgerEvent, Used
 from agent_runtime.ledger.schema import (
     COUNTS,
@@ -76,7 +76,6 @@ _COUNT = (
     + ", ".join(f"{name} = {name} + ?" for name in (*SPENT, *RESERVED))
     + " WHERE scope_id = ? AND "
 )
-_AT = "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
 _NEW_COUNTER = (
     "INSERT INTO ledger_counters (scope_id, principal_id, role, run_id, period, ends_at, " + COUNTS + ")"
     " VALUES (?, ?, ?, ?, ?, ?, " + ", ".join("?" * 2 * len(MEASURES)) + ")"
@@ -124,10 +123,7 @@ def applying(account: Account, at: int) -> Op[list[Applying]]:
     """The budgets that apply to what the account uses at that second, with their counters."""
     scope_id, run_id, names = account.scope_id, account.run_id, periods(at)
     accounts = list(product(*(("", part) if part else ("",) for part in (account.principal_id, account.role, run_id))))
-    values = ", ".join(["(?, ?, ?)"] * len(accounts))
-    rows = yield Sql(
-        _APPLYING.replace("{values}", values), (*(part for each in accounts for part in each), *names, scope_id)
-    )
+    rows = yield Sql(_applying_sql(len(accounts)), (*chain.from_iterable(accounts), *names, scope_id))
     if not rows:
         return []
     parent = next((row[3] for row in rows if row[2] and not (row[0] or row[1])), "")
@@ -163,11 +159,15 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
     """
     at = int(entry.at)
     budgets = yield from applying(entry.account, at)
-    refusal = decide(budgets, Wanted(entry.most, at, entry.priced, whole_run=entry.type == HOLD))
+    refusal = None
+    if entry.bounded_by is not None:
+        refusal = other_limits(budgets, entry.bounded_by, entry.account)
+    refusal = refusal or decide(budgets, Wanted(entry.most, at, entry.priced, whole_run=entry.type == HOLD))
     if refusal is not None:
         if (yield from _is_there(entry)):
             return None
-        yield from _note_refusal(entry, refusal)
+        if refusal.bounding is None:
+            yield from _note_refusal(entry, refusal)
         return refusal
     yield from _enter(entry, budgets)
     return None
@@ -261,7 +261,8 @@ def _enter(entry: Entry, budgets: Sequence[Applying]) -> Op[None]:
     for budget in budgets:
         yield from make_counters(budget, at)
     places = list(_places_of(budgets))
-    [(written,)] = yield Sql(_ENTER, values_of(entry, "".join(map(_line, places)), at), counts=True)
+    values = values_of(entry, "".join(map(_line, places)), at)
+    [(written,)] = yield Sql(_ENTER, values, counts=True)
     if not written:
         yield from _is_there(entry)
         return
@@ -295,9 +296,13 @@ def _limits_of(budget: str) -> tuple[Limit, ...]:
 def _uncounted(
     account: Account, limits: Sequence[Limit], counters: Mapping[str, Counter], at: int
 ) -> Op[dict[str, Counter]]:
-    """Counters for the limited windows that have none, from what the account's events add up to."""
+    """Counters for the limited windows that have none, from what the account's events add up to.
+
+    A run's total is counted from its first budget on, limited or not: it is also what the runs below it have used.
+    """
     found: dict[str, Counter] = {}
-    for window in sorted({limit.window for limit in limits} - {Window.REQUEST}):
+    windows = {limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if account.run_id else set())
+    for window in sorted(windows):
         name = period(window, at)
         if name not in counters:
             found[name] = yield from _so_far(account, window, at)
@@ -338,13 +343,22 @@ def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) ->
 
 def _count(scope_id: str, places: Sequence[Place], spent: Sequence[int], reserved: Sequence[int]) -> Op[None]:
     """Change those counters, where they are still there."""
-    if not places:
-        return
-    which = _AT
-    if len(places) > 1:
-        which = f"(principal_id, role, run_id, period) IN (VALUES {', '.join(['(?, ?, ?, ?)'] * len(places))})"
-    parts = (part for place in places for part in place)
-    yield Sql(_COUNT + which, (*spent, *reserved, scope_id, *parts), counts=True)
+    if places:
+        params = (*spent, *reserved, scope_id, *chain.from_iterable(places))
+        yield Sql(_count_sql(len(places)), params, counts=True)
+
+
+@cache
+def _applying_sql(accounts: int) -> str:
+    return _APPLYING.replace("{values}", ", ".join(["(?, ?, ?)"] * accounts))
+
+
+@lru_cache(maxsize=256)
+def _count_sql(places: int) -> str:
+    if places == 1:
+        return _COUNT + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
+    values = ", ".join(["(?, ?, ?, ?)"] * places)
+    return _COUNT + f"(principal_id, role, run_id, period) IN (VALUES {values})"
 
 
 def _is_there(entry: Entry) -> Op[bool]:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from agent_runtime.ledger.amounts import MICRO, Amounts
-from agent_runtime.ledger.budgets import Account
+from agent_runtime.ledger.budgets import Account, Limit
 from runtime_core.ids import check_id, check_scope_id
 
 
@@ -39,7 +39,9 @@ BUDGET_SET, BUDGET_REMOVED, REFUSED = "budget_set", "budget_removed", "refused"
 class Entry:
     """What is to be used, by whom. `lease_until` is None where another record's lease says when it lapses.
 
-    `budgeted`: its run has a budget, and may use nothing once that is gone.
+    `budgeted`: its run has a budget, and may use nothing once that is gone. `bounded_by` are the limits that the answer
+    was bounded by, None where the caller said how long it may be.
+
     Raises IdentityError for a scope, an event or a principal whose id is not in its one spelling.
     """
 
@@ -56,6 +58,7 @@ class Entry:
     priced: bool = True
     detail: str | None = None
     budgeted: bool = False
+    bounded_by: frozenset[Limit] | None = None
 
     def __post_init__(self) -> None:
         check_scope_id(self.scope_id)

@@ -59,16 +59,13 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
 
 def event_of(row: tuple[Any, ...]) -> LedgerEvent:
     """The record of a row of EVENT_COLUMNS."""
-    facts: dict[str, Any] = {}
-    for name, value in zip(_NAMES, row, strict=True):
-        if name in _TIMES:
-            facts[name] = from_seconds(value)
-        elif name in _TRUTHS:
-            facts[name] = bool(value)
-        elif name in ("role", "run_id"):
-            facts[name] = value or None
-        else:
-            facts[name] = value
+    facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+    for name in _TIMES:
+        facts[name] = from_seconds(facts[name])
+    for name in _TRUTHS:
+        facts[name] = bool(facts[name])
+    for name in ("role", "run_id"):
+        facts[name] = facts[name] or None
     return LedgerEvent.model_validate(facts)
 
 

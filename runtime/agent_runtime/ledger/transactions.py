@@ -81,7 +81,7 @@ def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
 def reserve_for_good(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
     """`reserve` where another writer was asked too and may be late: what is refused here it cannot reserve any more."""
     refusal = yield from reserve(attempt, entry)
-    if refusal is not None:
+    if refusal is not None and refusal.bounding is None:
         at = attempt.reserved_at
         yield from call_ops.reserve(attempt)
         yield from call_ops.end(attempt, Ending(status=AttemptStatus.RELEASED, ended_at=at, error="refused"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+import orjson
+
 from agent_runtime.ledger.amounts import MOST, Amounts
 from llm_client.prices import PriceBook, cost_micro, price_for
 from llm_client.providers.protocol import Price, Target
@@ -26,9 +28,12 @@ def input_bound(request: RequestSpec | EmbeddingSpec) -> int:
     if isinstance(request, EmbeddingSpec):
         return min(MAX_TOKENS, sum(len(text.encode(errors="replace")) + 8 for text in request.inputs))
     document = [request.messages, request.tools, request.params.get("response_format"), request.tool_choice]
-    text = json.dumps(document, ensure_ascii=False)
-    pictures = text.count('"image_url":') * TOKENS_OF_A_PICTURE
-    return min(MAX_TOKENS, len(text.encode(errors="replace")) + pictures)
+    try:
+        text = orjson.dumps(document)
+    except TypeError:  # an integer beyond 64 bits, or half of a surrogate pair
+        text = json.dumps(document).encode()
+    pictures = text.count(b'"image_url":') * TOKENS_OF_A_PICTURE
+    return min(MAX_TOKENS, len(text) + pictures)
 
 
 def choices(request: RequestSpec | EmbeddingSpec) -> int:
@@ -62,7 +67,7 @@ def turns_of(attempt: Attempt) -> int:
 
 def _worst_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
     """At the dearest rates that this many tokens can reach."""
-    usage = Usage(input=input_tokens, output=output_tokens)
+    usage = Usage.model_construct(input=input_tokens, output=output_tokens, cached=0)
     rates = [price, *(tier for tier in price.tiers if tier.above < input_tokens)]
     costs = [
         cost_micro(usage, Price(input=max(rate.input, rate.cached_input or rate.input), output=rate.output))

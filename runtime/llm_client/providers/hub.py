@@ -39,7 +39,8 @@ class RoleProvider:
 
     @property
     def target(self) -> Target:
-        self._look_up()
+        if self._hub.config is not self._seen:
+            self._look_up()
         return self._target
 
     @property

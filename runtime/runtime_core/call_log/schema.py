@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt, Usage
 from runtime_core.errors import StoreValueError
+from runtime_core.frozen import changed
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
@@ -64,10 +65,8 @@ def logged(row: tuple[Any, ...]) -> LoggedAttempt:
 
 def just_ended(attempt: Attempt, ending: Ending, answer_hash: str | None) -> LoggedAttempt:
     """The record of a row that `ending` has just been written to."""
-    if ending.answer is not None:
-        ending = ending.model_copy(update={"answer": None})
-    # Made of what is checked already.
-    return LoggedAttempt.model_construct(attempt=attempt, status=ending.status, ending=ending, answer_hash=answer_hash)
+    kept = ending if ending.answer is None else changed(ending, answer=None)
+    return LoggedAttempt(attempt=attempt, status=ending.status, ending=kept, answer_hash=answer_hash)
 
 
 def to_keep(answer: str) -> tuple[str, int]:

@@ -12,9 +12,9 @@ from runtime_core.stores.sqlite_errors import BUSY, DRIVER_ERRORS, primary_code,
 
 T = TypeVar("T")
 
-_BEGIN = Sql("BEGIN IMMEDIATE")
+_BEGIN = Sql("BEGIN IMMEDIATE", counts=True)
 _BEGIN_READING = Sql("BEGIN")
-_COMMIT = Sql("COMMIT")
+_COMMIT = Sql("COMMIT", counts=True)
 _ROLLBACK = Sql("ROLLBACK")
 _SAVE = Sql("SAVEPOINT operation")
 _UNDO = Sql("ROLLBACK TO operation")

@@ -21,14 +21,14 @@ from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
 from runtime_core.call_log.records import LEASE_LAPSED
 
 SCOPE = "default"
-AT_ONCE = 60
+AT_ONCE = 16
 CLOSED_WITHIN_S = 0.5
 SHORT_CLOSED_WITHIN_S = 5.0
 """In the short form, which shares its machine with whatever else runs."""
-LONGEST_S = 1.5
+LONGEST_S = 0.6
 LATER_S = 3600.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-WORDS = " ".join(f"word{number}" for number in range(120))
+WORDS = " ".join(f"word{number}" for number in range(40))
 
 
 def run(short: bool) -> Report:
@@ -37,9 +37,9 @@ def run(short: bool) -> Report:
     script = parse_script(
         {
             "rules": [
-                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 8}},
+                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 10}},
                 {"match": {"contains": "quick"}, "reply": {"answer": WORDS, "latency_ms": 40}},
-                {"reply": {"answer": WORDS, "latency_ms": 1500}},
+                {"reply": {"answer": WORDS, "latency_ms": 700}},
             ]
         }
     )
@@ -112,7 +112,7 @@ async def _client(port: int, number: int, choose: Random) -> tuple[str, float | 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     await writer.drain()
-    wanted = choose.randrange(900 if streamed else 1400)
+    wanted = choose.randrange(450 if streamed else 700)
     stays = whole and choose.random() < 0.05
     answered = await _read(reader, 10**6 if stays else wanted, 60 if stays else choose.uniform(0, LONGEST_S), whole)
     if choose.random() < 0.5:

@@ -23,8 +23,6 @@ from runtime_core.call_log.records import LEASE_LAPSED
 SCOPE = "default"
 AT_ONCE = 16
 CLOSED_WITHIN_S = 0.5
-SHORT_CLOSED_WITHIN_S = 5.0
-"""In the short form, which shares its machine with whatever else runs."""
 LONGEST_S = 0.6
 LATER_S = 3600.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -60,7 +58,8 @@ def run(short: bool) -> Report:
     ends = Counter(how for how, _ in left.values())
     report.say(f"{len(left):,} clients: {', '.join(f'{count:,} {how}' for how, count in ends.most_common())}")
     report.say(books.summary())
-    _judge_delays(books.requests, left, report, SHORT_CLOSED_WITHIN_S if short else CLOSED_WITHIN_S)
+    [lag_s] = [one["lag_s"] for one in said.all() if one["said"] == "lag"]
+    _judge_delays(books.requests, left, report, lag_s=lag_s)
     return report.end()
 
 
@@ -68,7 +67,8 @@ Left = Mapping[int, tuple[str, float | None]]
 """How each client ended, and when it left, in seconds since the epoch; None for one that stayed."""
 
 
-def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, most_s: float) -> None:
+def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, *, lag_s: float) -> None:
+    """`lag_s` is how late the server's own timers were (p99): so much the machine was busy with something else."""
     delays: list[float] = []
     for entry in requests:
         _, left_at = left[_number(entry)]
@@ -79,9 +79,11 @@ def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, most
     p50, p99 = (delays[int(share * (len(delays) - 1))] if delays else 0.0 for share in (0.5, 0.99))
     report.say(
         f"{len(delays):,} requests were open at the provider when their client left: "
-        f"closed after {p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), as the provider saw it"
+        f"closed after {p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), as the provider saw it; "
+        f"timers of the server were {lag_s * 1000:.0f} ms late (p99)"
     )
-    report.expect(f"the provider's side is closed within {most_s:g} s of the leaving (p99)", p99 <= most_s, p99)
+    what = f"the provider's side is closed within {CLOSED_WITHIN_S:g} s of the leaving (p99, and what timers are late)"
+    report.expect(what, p99 <= CLOSED_WITHIN_S + 3 * lag_s, p99)
     report.expect("some clients left while the provider worked", delays)
 
 

@@ -51,6 +51,7 @@ def run(short: bool) -> Report:
             stop.touch()
             report.expect("the server ends well", them.wait() == [0])
         requests = read_log_file(log)
+        [lag_s] = [one["lag_s"] for one in said.all() if one["said"] == "lag"]
         books = close_books(url, requests, clock=ShiftedClock(LATER_S), scope_id=SCOPE)
     report.check(books, "I1", "I2", "I4")
     lapsed = [row for row in books.rows if row.ending is not None and row.ending.error == LEASE_LAPSED]
@@ -58,7 +59,6 @@ def run(short: bool) -> Report:
     ends = Counter(how for how, _ in left.values())
     report.say(f"{len(left):,} clients: {', '.join(f'{count:,} {how}' for how, count in ends.most_common())}")
     report.say(books.summary())
-    [lag_s] = [one["lag_s"] for one in said.all() if one["said"] == "lag"]
     _judge_delays(books.requests, left, report, lag_s=lag_s)
     return report.end()
 

@@ -47,6 +47,7 @@ async def serve_until(stop: Callable[[], bool], url: str, base: str, said: Said)
         LocalFlow(flow, models=models) as runner,
         serving(_doors(_predictor(Recorded(runner)), Edge(_Streams(place), limits=EdgeLimits()))) as port,
     ):
+        await place.engine.warm_up([ROLE])
         said.say(said="port", port=port)
         lags: list[float] = []
         while not stop():

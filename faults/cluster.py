@@ -16,7 +16,7 @@ from typing import Any
 from agent_runtime import Budget
 from faults.report import Report
 from faults.rig import ShiftedClock, close_books, open_books, seen, stores
-from faults.served import Door, flow_of, hub_document, victims
+from faults.served import KINDS, Door, flow_of, hub_document, victims
 from llmhub_runtime.sim import Script, SimProcess, parse_script, read_log_file
 
 APP = "soak"
@@ -51,8 +51,8 @@ def run(short: bool) -> Report:
             flow = flow_of(APP, predictors=2, replicas=2)
             ray.deploy(**{APP: app(AppArgs.model_validate({"flow": flow, **args}))})
             every_s, attempts = (5.0, 200) if short else (KILL_EVERY_S, ATTEMPTS)
-            door = Door.of(ray.port, APP, APP)
-            ask_while_killing(door, sim, report, attempts=attempts, every_s=every_s, kinds=None, app=(APP, APP))
+            door = Door(ray.port, APP, APP)
+            ask_while_killing(door, sim, report, attempts=attempts, every_s=every_s)
         books = close_books(url, read_log_file(log), clock=ShiftedClock(LATER_S), scope_id=SCOPE)
     report.check(books, "I1", "I2", "I4")
     report.say(books.summary())
@@ -73,13 +73,12 @@ def ask_while_killing(
     *,
     attempts: int,
     every_s: float,
-    kinds: frozenset[str] | None,
-    app: tuple[str, str],
+    kinds: frozenset[str] = frozenset(KINDS),
 ) -> None:
-    """Ask until the provider has seen that many attempts, while `app`, of a model, loses a process of `kinds`."""
+    """Ask until the provider has seen that many attempts, while the app loses a process of these kinds now and then."""
     done = threading.Event()
     killed = Counter[str]()
-    killer = threading.Thread(target=_kill, args=(done, every_s, kinds, app, killed))
+    killer = threading.Thread(target=_kill, args=(done, every_s, kinds, door, killed))
     killer.start()
     try:
         ends, asked = asyncio.run(_clients(door, sim, attempts))
@@ -119,12 +118,10 @@ async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[
     return ends, asked
 
 
-def _kill(
-    done: threading.Event, every_s: float, kinds: frozenset[str] | None, app: tuple[str, str], killed: Counter[str]
-) -> None:
-    choose = Random(app[0])
+def _kill(done: threading.Event, every_s: float, kinds: frozenset[str], door: Door, killed: Counter[str]) -> None:
+    choose = Random(door.app)
     while not done.wait(every_s * (0.2 if not killed else 1.0)):
-        there = [(kind, pid) for kind, pid in victims(*app) if kinds is None or kind in kinds]
+        there = [(kind, pid) for kind, pid in victims(door.app, door.model) if kind in kinds]
         if not there:
             continue
         kind = choose.choice(sorted({kind for kind, _ in there}))

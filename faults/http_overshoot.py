@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(short: bool) -> Report:
         with cluster() as ray:
             ray.deploy(**{kind: _app(kind, url, sim) for kind, url in urls.items()})
             for kind, url in urls.items():
-                door = Door.of(ray.port, kind, kind)
+                door = Door(ray.port, kind, kind)
                 for number, limits in enumerate(LIMITS[:1] if short else LIMITS):
                     race(f"round-{number}", limits, url=url, door=door, sim=sim, report=report, where=kind)
     return report.end()
@@ -68,9 +69,9 @@ def race(
 ) -> None:
     """One round: a scope of its own, whose budget has these limits."""
     where = f"{where}, {scope_id}"
-    before, key = seen(sim), new_key(url, scope_id)
+    before, door = seen(sim), replace(door, key=new_key(url, scope_id))
     set_budgets(url, Budget.model_validate({"scope_id": scope_id, **limits}))
-    answers = asyncio.run(_all_at_once(door, key, requests))
+    answers = asyncio.run(_all_at_once(door, requests))
     books = close_books(url, requests_since(sim, before), clock=ShiftedClock(LATER_S), scope_id=scope_id)
     report.check(books, "I1", "I2", "I4", where=where)
     statuses = Counter(status for status, _, _ in answers)
@@ -90,12 +91,12 @@ def race(
     )
 
 
-async def _all_at_once(door: Door, key: str, requests: int) -> list[tuple[int, dict[str, Any], int]]:
+async def _all_at_once(door: Door, requests: int) -> list[tuple[int, dict[str, Any], int]]:
     async def want(number: int) -> tuple[int, dict[str, Any], int]:
         asked = 0
         while True:
             asked += 1
-            status, body = await door.ask(f"Is there room for request {number}?", key)
+            status, body = await door.ask(f"Is there room for request {number}?")
             if status not in (0, 503) or asked > 100:
                 return status, body, asked
             await asyncio.sleep(PAUSE_S)

@@ -23,6 +23,7 @@ MAX_TOKENS = 40
 RETRIED = frozenset({0, 408, 429, 502, 503, 504})
 PAUSE_S = 0.2
 MOST_ASKED = 200
+KINDS = ("node replica", "predictor", "shared actor")
 
 
 def flow_of(name: str, *, predictors: int, replicas: int = 1) -> dict[str, Any]:
@@ -73,20 +74,18 @@ def new_key(url: str, scope_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where an app is asked: `path` is that of its V1 predictions."""
+    """Where an app is asked for V1 predictions, and the key that is shown there, if any."""
 
     port: int
-    path: str
+    app: str
+    model: str
+    key: str | None = None
 
-    @staticmethod
-    def of(port: int, app: str, model: str) -> Door:
-        return Door(port, f"/{app}/v1/models/{model}:predict")
-
-    async def ask(self, text: str, key: str | None = None) -> tuple[int, dict[str, Any]]:
+    async def ask(self, text: str) -> tuple[int, dict[str, Any]]:
         """The status and the document; 0 where the connection broke before the answer was there."""
         body = json.dumps({"instances": [{"x": text}]}).encode()
-        head = f"POST {self.path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        head += f"content-length: {len(body)}\r\n" + (f"x-api-key: {key}\r\n" if key else "")
+        head = f"POST {self._path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        head += f"content-length: {len(body)}\r\n" + (f"x-api-key: {self.key}\r\n" if self.key else "")
         try:
             reader, writer = await asyncio.open_connection(HOST, self.port)
             try:
@@ -98,6 +97,10 @@ class Door:
         except (OSError, TimeoutError):
             return 0, {}
         return _parsed(answer)
+
+    @property
+    def _path(self) -> str:
+        return f"/{self.app}/v1/models/{self.model}:predict"
 
     async def ask_until_answered(self, text: str, choose: Random) -> tuple[int, int]:
         """As a client does that tries again; the last status, and how often it asked."""
@@ -125,10 +128,11 @@ def _parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
 
 def victims(app: str, model: str) -> Iterator[tuple[str, int]]:
     """The processes of an app by what they are; all are descendants of this process."""
+    node, predictor, actor = KINDS
     titles = {
-        "node replica": f"ray::ServeReplica:{app}:{model}.",
-        "predictor": f"ray::ServeReplica:{app}:{model}",
-        "shared actor": "ray::SessionLedger",
+        node: f"ray::ServeReplica:{app}:{model}.",
+        predictor: f"ray::ServeReplica:{app}:{model}",
+        actor: "ray::SessionLedger",
     }
     for process in psutil.Process().children(recursive=True):
         try:

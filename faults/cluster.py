@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,6 +36,15 @@ MOODS: dict[str, tuple[int, dict[str, Any]]] = {
     "failing": (4, {"fault": {"kind": "error", "status": 500}}),
     "garbled": (3, {"fault": {"kind": "malformed", "body": "bad_json"}}),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Killing:
+    """Every `every_s`, but not before what was killed last is there again: a slow machine starts things slowly."""
+
+    every_s: float
+    kinds: frozenset[str]
+    most: int
 
 
 def run(short: bool) -> Report:
@@ -74,11 +84,12 @@ def ask_while_killing(
     attempts: int,
     every_s: float,
     kinds: frozenset[str] = frozenset(KINDS),
+    most: int = 10**6,
 ) -> None:
-    """Ask until the provider has seen that many attempts, while the app loses a process of these kinds now and then."""
+    """Ask until the provider has seen that many attempts, while the app loses up to `most` processes of these kinds."""
     done = threading.Event()
     killed = Counter[str]()
-    killer = threading.Thread(target=_kill, args=(done, every_s, kinds, door, killed))
+    killer = threading.Thread(target=_kill, args=(done, Killing(every_s, kinds, most), door, killed))
     killer.start()
     try:
         ends, asked = asyncio.run(_clients(door, sim, attempts))
@@ -118,11 +129,13 @@ async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[
     return ends, asked
 
 
-def _kill(done: threading.Event, every_s: float, kinds: frozenset[str], door: Door, killed: Counter[str]) -> None:
-    choose = Random(door.app)
-    while not done.wait(every_s * (0.2 if not killed else 1.0)):
-        there = [(kind, pid) for kind, pid in victims(door.app, door.model) if kind in kinds]
-        if not there:
+def _kill(done: threading.Event, how: Killing, door: Door, killed: Counter[str]) -> None:
+    choose, whole = Random(door.app), len(_alive(door))
+    pause_s = 1.0
+    while not done.wait(pause_s) and killed.total() < how.most:
+        alive = _alive(door)
+        there = [(kind, pid) for kind, pid in alive if kind in how.kinds]
+        if not there or len(alive) < whole:
             continue
         kind = choose.choice(sorted({kind for kind, _ in there}))
         pid = choose.choice([pid for each, pid in there if each == kind])
@@ -131,3 +144,8 @@ def _kill(done: threading.Event, every_s: float, kinds: frozenset[str], door: Do
         except ProcessLookupError:
             continue
         killed[kind] += 1
+        pause_s = how.every_s
+
+
+def _alive(door: Door) -> list[tuple[str, int]]:
+    return list(victims(door.app, door.model))

@@ -44,8 +44,11 @@ def flow_of(name: str, *, predictors: int, replicas: int = 1) -> dict[str, Any]:
         "version": "1.0",
         "metadata": {"name": name},
         "context": {"requires": ["x"]},
-        "nodes": {"ask": node},
-        "edges": [{"from": "_input.x", "to": "ask.x"}, {"from": "ask.text", "to": "_output.text"}],
+        "nodes": {node_of(name): node},
+        "edges": [
+            {"from": "_input.x", "to": f"{node_of(name)}.x"},
+            {"from": f"{node_of(name)}.text", "to": "_output.text"},
+        ],
         "deployment": {"kserve": {"min_replicas": predictors, "max_replicas": predictors}},
     }
 
@@ -127,19 +130,28 @@ def _parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def victims(app: str, model: str) -> Iterator[tuple[str, int]]:
-    """The processes of an app by what they are; all are descendants of this process."""
+    """The processes of an app by what they are; all are descendants of this process.
+
+    Ray names a process after its deployment, or after the last part of that name and the method it began with.
+    """
     node, predictor, actor = KINDS
+    replica, asking = f"ray::ServeReplica:{app}:{model}", node_of(model)
     titles = {
-        node: f"ray::ServeReplica:{app}:{model}.",
-        predictor: f"ray::ServeReplica:{app}:{model}",
-        actor: "ray::SessionLedger",
+        f"{replica}.{asking}": node,
+        f"ray::{asking}.": node,
+        replica: predictor,
+        "ray::SessionLedger": actor,
     }
     for process in psutil.Process().children(recursive=True):
         try:
             title = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        for kind, begins in titles.items():
-            if title.startswith(begins):
-                yield kind, process.pid
-                break
+        kind = next((kind for begin, kind in titles.items() if title.startswith(begin)), None)
+        if kind is not None:
+            yield kind, process.pid
+
+
+def node_of(model: str) -> str:
+    """The id of the one node, which is no other app's."""
+    return f"ask_{model}"

@@ -28,7 +28,7 @@ def test_the_books_are_true_when_a_replica_is_killed_and_when_a_budget_is_storme
         flow = flow_of("books", predictors=1, replicas=1)
         served = deploy("books", flow=flow, llmhub=hub_document(sim.openai_base), store=url, auth="keys")
         door = Door(cluster, served.app, served.model, key=new_key(url, "soaked"))
-        ask_while_killing(door, sim, report, attempts=60, every_s=5.0, kinds=frozenset({"node replica"}))
+        ask_while_killing(door, sim, report, attempts=80, every_s=1.0, kinds=frozenset({"node replica"}), most=1)
         books = close_books(url, requests_since(sim, 0), clock=ShiftedClock(3600), scope_id="soaked")
         report.check(books, "I1", "I2", "I4")
         limits = {"max_requests_daily": 10}

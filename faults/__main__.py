@@ -15,7 +15,7 @@ import click
 from faults.report import Report, lines
 
 IN_PROCESS = ("overshoot", "soak", "disconnects", "excess", "full_disk")
-ON_RAY_SERVE = ()
+ON_RAY_SERVE = ("cluster", "http_overshoot")
 ALL = IN_PROCESS + ON_RAY_SERVE
 
 

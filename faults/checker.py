@@ -86,6 +86,8 @@ def _was_served(entry: LogEntry) -> bool:
 def _rows_and_events(books: Books) -> Iterator[str]:
     rows = {row.attempt.attempt_id: row for row in books.rows}
     events = {event.event_id: event for event in books.events if event.type == "model"}
+    counts = Counter(event.event_id for event in books.events)
+    yield from (f"event {key} of the ledger is there {count} times" for key, count in counts.items() if count > 1)
     yield from (f"attempt {key} is not in the ledger" for key in rows.keys() - events.keys())
     yield from (f"event {key} of the ledger is not in the call log" for key in events.keys() - rows.keys())
     for key in rows.keys() & events.keys():

@@ -21,14 +21,12 @@ from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
 from runtime_core.call_log.records import LEASE_LAPSED
 
 SCOPE = "default"
-AT_ONCE = 60
+AT_ONCE = 16
 CLOSED_WITHIN_S = 0.5
-SHORT_CLOSED_WITHIN_S = 5.0
-"""In the short form, which shares its machine with whatever else runs."""
-LONGEST_S = 1.5
+LONGEST_S = 0.6
 LATER_S = 3600.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-WORDS = " ".join(f"word{number}" for number in range(120))
+WORDS = " ".join(f"word{number}" for number in range(40))
 
 
 def run(short: bool) -> Report:
@@ -37,9 +35,9 @@ def run(short: bool) -> Report:
     script = parse_script(
         {
             "rules": [
-                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 8}},
+                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 10}},
                 {"match": {"contains": "quick"}, "reply": {"answer": WORDS, "latency_ms": 40}},
-                {"reply": {"answer": WORDS, "latency_ms": 1500}},
+                {"reply": {"answer": WORDS, "latency_ms": 700}},
             ]
         }
     )
@@ -53,6 +51,7 @@ def run(short: bool) -> Report:
             stop.touch()
             report.expect("the server ends well", them.wait() == [0])
         requests = read_log_file(log)
+        [lag_s] = [one["lag_s"] for one in said.all() if one["said"] == "lag"]
         books = close_books(url, requests, clock=ShiftedClock(LATER_S), scope_id=SCOPE)
     report.check(books, "I1", "I2", "I4")
     lapsed = [row for row in books.rows if row.ending is not None and row.ending.error == LEASE_LAPSED]
@@ -60,7 +59,7 @@ def run(short: bool) -> Report:
     ends = Counter(how for how, _ in left.values())
     report.say(f"{len(left):,} clients: {', '.join(f'{count:,} {how}' for how, count in ends.most_common())}")
     report.say(books.summary())
-    _judge_delays(books.requests, left, report, SHORT_CLOSED_WITHIN_S if short else CLOSED_WITHIN_S)
+    _judge_delays(books.requests, left, report, lag_s=lag_s)
     return report.end()
 
 
@@ -68,7 +67,8 @@ Left = Mapping[int, tuple[str, float | None]]
 """How each client ended, and when it left, in seconds since the epoch; None for one that stayed."""
 
 
-def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, most_s: float) -> None:
+def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, *, lag_s: float) -> None:
+    """`lag_s` is how late the server's own timers were (p99): so much the machine was busy with something else."""
     delays: list[float] = []
     for entry in requests:
         _, left_at = left[_number(entry)]
@@ -79,9 +79,11 @@ def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, most
     p50, p99 = (delays[int(share * (len(delays) - 1))] if delays else 0.0 for share in (0.5, 0.99))
     report.say(
         f"{len(delays):,} requests were open at the provider when their client left: "
-        f"closed after {p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), as the provider saw it"
+        f"closed after {p50 * 1000:.0f} ms (p50), {p99 * 1000:.0f} ms (p99), as the provider saw it; "
+        f"timers of the server were {lag_s * 1000:.0f} ms late (p99)"
     )
-    report.expect(f"the provider's side is closed within {most_s:g} s of the leaving (p99)", p99 <= most_s, p99)
+    what = f"the provider's side is closed within {CLOSED_WITHIN_S:g} s of the leaving (p99, and what timers are late)"
+    report.expect(what, p99 <= CLOSED_WITHIN_S + 3 * lag_s, p99)
     report.expect("some clients left while the provider worked", delays)
 
 
@@ -112,7 +114,7 @@ async def _client(port: int, number: int, choose: Random) -> tuple[str, float | 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     await writer.drain()
-    wanted = choose.randrange(900 if streamed else 1400)
+    wanted = choose.randrange(450 if streamed else 700)
     stays = whole and choose.random() < 0.05
     answered = await _read(reader, 10**6 if stays else wanted, 60 if stays else choose.uniform(0, LONGEST_S), whole)
     if choose.random() < 0.5:

@@ -32,7 +32,6 @@ from support.processes import forked
 SCOPE = "tenant-1"
 ROLE = "writer"
 RATES: Mapping[str, Rates] = {"m": Rates(Decimal("2.5"), Decimal("10")), "e": Rates(Decimal("0.3"), Decimal("0"))}
-NODE = "node-1"
 
 
 class ShiftedClock(SystemClock):
@@ -70,7 +69,7 @@ async def desk(
 ) -> AsyncIterator[Desk]:
     """On the store at `url` and the simulated model at `base`."""
     clock = clock or SystemClock()
-    async with open_database(url, node_id=NODE) as database, hub_on(base) as hub:
+    async with open_database(url) as database, hub_on(base) as hub:
         router = HubRouter(hub)
         accounts = EngineLedger(database, router=router, clock=clock)
         async with ExecutionEngine(
@@ -83,10 +82,20 @@ def open_books(url: str, *budgets: Budget, clock: Clock | None = None) -> None:
     """Tables, budgets, and a history of the counters from here on."""
 
     async def work() -> None:
-        async with open_database(url, node_id=NODE) as database:
-            ledger = Ledger(SqlLedgerWriter(database), clock=clock)
+        async with open_database(url) as database:
             await _log_of(database, clock).prepare()
             await keep_history(database)
+
+    asyncio.run(work())
+    set_budgets(url, *budgets, clock=clock)
+
+
+def set_budgets(url: str, *budgets: Budget, clock: Clock | None = None) -> None:
+    """In a store that has its tables."""
+
+    async def work() -> None:
+        async with open_database(url) as database:
+            ledger = Ledger(SqlLedgerWriter(database), clock=clock)
             for budget in budgets:
                 await ledger.set_budget(budget)
 
@@ -97,7 +106,7 @@ def close_books(url: str, requests: Sequence[LogEntry], *, clock: Clock, scope_i
     """Let every lease that has run out by `clock` lapse, and read what there is."""
 
     async def work() -> Books:
-        async with open_database(url, node_id=NODE) as database:
+        async with open_database(url) as database:
             log = _log_of(database, clock)
             while await log.expire(limit=1000):
                 pass

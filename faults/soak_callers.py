@@ -24,7 +24,7 @@ from llm_client import (
 )
 from llmhub_runtime.sim import Script, parse_script
 
-LEASE_S = 2.0
+LEASE_S = 5.0
 CLAIM_LEASE_S = 10.0
 KEY_EVERY_S = 0.4
 CALLERS = 5

@@ -128,6 +128,7 @@ class OpenAttempt:
         self._slot: Slot | None = None
         self._reserving = False
         self._admitted_in: int | None = None
+        self._settled: Ending | None = None
 
     @property
     def attempt_id(self) -> str:
@@ -215,12 +216,18 @@ class OpenAttempt:
             attempts=self.attempt.number,
         )
         text = result.model_dump_json() if self._asked.keep else None
-        ending = self._ending(AttemptStatus.SETTLED, answer.usage, cost, answer=text)
+        self._settled = ending = self._ending(AttemptStatus.SETTLED, answer.usage, cost, answer=text)
         problem = await self._end(ending, alive=True)
         # Unstored, an answer under a key would be another one the next time; without a key it is still an answer.
         if problem is not None and self._asked.claim is not None:
             raise CallStoreError(f"The answer came and could not be stored under its key: {problem}") from problem
         return result
+
+    async def offer(self) -> KeyState | None:
+        """The settled answer to its key once more, which was somebody else's before; the key as it is then."""
+        claim, ending = self._asked.claim, self._settled
+        assert claim is not None and ending is not None
+        return (await self._parts.log.end_with_claim(self.attempt, ending, claim)).key
 
     async def fail(self, exc: BaseException, delivered: Delivered = NOTHING) -> None:
         """End the row for `exc`. Raises AttemptFailed in its place, unless it is not the provider's."""

@@ -17,13 +17,17 @@ from runtime_core.call_log.keys import KeyState
 
 
 class Call:
-    """`key_state` is what became of the call's idempotency key, if it has one, once there is an answer."""
+    """`key_state` is what became of the call's idempotency key, if it has one, once there is an answer.
+
+    `offer` gives the answer to the key once more, if that is the call's again.
+    """
 
     def __init__(self, parts: Parts, asked: Asked, tries: Tries) -> None:
         self._parts = parts
         self._asked = asked
         self._tries = tries
         self.key_state: KeyState | None = None
+        self._answered: OpenAttempt | None = None
         self.request_hash = ""
 
     async def answer(self) -> CompletionResult | EmbeddingResult:
@@ -52,13 +56,18 @@ class Call:
                 reading = _Reading(opened)
                 async with aclosing(reading.events()) as events:
                     async for event in events:
+                        if isinstance(event, CompletionResult):
+                            self._note(opened)  # whoever hears the result asks at once what became of the key
                         yield event
-                self._note(opened)
                 return
             except AttemptFailed as failed:
                 if failed.delivered:
                     raise self._final(failed) from failed
                 step = await self._next(failed)
+
+    async def offer(self) -> KeyState | None:
+        assert self._answered is not None, "there is an answer to offer"
+        return await self._answered.offer()
 
     def _first(self) -> Next:
         step = self._tries.first()
@@ -92,6 +101,7 @@ class Call:
 
     def _note(self, opened: OpenAttempt) -> None:
         self.key_state = opened.key_state
+        self._answered = opened
         self.request_hash = opened.attempt.request_hash
 
 

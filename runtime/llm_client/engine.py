@@ -220,7 +220,7 @@ class ExecutionEngine:
             return entered
         async with entered:
             result, call = await self._called(entered.asked, attempts)
-            return await entered.agree(call.key_state, result)
+            return await entered.agree(call.key_state, result, offer=call.offer)
 
     async def _called(self, asked: Asked, attempts: AttemptBudget | None) -> tuple[Answer, Call]:
         call = self._call(asked, attempts)
@@ -257,7 +257,7 @@ class ExecutionEngine:
                     continue
                 await self._cached.keep(asked, call.request_hash, event)
                 if lead is not None:
-                    await lead.agree(call.key_state, event, streamed=True)
+                    await lead.agree(call.key_state, event, offer=call.offer, streamed=True)
                 yield StreamEnded.model_construct(kind="ended", result=event)
 
     def _call(self, asked: Asked, attempts: AttemptBudget | None) -> Call:

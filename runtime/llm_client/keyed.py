@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -12,11 +13,13 @@ from llm_client.attempts import Asked, Parts
 from llm_client.cached import Answer, again, decode
 from llm_client.errors import CallFailed, CallRefused, CallStoreError, CallTimedOut, IdempotencyConflictError
 from llm_client.idempotency import Given, IdempotencyTracker, Leader
-from runtime_core.call_log.keys import Answer as KeptAnswer
 from runtime_core.call_log.keys import Claim, Conflict, Done, InFlight, KeyState
 from runtime_core.errors import StoreError, StoreQuotaError
 
 log = logging.getLogger(__name__)
+
+Offer = Callable[[], Awaitable[KeyState | None]]
+"""Gives an answer to its key, once that is the caller's again; the key as it is then."""
 
 
 class KeyedCalls:
@@ -83,12 +86,16 @@ class Lead:
         finally:
             self._leader.leave(error)
 
-    async def agree(self, state: KeyState | None, result: Answer, *, streamed: bool = False) -> Answer:
+    async def agree(self, state: KeyState | None, result: Answer, *, offer: Offer, streamed: bool = False) -> Answer:
         """The key's one answer: `result`, unless somebody had taken the key over and was first.
 
-        `state` is the key's after the result was stored. Raises CallFailed where a stream has said otherwise.
+        `state` is the key's after the result was stored. Raises CallFailed where a stream has said otherwise, and
+        CallStoreError.
         """
-        agreed = result if self._is_ours(state, result) else await self._theirs(state, result)
+        try:
+            agreed = await self._agreed(state, result, offer)
+        except StoreError as exc:
+            raise CallStoreError(f"The answer came and could not be stored under its key: {exc}") from exc
         if streamed and agreed is not result:
             raise CallFailed("The key was taken over while this stream ran; ask again for the answer that counts.")
         self._leader.finish(agreed)
@@ -98,17 +105,19 @@ class Lead:
     def _is_ours(self, state: KeyState | None, result: Answer) -> bool:
         return isinstance(state, Done) and state.answer.attempt_id == result.attempt_id
 
-    async def _theirs(self, state: KeyState | None, result: Answer) -> Answer:
-        kept: KeptAnswer | None = None
-        match state:
-            case Done(answer):
-                kept = answer
-            case InFlight():
-                kept = await self._tracker.follow(self._leader.claim, self._parts.log)
-            case Conflict() | None:
-                pass
-        # Nobody has another answer: this one stands, though it is not stored under the key.
-        return result if kept is None else decode(self.asked.kind, kept.text)
+    async def _agreed(self, state: KeyState | None, result: Answer, offer: Offer) -> Answer:
+        while not self._is_ours(state, result):
+            match state:
+                case Done(answer):
+                    return decode(self.asked.kind, answer.text)
+                case Conflict():
+                    return result  # it stands, though the key is another request's now
+                case InFlight() | None:
+                    kept = await self._tracker.follow(self._leader.claim, self._parts.log)
+                    if kept is not None:
+                        return decode(self.asked.kind, kept.text)
+                    state = await offer()  # they gave up: unstored, the next one would get another answer
+        return result
 
     async def _free(self, claim: Claim) -> None:
         try:

@@ -279,6 +279,18 @@ async def test_events_are_listed_summed_up_and_exported(ledger: Ledger, clock: M
     assert (await ledger.usage("tenant-2")).events == 0
 
 
+async def test_pages_hold_every_event_once_however_fine_the_clock_is(ledger: Ledger, clock: ManualClock) -> None:
+    for _ in range(20):
+        clock.advance(0.0000133)
+        await ledger.record_tool_call(WHO, "look")
+    page, seen = await ledger.list_events(SCOPE, limit=1), list[str]()
+    while page.next is not None and len(seen) < 40:
+        seen += [event.event_id for event in page.events]
+        page = await ledger.list_events(SCOPE, after=page.next, limit=1)
+    seen += [event.event_id for event in page.events]
+    assert (len(seen), len(set(seen))) == (20, 20)
+
+
 @pytest.mark.parametrize("spelling", ["", " tenant-1", "tenant-1 ", "tenant-1\u200b", "te\u0301nant", "t\x00"])
 async def test_another_spelling_of_a_scope_is_refused_not_another_budget(ledger: Ledger, spelling: str) -> None:
     for ask in (

@@ -27,7 +27,7 @@ from llm_client import (
 )
 from llm_client.errors import CallCancelled, CallRefused
 from llmhub_runtime.sim import SimServer
-from runtime_core.call_log.keys import Claim
+from runtime_core.call_log.keys import Claim, Started
 from runtime_core.errors import StoreValueError
 from runtime_core.stores.postgres import PostgresDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
@@ -219,6 +219,29 @@ async def test_whoever_lost_the_key_meanwhile_gives_the_answer_of_the_one_who_to
         result = await late
         assert (taken.content, result.content) == ("first", "first")
         assert result.attempt_id == taken.attempt_id
+        check_books(await made.rows(), made.sent())
+
+
+@pytest.mark.parametrize("when", ["before the late answer", "after it"])
+async def test_the_answer_of_whoever_lost_the_key_counts_when_the_one_who_took_it_gives_up(
+    when: str, tmp_path: Path
+) -> None:
+    async with rig(database=SqliteDatabase(tmp_path / "log.db"), idempotency_tracker=IdempotencyTracker(0.3)) as made:
+        made.script(
+            {"match": {"nth": 1}, "reply": {"latency_ms": 600, "answer": "late"}}, {"reply": {"answer": "next"}}
+        )
+        made.engine._assembly.parts.keeper.hold_claim = lambda claim: None  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+        late = asyncio.create_task(made.engine.complete(ASK, idempotency_key="k"))
+        await until(made.sent)
+        taker = Claim("default", "k", (await made.rows())[0].attempt.request_hash, "another-process", lease_s=60)
+        while not isinstance(await made.log.begin(taker), Started):
+            await asyncio.sleep(0.01)
+        if when == "after it":
+            await until(lambda: made.sim.log()[0].outcome == "finished")
+            await asyncio.sleep(0.1)
+        await made.log.fail(taker)
+        first, again = await late, await made.engine.complete(ASK, idempotency_key="k")
+        assert (first.content, again.content, again.cached) == ("late", "late", True)
         check_books(await made.rows(), made.sent())
 
 

@@ -151,6 +151,7 @@ PLANTED: dict[str, tuple[str, str, Callable[[Books], Books]]] = {
     "a served request that was released": ("I1", "the provider served it", changed("requests", "refused", status=200)),
     "a row that the ledger lacks": ("I1", "is not in the ledger", minus("events", 3)),
     "an event that the call log lacks": ("I1", "is not in the call log", plus("events", event("alone", "released"))),
+    "an event that is listed twice": ("I1", "is there 2 times", plus("events", event("refused", "released"))),
     "a state that differs": (
         "I1",
         "in the ledger",

@@ -237,7 +237,17 @@ def note(account: Account, event_id: str, kind: str, at: float, detail: str) -> 
     """An audit event, once."""
     yield Sql(
         _NOTE,
-        (account.scope_id, event_id, kind, at, int(at), account.principal_id, account.role, account.run_id, detail),
+        (
+            account.scope_id,
+            event_id,
+            kind,
+            round(at, 6),
+            int(at),
+            account.principal_id,
+            account.role,
+            account.run_id,
+            detail,
+        ),
     )
 
 

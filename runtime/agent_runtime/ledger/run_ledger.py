@@ -85,9 +85,13 @@ class RunLedger:
         beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds)
         try:
             refusal = await self._done(lambda: runs.begin(beginning))
-            _demand(refusal)
-            self._open[place] = None
-            self._keep()
+        except BaseException:  # it may have begun all the same
+            await self._detached.run(self._finish(*place))
+            raise
+        _demand(refusal)
+        self._open[place] = None
+        self._keep()
+        try:
             yield
         finally:
             self._open.pop(place, None)

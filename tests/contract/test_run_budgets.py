@@ -19,7 +19,8 @@ from agent_runtime.ledger.run_ledger import RUN_LEASE_S, RunLedger
 from runtime_core.clock import ManualClock
 from runtime_core.context import ExecutionContext
 from runtime_core.errors import StoreUnavailableError
-from runtime_core.stores import Database, MemoryDatabase
+from runtime_core.stores import Database
+from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
 from support.ledgers import SCOPE, held, ledger_database, opened
 from support.stores import fresh_store_url, persist

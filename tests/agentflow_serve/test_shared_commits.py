@@ -223,10 +223,21 @@ async def test_two_actors_at_once_count_once(desk: Desk) -> None:
 async def test_kill_9_of_the_actor_around_its_commit_loses_nothing_and_counts_nothing_twice(desk: Desk) -> None:
     await desk.ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_total=10**9))
     points = [f"{name}@{3 + 4 * turn}" for turn in range(KILLS) for name in FAILPOINTS]
-    said = await lines_of("commits_process", desk.url, *points)
+    said = await lines_of("commits_process", "kill", desk.url, *points)
     assert [status for _, status in said["died"]] == ["-9"] * len(points)
+    await _check_that_each_is_counted_once(desk, said, runs=len(points))
+
+
+async def test_an_actor_that_stood_still_for_a_while_counts_nothing_again(desk: Desk) -> None:
+    await desk.ledger.set_budget(Budget(scope_id=SCOPE, max_tokens_total=10**9))
+    said = await lines_of("commits_process", "stop", desk.url, "ledger.before_commit@3")
+    assert [status for _, status in said["died"]] == ["0"]
+    await _check_that_each_is_counted_once(desk, said, runs=1)
+
+
+async def _check_that_each_is_counted_once(desk: Desk, said: dict[str, list[list[str]]], *, runs: int) -> None:
     sent = {attempt_id for [attempt_id] in said["settled"]}
-    assert len(sent) == len(points) * WORKERS * ATTEMPTS
+    assert len(sent) == runs * WORKERS * ATTEMPTS
     events = await desk.events()
     assert {event.event_id for event in events} == sent
     assert {event.state for event in events} == {EventState.SETTLED}

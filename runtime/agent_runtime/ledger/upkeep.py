@@ -64,16 +64,16 @@ class Upkeep:
         if not isinstance(await self._log.begin(self._claim), Started):
             return False
         for _ in range(_MOST_BATCHES):
-            if len(await self._expire()) < _AT_ONCE:
+            if await self._expire() < _AT_ONCE:
                 break
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
             await self._forget()
         return True
 
-    async def _expire(self) -> list[object]:
+    async def _expire(self) -> int:
         now = self._log.now()
-        return [*await self._database.run(lambda: expire_attempts(now, _AT_ONCE))]
+        return len(await self._database.run(lambda: expire_attempts(now, _AT_ONCE)))
 
     async def _forget(self) -> None:
         await self._log.forget_keys(limit=_AT_ONCE * _MOST_BATCHES)

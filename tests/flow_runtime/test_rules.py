@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_policy
+from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_budgets, load_policy
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.actions.store import ActionFilter
@@ -193,8 +193,14 @@ def test_a_policy_that_is_wrong_is_told_with_its_line(tmp_path: Path, text: str,
     assert said in str(caught.value)
 
 
-def test_the_example_of_the_page_is_a_policy_for_flows():
-    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
-    example = page.partition("```yaml\n")[2].partition("```")[0]
-    made = load_policy(yaml.safe_load(example), kinds=OF_FLOWS)
+def example(page: str, after: str) -> Any:
+    """The first YAML of a page of docs/ behind these words."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    return yaml.safe_load(text.partition(after)[2].partition("```yaml\n")[2].partition("```")[0])
+
+
+def test_the_examples_of_the_pages_are_what_they_say():
+    made = load_policy(example("policy.md", "# Policy"), kinds=OF_FLOWS)
     assert [rule.kind for rule in made.rules] == ["model", "tool", "constraint", "constraint"]
+    budgets = load_budgets(example("budgets.md", "## budgets.yaml"), roles={"llm.strong"})
+    assert [str(budget.account) for budget in budgets.budgets][1:3] == ["principal 'ann'", "role 'llm.strong'"]

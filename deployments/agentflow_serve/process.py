@@ -137,10 +137,10 @@ async def _open_models(
     stack.push_async_callback(hub.aclose)
     models = HubModels(
         hub,
+        guard=None if policy is None else PolicyGuard(policy),
         allow_hosts=settings.allow_hosts,
         locate_sim=locate_sim,
         database=await store.database(),
-        guard=None if policy is None else PolicyGuard(policy),
         prices=await list_prices() if settings.list_prices else None,
     )
     await stack.enter_async_context(models)
@@ -149,7 +149,7 @@ async def _open_models(
 
 
 async def open_actions(store: RunStore) -> ActionManager:
-    """What asks people, on the run store."""
+    """The questions to people that stand in the run store."""
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.actions.sql_store import SqlActionStore
 

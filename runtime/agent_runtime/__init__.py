@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from agent_runtime.ledger.finds import EventCursor, EventFilter, EventPage
     from agent_runtime.ledger.ledger import Ledger
     from agent_runtime.ledger.records import LedgerEvent, LedgerUsage, Reservation
+    from agent_runtime.ledger.run_ledger import RunLedger
     from agent_runtime.ledger.tool_calls import LedgerMiddleware, ToolLedger
     from agent_runtime.ledger.writers import InMemoryLedgerWriter, PostgresLedgerWriter, SqliteLedgerWriter
     from agent_runtime.orchestration.chain import ChainOperator
@@ -153,6 +154,7 @@ _HOMES = {
     "ledger.finds": ("EventCursor", "EventFilter", "EventPage"),
     "ledger.ledger": ("Ledger",),
     "ledger.records": ("LedgerEvent", "LedgerUsage", "Reservation"),
+    "ledger.run_ledger": ("RunLedger",),
     "ledger.tool_calls": ("LedgerMiddleware", "ToolLedger"),
     "ledger.writers": ("InMemoryLedgerWriter", "PostgresLedgerWriter", "SqliteLedgerWriter"),
     "orchestration.chain": ("ChainOperator",),
@@ -305,6 +307,7 @@ __all__ = [
     "RoundRobinRouter",
     "Router",
     "RuleRouter",
+    "RunLedger",
     "RunVersions",
     "RuntimeEvent",
     "RuntimeEventType",

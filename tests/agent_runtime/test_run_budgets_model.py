@@ -36,6 +36,7 @@ class Run:
     at: float
     lease_until: float
     parent: Run | None = None
+    above: frozenset[str] = frozenset()
     held: int = 0
     is_open: bool = True
 
@@ -45,9 +46,6 @@ class Run:
         while run is not None and run.is_open:
             yield run
             run = run.parent
-
-    def above(self) -> set[str]:
-        return set() if self.parent is None else {each.name for each in self.parent.chain()}
 
 
 @dataclass
@@ -108,6 +106,7 @@ class RunMachine(RuleBasedStateMachine):
         if not allowed:
             return multiple()
         run.held = most if holds else 0
+        run.above = frozenset() if within is None else frozenset(each.name for each in within.chain())
         self._runs.append(run)
         return run
 
@@ -215,7 +214,7 @@ class RunMachine(RuleBasedStateMachine):
 
     def _of_run(self, run: Run) -> int:
         calls = sum(each.tokens for each in self._calls if run.name in each.runs)
-        return calls + sum(each.held for each in self._runs if each.is_open and run.name in each.above())
+        return calls + sum(each.held for each in self._runs if each.is_open and run.name in each.above)
 
     def _fits(self, principal: str, now: float, tokens: int, run: Run | None) -> bool:
         if run is not None and any(self._of_run(each) + tokens > each.most for each in run.chain()):

@@ -15,7 +15,7 @@ import yaml
 
 from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_budgets, load_policy
 from agent_runtime.actions.manager import ActionManager
-from agent_runtime.actions.sql_store import SqlActionStore
+from agent_runtime.actions.sql_store import InMemoryActionStore, SqlActionStore
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.policy.policy_file import OF_FLOWS
@@ -46,8 +46,8 @@ ACME = Identity(scope_id="acme", principal_id="ann")
 OTHER = Identity(scope_id="other", principal_id="ann")
 
 
-def flow() -> Flow:
-    return small_flow(FLOW, EDGES)
+def desk(**top: Any) -> Flow:
+    return small_flow(FLOW, EDGES, **top)
 
 
 def looks(times: int) -> dict[str, Any]:
@@ -74,8 +74,11 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(folder: Path, *script: Mapping[str, Any], **options: Any) -> AsyncIterator[Opened]:
+async def opened(
+    folder: Path, *script: Mapping[str, Any], flow: Flow | None = None, **options: Any
+) -> AsyncIterator[Opened]:
     """A flow under rules; unless the script says otherwise the model answers `done`."""
+    flow = flow or desk()
     store = f"sqlite:///{folder / 'af-rules.sqlite'}"
     async with SimServer() as sim:
         sim.set_script(parse_script({"rules": [*script, {"reply": {"answer": "done"}}]}))
@@ -90,8 +93,8 @@ async def opened(folder: Path, *script: Mapping[str, Any], **options: Any) -> As
         async with AsyncExitStack() as stack:
             settings = await under_policy(stack, LocalSettings(store=store, **options))
             hub = await stack.enter_async_context(LLMHub(config_obj=config))
-            models = await stack.enter_async_context(governed_models(flow(), hub, settings))
-            runner = await stack.enter_async_context(LocalFlow(flow(), models=models, settings=settings))
+            models = await stack.enter_async_context(governed_models(flow, hub, settings))
+            runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
             yield Opened(runner, sim, store)
 
 
@@ -164,6 +167,19 @@ async def test_the_tool_calls_of_a_scope_are_counted_exactly_over_parallel_calls
         told = [message for entry in it.sim.log() for message in entry.request["messages"] if message["role"] == "tool"]
         assert sum("budget_exceeded" in message["content"] for message in told) == 8
         assert [budget.scope_id for budget in await ledger.budgets("acme")] == ["acme"]
+
+
+async def test_a_person_may_allow_one_more_tool_call_of_the_run(tmp_path: Path):
+    people = ActionManager(InMemoryActionStore(), poll_s=0.05)
+    limited = desk(budgets={"max_tool_calls": 1}, on_exceed="ask")
+    async with opened(tmp_path, looks(2), flow=limited, actions=people) as it:
+        running = asyncio.create_task(it.run())
+        async with asyncio.timeout(10):
+            while not (asked := await people.for_scope("acme").list()):
+                await asyncio.sleep(0.01)
+        assert (asked[0].type, asked[0].payload["limit"]) == ("raise_budget", "max_tool_calls")
+        await people.for_scope("acme").resolve(action_id=asked[0].action_id, resolution={"approved": True})
+        assert (await running).output == "done" and it.told() == ["seen", "seen"]
 
 
 async def test_a_budget_of_the_file_binds_model_calls(tmp_path: Path):

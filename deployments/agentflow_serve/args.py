@@ -26,10 +26,10 @@ class AppArgs(BaseModel):
     `host:port`, that http operations and a flow's own model endpoints may reach although they are private or
     plain http. `feature_store` is where `features.*` and `hopsworks.*` operations read and write: `local:./folder` or
     `hopsworks:project`. `embedder` is the role that embeds the text queries of vector searches which name none.
+    `budgets` says who may use how much, and `policy` which models and tools may be called: paths too, or the documents.
     `slot_modules` are the installed modules, or packages of them, whose slots `slot.call` may call.
     `auth: keys` lets in who has an API key of the run store (`agentflow keys`), as the tenant and principal of the key.
     `auth: none` asks nobody, and is for loopback: elsewhere it takes `open_to_network: true` as well.
-    `budgets` says who may use how much, and `policy` which models and tools may be called: paths too, or the documents.
     `metrics_by_scope: true` adds the label `scope` to metrics of runs, model calls and refusals.
     `sim_script` is a script for the simulated model. `revision` means nothing: another one makes Serve replace every
     replica, as after a change of installed code.

@@ -48,11 +48,11 @@ def build(args: AppArgs, *, agent: type[LocalAgent] | None = None) -> Applicatio
         feature_store=inputs.feature_store,
         embedder=args.embedder,
         slot_modules=args.slot_modules,
+        policy=inputs.policy,
         list_prices=inputs.llmhub is not None and needs_list_prices(planned.flow, inputs.llmhub, args.embedder),
         session_ttl_s=args.session_ttl_s,
         calls_ttl_s=args.calls_ttl_s,
         ledger=args.ledger,
-        policy=inputs.policy,
         asks_for_more=asks_for_more(planned.flow),
         metrics_by_scope=args.metrics_by_scope,
     )

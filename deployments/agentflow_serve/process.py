@@ -148,11 +148,11 @@ async def _open_models(
     stack.push_async_callback(hub.aclose)
     models = HubModels(
         hub,
+        guard=None if policy is None else PolicyGuard(policy),
         allow_hosts=settings.allow_hosts,
         locate_sim=locate_sim,
         database=await store.database(),
         transactions=await _open_commits(stack, settings, store),
-        guard=None if policy is None else PolicyGuard(policy),
         prices=await list_prices() if settings.list_prices else None,
         recorder=recorder,
     )

@@ -23,10 +23,10 @@ class ProcessSettings(BaseModel):
     feature_store: str | None = None
     embedder: str | None = None
     slot_modules: tuple[str, ...] = ()
+    policy: PolicyDocument | None = None
     list_prices: bool = False
     asks_for_more: bool = False
     session_ttl_s: float | None = None
     calls_ttl_s: float | None = None
     ledger: LedgerWay | None = None
-    policy: PolicyDocument | None = None
     metrics_by_scope: bool = False

@@ -22,6 +22,7 @@ from agentflow_serve.manifest_check.yaml_reading import read_document
 from agentflow_serve.ports import DEFAULT_HOST, DEFAULT_PORT
 from flow_runtime.code import admit
 from flow_runtime.hub_models import providers_of
+from runtime_core.documents import Source
 
 IMPORT_PATH = "agentflow_serve:app"
 RULES = ("budgets", "policy")
@@ -67,16 +68,16 @@ def app_args(flow: Path, llmhub: Path | None, settings: Mapping[str, Any]) -> di
     return args | given | rules_inside({name: given[name] for name in RULES if name in given})
 
 
-def rules_inside(paths: Mapping[str, Path | str]) -> dict[str, Any]:
-    """The documents in files of budgets and policy, by the names of their arguments. Raises DocumentInvalid."""
+def rules_inside(given: Mapping[str, Source]) -> dict[str, Any]:
+    """The documents of budgets and policy, by the names of their arguments. Raises DocumentInvalid."""
     from agent_runtime.ledger.budget_file import load_budgets
     from agent_runtime.policy.policy_file import OF_FLOWS, load_policy
 
     found: dict[str, Any] = {}
-    if "budgets" in paths:
-        found["budgets"] = load_budgets(paths["budgets"]).model_dump(mode="json", exclude_none=True)
-    if "policy" in paths:
-        found["policy"] = load_policy(paths["policy"], kinds=OF_FLOWS).model_dump(mode="json", exclude_unset=True)
+    if "budgets" in given:
+        found["budgets"] = load_budgets(given["budgets"]).model_dump(mode="json", exclude_none=True)
+    if "policy" in given:
+        found["policy"] = load_policy(given["policy"], kinds=OF_FLOWS).model_dump(mode="json", exclude_unset=True)
     return found
 
 

@@ -31,8 +31,9 @@ def budgets(draw: st.DrawFn) -> Budget:
         for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=4, unique=True))
         if not name.endswith("per_request") and not name.endswith("per_minute")
     } or {"max_tokens_per_minute": draw(WHOLE)}
-    whom = {name: draw(NAMES | st.none()) for name in ("principal_id", "role")}
-    return Budget(scope_id=draw(NAMES), **whom, **facts)
+    for_tools = any("tool_calls" in name or "runtime_seconds" in name for name in facts)
+    role = None if for_tools else draw(NAMES | st.none())
+    return Budget(scope_id=draw(NAMES), principal_id=draw(NAMES | st.none()), role=role, **facts)
 
 
 DOCUMENTS = st.lists(budgets(), max_size=5, unique_by=lambda budget: budget.account).map(
@@ -77,6 +78,10 @@ def test_money_is_exact_and_numbers_need_no_quotes(tmp_path: Path):
         ("budgets:\n  - max_tokens_total: -1\n", "/budgets.yaml:2: budgets[0].max_tokens_total input should be"),
         ("budgets:\n  - max_tokens_total: 1.5\n", "/budgets.yaml:2: budgets[0].max_tokens_total input should be"),
         ("budgets:\n\n  - scope_id: acme\n", "/budgets.yaml:3: budgets[0] limits nothing"),
+        (
+            "budgets:\n  - {role: llm.strong, max_tool_calls_daily: 1}\n",
+            "/budgets.yaml:2: budgets[0] has max_tool_calls_daily for a role, and tools have no role",
+        ),
         ("budgets:\n  - {run_id: run-1, max_tokens_total: 1}\n", "/budgets.yaml:2: budgets[0] is for one run"),
         (
             "budgets:\n  - max_tokens_total: 1\n  - max_cost_total: 1\n",

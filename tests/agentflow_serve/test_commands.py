@@ -349,7 +349,7 @@ def test_a_run_that_fails_says_so_in_json_too(agentflow: Command):
     ended = agentflow("run", "raises.yaml", "--input", '{"x": 1}', "--json")
     document = json.loads(ended.out)
     assert (ended.code, document["output"]) == (Exit.FAILED, None)
-    assert set(document["error"]) == {"code", "message", "node", "retry_after"}
+    assert set(document["error"]) == {"code", "message", "node", "retry_after", "refused"}
     assert (document["error"]["code"], document["error"]["node"]) == ("node_failed", "twice")
     assert document["nodes"]["twice"]["error"]["type"] == "error"
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime import Budget, BudgetExceededError, BudgetSpec, EventFilter, Ledger
+from agent_runtime import Budget, BudgetExceededError, BudgetSpec, EventFilter, Ledger, ToolLedger
 from agent_runtime.ledger import holds
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
 from agent_runtime.ledger.run_ledger import RUN_LEASE_S, RunLedger
+from agent_runtime.ledger.writers import SqlLedgerWriter
+from llm_client import CallStoreError
 from runtime_core.clock import ManualClock
 from runtime_core.context import ExecutionContext
 from runtime_core.errors import StoreUnavailableError
@@ -155,8 +157,10 @@ async def test_a_raised_limit_holds_and_is_never_lowered(runs: RunLedger, ledger
         assert not await persist(lambda: runs.raise_limits(SCOPE, "nobody", {"max_tokens_total": 1}))
 
 
-async def test_a_tool_call_is_counted_once_and_refused_beyond_the_limit(runs: RunLedger, ledger: Ledger) -> None:
-    spec = BudgetSpec(max_tool_calls=2)
+async def test_a_tool_call_is_counted_once_and_refused_beyond_the_limit(
+    runs: RunLedger, ledger: Ledger, database: Database, clock: ManualClock
+) -> None:
+    spec, tools = BudgetSpec(max_tool_calls=2), ToolLedger(SqlLedgerWriter(database), clock=clock)
     run = run_of("tools")
     for _ in range(100):
         try:
@@ -164,10 +168,10 @@ async def test_a_tool_call_is_counted_once_and_refused_beyond_the_limit(runs: Ru
                 made = 0
                 while True:
                     try:
-                        await runs.count_tool_call(run, "look", budgeted=True)
-                        made += 1
-                    except StoreUnavailableError:
-                        continue
+                        async with tools.call(run, "look", budgeted=True):
+                            made += 1
+                    except CallStoreError:
+                        await tools.aclose()
                     except BudgetExceededError as exc:
                         assert exc.limit == "max_tool_calls_total"
                         break

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_policy
+from agent_runtime import Budget, BudgetDocument, EventFilter, Ledger, PolicyDocument, load_budgets, load_policy
 from agent_runtime.actions.manager import ActionManager
-from agent_runtime.actions.sql_store import SqlActionStore
+from agent_runtime.actions.sql_store import InMemoryActionStore, SqlActionStore
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.policy.policy_file import OF_FLOWS
@@ -46,8 +46,8 @@ ACME = Identity(scope_id="acme", principal_id="ann")
 OTHER = Identity(scope_id="other", principal_id="ann")
 
 
-def flow() -> Flow:
-    return small_flow(FLOW, EDGES)
+def desk(**top: Any) -> Flow:
+    return small_flow(FLOW, EDGES, **top)
 
 
 def looks(times: int) -> dict[str, Any]:
@@ -74,8 +74,11 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(folder: Path, *script: Mapping[str, Any], **options: Any) -> AsyncIterator[Opened]:
+async def opened(
+    folder: Path, *script: Mapping[str, Any], flow: Flow | None = None, **options: Any
+) -> AsyncIterator[Opened]:
     """A flow under rules; unless the script says otherwise the model answers `done`."""
+    flow = flow or desk()
     store = f"sqlite:///{folder / 'af-rules.sqlite'}"
     async with SimServer() as sim:
         sim.set_script(parse_script({"rules": [*script, {"reply": {"answer": "done"}}]}))
@@ -90,8 +93,8 @@ async def opened(folder: Path, *script: Mapping[str, Any], **options: Any) -> As
         async with AsyncExitStack() as stack:
             settings = await under_policy(stack, LocalSettings(store=store, **options))
             hub = await stack.enter_async_context(LLMHub(config_obj=config))
-            models = await stack.enter_async_context(governed_models(flow(), hub, settings))
-            runner = await stack.enter_async_context(LocalFlow(flow(), models=models, settings=settings))
+            models = await stack.enter_async_context(governed_models(flow, hub, settings))
+            runner = await stack.enter_async_context(LocalFlow(flow, models=models, settings=settings))
             yield Opened(runner, sim, store)
 
 
@@ -166,6 +169,19 @@ async def test_the_tool_calls_of_a_scope_are_counted_exactly_over_parallel_calls
         assert [budget.scope_id for budget in await ledger.budgets("acme")] == ["acme"]
 
 
+async def test_a_person_may_allow_one_more_tool_call_of_the_run(tmp_path: Path):
+    people = ActionManager(InMemoryActionStore(), poll_s=0.05)
+    limited = desk(budgets={"max_tool_calls": 1}, on_exceed="ask")
+    async with opened(tmp_path, looks(2), flow=limited, actions=people) as it:
+        running = asyncio.create_task(it.run())
+        async with asyncio.timeout(10):
+            while not (asked := await people.for_scope("acme").list()):
+                await asyncio.sleep(0.01)
+        assert (asked[0].type, asked[0].payload["limit"]) == ("raise_budget", "max_tool_calls")
+        await people.for_scope("acme").resolve(action_id=asked[0].action_id, resolution={"approved": True})
+        assert (await running).output == "done" and it.told() == ["seen", "seen"]
+
+
 async def test_a_budget_of_the_file_binds_model_calls(tmp_path: Path):
     budgets = BudgetDocument(budgets=(Budget(scope_id="acme", role="main", max_requests_total=1),))
     async with opened(tmp_path, budgets=budgets) as it:
@@ -193,8 +209,14 @@ def test_a_policy_that_is_wrong_is_told_with_its_line(tmp_path: Path, text: str,
     assert said in str(caught.value)
 
 
-def test_the_example_of_the_page_is_a_policy_for_flows():
-    page = (Path(__file__).parents[2] / "docs" / "policy.md").read_text()
-    example = page.partition("```yaml\n")[2].partition("```")[0]
-    made = load_policy(yaml.safe_load(example), kinds=OF_FLOWS)
+def example(page: str, after: str) -> Any:
+    """The first YAML of a page of docs/ behind these words."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    return yaml.safe_load(text.partition(after)[2].partition("```yaml\n")[2].partition("```")[0])
+
+
+def test_the_examples_of_the_pages_are_what_they_say():
+    made = load_policy(example("policy.md", "# Policy"), kinds=OF_FLOWS)
     assert [rule.kind for rule in made.rules] == ["model", "tool", "constraint", "constraint"]
+    budgets = load_budgets(example("budgets.md", "## budgets.yaml"), roles={"llm.strong"})
+    assert [str(budget.account) for budget in budgets.budgets][1:3] == ["principal 'ann'", "role 'llm.strong'"]

@@ -1,6 +1,6 @@
 """The samples of `agent-runtime-implementation.md` on storage, named after their headings, on real servers.
 
-They run as written; only addresses and providers are those of the tests. The ledger's store comes with the ledger.
+They run as written; only addresses and providers are those of the tests.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ async def test_with_persistent_storage(postgres_server: PostgresServer) -> None:
         ExecutionRequest,
         PostgresActionStore,
         PostgresJobStore,
+        PostgresLedgerWriter,
         RuntimeKernel,
     )
     from llm_client import Agent, ExecutionEngine, OpenAIProvider
@@ -31,6 +32,7 @@ async def test_with_persistent_storage(postgres_server: PostgresServer) -> None:
     # Create stores
     job_store = PostgresJobStore(pool)
     action_store = PostgresActionStore(pool)
+    ledger_writer = PostgresLedgerWriter(pool)
 
     async with (
         SimServer() as sim,
@@ -43,6 +45,7 @@ async def test_with_persistent_storage(postgres_server: PostgresServer) -> None:
             agent=Agent(engine=engine),
             job_store=job_store,
             action_store=action_store,
+            ledger_writer=ledger_writer,
         )
 
         async with kernel:
@@ -52,7 +55,9 @@ async def test_with_persistent_storage(postgres_server: PostgresServer) -> None:
             assert (await again.result()).content == result.content
     await job_store.close()
     await action_store.close()
+    await ledger_writer.close()
     assert await pool.fetchval("SELECT count(*) FROM runtime_jobs") == 1, "the pool stays its owner's"
+    assert await pool.fetchval("SELECT count(*) FROM runtime_ledger WHERE state = 'settled'") == 1
     await pool.close()
 
 

@@ -119,10 +119,12 @@ def _deployment_names(args: Any) -> set[str] | None:
     from agentflow.placement import stages
     from agentflow.plan import plan
     from agentflow_serve.deployment_options import sim_name
+    from agentflow_serve.serve_config import RULES, rules_inside
     from llmhub_runtime.config_loader import parse_runtime_config
 
     if isinstance(args.llmhub, dict):
         parse_runtime_config(args.llmhub)
+    rules_inside({name: given for name in RULES if isinstance(given := getattr(args, name), dict)})
     if isinstance(args.flow, str):
         return None
     planned = plan(from_mapping(args.flow, has_embedder=args.embedder is not None).flow)

@@ -17,6 +17,7 @@ from agent_runtime.ledger.budgets import Budget
 from runtime_core.documents import Document, Path, Source, load_document
 
 WHAT = "the budgets"
+_OF_TOOLS = ("tool_calls", "runtime_ms")
 
 
 def _lasting(budget: Budget) -> Budget:
@@ -24,6 +25,10 @@ def _lasting(budget: Budget) -> Budget:
         raise ValueError("is for one run; what every run of a flow may use stands in the flow, under `budgets`")
     if not budget.limits():
         raise ValueError("limits nothing; give it a limit such as max_cost_daily, or remove it")
+    if budget.role is not None and (of_tools := [each for each in budget.limits() if each.measure in _OF_TOOLS]):
+        raise ValueError(
+            f"has {of_tools[0].name} for a role, and tools have no role; give it to the scope or a principal"
+        )
     return budget
 
 

@@ -83,6 +83,7 @@ class ToolLedger:
                 self._commits.start(self._release(entry))
             raise
         except StoreError as exc:
+            self._commits.start(self._release(entry))  # it may be stored all the same
             raise CallStoreError(f"The budgets cannot be read, so the tool was not called: {exc}") from exc
         if refusal is not None:
             raise refusal.error()

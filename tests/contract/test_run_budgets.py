@@ -20,6 +20,7 @@ from runtime_core.clock import ManualClock
 from runtime_core.context import ExecutionContext
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores import Database
+from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
 from support.ledgers import SCOPE, held, ledger_database, opened
 from support.stores import fresh_store_url, persist
@@ -175,3 +176,24 @@ async def test_a_tool_call_is_counted_once_and_refused_beyond_the_limit(runs: Ru
         except StoreUnavailableError:
             continue
     assert (await ledger.usage(SCOPE, EventFilter(type="tool"))).tool_calls == 2
+
+
+async def test_the_budget_of_a_run_that_goes_on_is_renewed() -> None:
+    async with MemoryDatabase() as database:
+        mine, other = RunLedger(database, lease_s=0.3), RunLedger(database)
+        async with mine.budgeted(run_of("long"), SPEC):
+            first = (await database.read(lease))[0]
+            async with asyncio.timeout(10):
+                while (await database.read(lease))[0] < first + 0.3:  # the first lease alone would be over
+                    await asyncio.sleep(0.02)
+            async with other.budgeted(run_of("other"), SPEC):
+                await other._renew()  # pyright: ignore[reportPrivateUsage] - its timer is not due for a while
+            assert await database.read(lease)
+        assert await database.read(left) == 0
+        await mine.aclose()
+        await other.aclose()
+
+
+def lease() -> Op[list[float]]:
+    rows = yield Sql("SELECT lease_until FROM ledger_runs")
+    return [until for (until,) in rows]

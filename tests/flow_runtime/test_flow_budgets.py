@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from agent_runtime import (
 from agent_runtime.actions.records import ActionRecord
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow import Flow
-from flow_runtime import LocalFlow, LocalSettings
+from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.hub_models import HubModels
 from flow_runtime.runner import FlowRunner
 from llm_client.guard import Guard
@@ -34,6 +35,7 @@ from runtime_core.context import Identity
 from runtime_core.report import RunReport
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
+from runtime_core.stores.url import open_database
 from support.flows import small_flow
 
 ANN = Identity(scope_id="acme", principal_id="ann")
@@ -169,6 +171,35 @@ async def test_a_window_of_the_scope_says_when_to_come_back(place: Place) -> Non
     assert report.error.code == "budget_exceeded" and report.error.refused.window == "daily"
     assert 0 < (report.error.retry_after or 0) <= 86_400
     assert report.nodes["ask"].attempts == 1, "nothing is tried again, and nobody waits for tomorrow"
+
+
+async def test_a_judge_a_repair_and_an_agent_are_refused_like_the_prompt_itself(place: Place) -> None:
+    patient = ", timeout_ms: 120000"  # the first one imports mellea
+    judged = asking(", requirements: [{text: be kind}]", patient, budgets={"max_turns": 1})
+    short = ", requirements: [{text: be short, check: len(value) < 3}]"
+    repaired = asking(short, patient, budgets={"max_turns": 1})
+    agent = """
+ask:
+  inputs: [{name: x, type: string}]
+  outputs: [{name: text, type: string}]
+  transform: {mode: declarative, spec: {op: agent.chain, args: {input: "${x}", agents: [main, small]%s}}}
+"""
+    own = small_flow(agent % ", budgets: {max_turns: 1}", EDGES, budgets={"max_turns": 9})
+    for flow in (judged, repaired, small_flow(agent % "", EDGES, budgets={"max_turns": 1}), own):
+        before = len(place.asked)
+        report = await place.run(flow)
+        assert report.error is not None and report.error.refused is not None
+        assert (report.error.code, report.error.refused.reason) == ("budget_exceeded", "budget_exceeded")
+        assert len(place.asked) - before == 1
+
+
+async def test_a_local_run_keeps_its_ledger_where_the_settings_say(place: Place, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    report = await run(asking(budgets={"max_turns": 1}), {"x": "hi"}, hub=place.hub, settings=LocalSettings(ledger=url))
+    assert report.error is None
+    async with open_database(url) as database:
+        usage = await Ledger(SqlLedgerWriter(database)).usage("default")
+    assert (usage.requests, usage.total_tokens) == (1, report.use.input_tokens + report.use.output_tokens)
 
 
 async def test_an_error_port_takes_a_refusal(place: Place) -> None:

@@ -215,6 +215,7 @@ def _many(first: int, count: int) -> Op[None]:
     )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(os.environ.get("AGENTFLOW_LEDGER_VIEW") != "full", reason="AGENTFLOW_LEDGER_VIEW=full")
 async def test_twice_the_events_take_about_twice_the_time_and_a_page_stays_a_page(tmp_path: Path) -> None:
     async with (

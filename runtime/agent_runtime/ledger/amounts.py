@@ -23,9 +23,10 @@ class Amounts:
     runtime_ms: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in zip(MEASURES, self.values(), strict=True):
-            if not 0 <= value <= MOST:
-                raise ValueError(f"{name} is {value}; an amount is between 0 and {MOST}.")
+        values = self.values()
+        if min(values) < 0 or max(values) > MOST:
+            name, value = next(each for each in zip(MEASURES, values, strict=True) if not 0 <= each[1] <= MOST)
+            raise ValueError(f"{name} is {value}; an amount is between 0 and {MOST}.")
 
     def values(self) -> tuple[int, ...]:
         """In the order of MEASURES."""

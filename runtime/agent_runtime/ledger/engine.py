@@ -10,7 +10,7 @@ no crash falls between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent_runtime.ledger import retention
 from agent_runtime.ledger.budgets import Account, Limit
@@ -64,13 +64,13 @@ class Bounds(dict[str, Bound]):
     def bound_answer(self, bound: Bound, account: Account) -> None:
         """By a guess, which the log makes sure of: the limits of the account, or of its last run."""
         known = self._limits.get(account)
-        self._apply(bound, self._limits.get(replace(account, run_id=""), _NONE) if known is None else known)
+        self._apply(bound, self._limits.get(_any_run(account), _NONE) if known is None else known)
 
     def learn(self, bound: Bound, account: Account, limits: frozenset[Limit]) -> None:
         """These apply: the attempt has to go by them, and so will the next ones."""
         if len(self._limits) >= _MOST_KNOWN:
             self._limits.clear()
-        self._limits[account] = self._limits[replace(account, run_id="")] = limits
+        self._limits[account] = self._limits[_any_run(account)] = limits
         self._apply(bound, limits)
 
     def _apply(self, bound: Bound, limits: frozenset[Limit]) -> None:
@@ -235,6 +235,10 @@ class LedgerLog(CallLog):
 
 def _account(attempt: Attempt) -> Account:
     return Account(attempt.scope_id, attempt.principal_id, attempt.role, attempt.run_id or "")
+
+
+def _any_run(account: Account) -> Account:
+    return Account(account.scope_id, account.principal_id, account.role)
 
 
 def _rooms(limits: Iterable[Limit], bound: Bound) -> list[int]:

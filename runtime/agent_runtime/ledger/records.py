@@ -39,8 +39,8 @@ BUDGET_SET, BUDGET_REMOVED, REFUSED = "budget_set", "budget_removed", "refused"
 class Entry:
     """What is to be used, by whom. `lease_until` is None where another record's lease says when it lapses.
 
-    `at` is kept to the microsecond, as a page of events is told where the one before it ended. `budgeted`: its run has a
-    budget, and may use nothing once that is gone. `bounded_by` are the limits that the answer was bounded by, None
+    `at` is kept to the microsecond, as a page of events is told where the one before it ended. `budgeted`: its run has
+    a budget, and may use nothing once that is gone. `bounded_by` are the limits that the answer was bounded by, None
     where the caller said how long it may be.
 
     Raises IdentityError for a scope, an event or a principal whose id is not in its one spelling.

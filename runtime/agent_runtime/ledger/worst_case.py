@@ -67,7 +67,7 @@ def turns_of(attempt: Attempt) -> int:
 
 def _worst_cost(price: Price, input_tokens: int, output_tokens: int) -> int:
     """At the dearest rates that this many tokens can reach."""
-    usage = Usage.model_construct(input=input_tokens, output=output_tokens, cached=0)
+    usage = Usage(input=input_tokens, output=output_tokens)
     rates = [price, *(tier for tier in price.tiers if tier.above < input_tokens)]
     costs = [
         cost_micro(usage, Price(input=max(rate.input, rate.cached_input or rate.input), output=rate.output))

@@ -17,6 +17,7 @@ from agentflow.feature_use import asks_people, calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
+from agentflow_serve.actor_or_store import MEMORY
 from agentflow_serve.auth.authenticator import KeyAuthenticator
 from agentflow_serve.auth.exposure import Auth
 from agentflow_serve.auth.store import ApiKeys
@@ -80,27 +81,30 @@ class Predictor:
     ) -> None:
         self._spec = spec
         self._plan = spec.agent.plan() if spec.agent is not None else plan(Flow.model_validate(spec.flow))
+        self._flow_nodes = self._plan.flow.nodes.values()
+        self._asks_models = spec.process.llmhub is not None and calls_models(self._flow_nodes, spec.process.embedder)
         self._stack = AsyncExitStack()
-        app_name = serve.get_replica_context().app_name
-        store = RunStore(self._stack, spec.process.store)
-        flow_nodes = self._plan.flow.nodes.values()
-        keeps_sessions = any(remembers(node) == "session" for node in flow_nodes)
-        asks_models = spec.process.llmhub is not None and calls_models(flow_nodes, spec.process.embedder)
-        together = asks_models and commits_together(spec.process)
-        shares = keeps_sessions or together or "memory" in state_backends(flow_nodes)
-        self._ledger = SharedState(app_name) if shares else None
-        self._keeping = Keeping(spec.process.store, spec.process.calls_ttl_s) if together else None
-        self._health = GraphHealth(app_name)
-        self._beat: asyncio.Task[None] | None = None
-        inline = [self._plan.node(node) for node in spec.inline]
-        bodies: dict[str, Body] = {}
-        dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
+        self._app_name = serve.get_replica_context().app_name
+        self._health = GraphHealth(self._app_name)
         self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
-        self._actions = await open_actions(store) if spec.process.asks_for_more or asks_people(flow_nodes) else None
+        store = RunStore(self._stack, spec.process.store)
+        asks = spec.process.asks_for_more or asks_people(self._flow_nodes)
+        self._actions = await open_actions(store) if asks else None
+        self._auth = await self._open_keys(store) if spec.auth == "keys" else None
+        self._sessions = await self._open_sessions(store)
+        self._spending = await self._open_ledger(store) if self._asks_models else None
+        self._runner = await self._open_runner(store, nodes, sim)
+        self._keep_alive(store)
+
+    async def _open_runner(
+        self, store: RunStore, nodes: dict[str, DeploymentHandle], sim: DeploymentHandle | None
+    ) -> FlowRunner:
+        spec, bodies = self._spec, dict[str, Body]()
+        dispatch = ServeDispatch(nodes, LocalDispatch(bodies))
         parts = await open_parts(
             self._stack,
             spec.process,
-            inline,
+            [self._plan.node(node) for node in spec.inline],
             store=store,
             sim=sim,
             tools=dispatch,
@@ -111,24 +115,8 @@ class Predictor:
         for node in spec.inline:
             body = await self._stack.enter_async_context(body_of(self._plan, node, parts))
             bodies[node] = body if agent is None else agent.through(node, body)
-        if calls_models(flow_nodes, spec.process.embedder):
-            from agent_runtime.ledger.declared import declare_budgets
-
-            await declare_budgets(
-                await store.database(), self._plan.name, spec.budgets, clock=SystemClock(), ids=RandomIds()
-            )
-        in_run = [node for node in flow_nodes if node.state and node.state.scope == "request"]
-        terms = SessionTerms(spec.process.store, spec.process.session_ttl_s)
-        self._sessions = await SharedSessions.open(self._stack, app_name, terms, store) if keeps_sessions else None
-        if asks_models and not together:
-            keeping = Keeping(spec.process.store, spec.process.calls_ttl_s)
-            self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
-        self._spending = await self._open_ledger(store) if asks_models else None
-        if self._spending is not None:
-            counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())
-            self._stack.callback(asyncio.create_task(counting).cancel)
-        self._auth = await self._open_keys(store) if spec.auth == "keys" else None
-        self._runner = FlowRunner(
+        in_run = [node for node in self._flow_nodes if node.state and node.state.scope == "request"]
+        return FlowRunner(
             self._plan,
             dispatch,
             clock=SystemClock(),
@@ -137,6 +125,21 @@ class Predictor:
             sessions=self._sessions,
             accounts=await open_accounts(self._stack, store, self._plan.flow, parts.models),
         )
+
+    def _keep_alive(self, store: RunStore) -> None:
+        """The app's actor, where it has one, hears of this replica; where it has none, the store is kept up here."""
+        process = self._spec.process
+        together = self._asks_models and commits_together(process)
+        shares = self._sessions is not None or together or "memory" in state_backends(self._flow_nodes)
+        keeping = Keeping(process.store, process.calls_ttl_s)
+        self._ledger = SharedState(self._app_name) if shares else None
+        self._keeping = keeping if together else None
+        self._beat: asyncio.Task[None] | None = None
+        if self._asks_models and not together:
+            self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
+        if self._spending is not None:
+            counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())
+            self._stack.callback(asyncio.create_task(counting).cancel)
 
     async def __serve_build_asgi_app__(self) -> Any:
         from agentflow_serve.kserve_app import build_predictor_app
@@ -161,13 +164,23 @@ class Predictor:
         await keys.prepare()
         return KeyAuthenticator(keys.find, flow=self._plan.name, clock=SystemClock())
 
-    async def _open_ledger(self, store: RunStore) -> LedgerView | None:
-        """None for a store in memory, of which every process has its own: none of them knows what the app spends."""
-        if self._spec.process.store == "memory:":
+    async def _open_sessions(self, store: RunStore) -> SharedSessions | None:
+        if not any(remembers(node) == "session" for node in self._flow_nodes):
             return None
+        terms = SessionTerms(self._spec.process.store, self._spec.process.session_ttl_s)
+        return await SharedSessions.open(self._stack, self._app_name, terms, store)
+
+    async def _open_ledger(self, store: RunStore) -> LedgerView | None:
+        """What the app spends, within the budgets that were declared for it.
+
+        None for a store in memory, of which every process has its own: none of them knows what the app spends.
+        """
+        from agent_runtime.ledger.declared import declare_budgets
         from agent_runtime.ledger.view import LedgerView
 
-        return LedgerView(await store.database())
+        database = await store.database()
+        await declare_budgets(database, self._plan.name, self._spec.budgets, clock=SystemClock(), ids=RandomIds())
+        return None if self._spec.process.store == MEMORY else LedgerView(database)
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         began, code = time.perf_counter(), "internal"

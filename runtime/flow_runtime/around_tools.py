@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from agentflow.settings import NodeSettings
 from flow_runtime.asking import current
+from flow_runtime.errors import LedgerUnavailable
 from flow_runtime.models import KeepsAccounts
 from flow_runtime.parts import NodeParts
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
@@ -55,8 +56,9 @@ class Counted:
         self._timeout = timeout
 
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
-        """Raises BudgetExceededError, and CallStoreError where nobody can tell whether the call fits."""
+        """Raises BudgetExceededError, and LedgerUnavailable where nobody can tell whether the call fits."""
         from flow_runtime.exceeding import within_budget
+        from llm_client.errors import CallStoreError
 
         asking = current.get()
         assert asking is not None
@@ -68,5 +70,8 @@ class Counted:
                 reserved = self._models.tool_ledger.call(run, name, most_s=most_s, budgeted=budgeted)
                 await stack.enter_async_context(reserved)
 
-            await within_budget(name, reserve, self._models.runs, may_degrade=False)
+            try:
+                await within_budget(name, reserve, self._models.runs, may_degrade=False)
+            except CallStoreError as exc:
+                raise LedgerUnavailable(str(exc)) from exc
             return await next(call)

@@ -25,7 +25,7 @@ SCOPE = "default"
 CLIENTS = 24
 ATTEMPTS = 5000
 KILL_EVERY_S = 15.0
-LONGEST_S = 300.0
+LONGEST_S = 160.0
 LATER_S = 3600.0
 MOODS: dict[str, tuple[int, dict[str, Any]]] = {
     # what a message contains: how many of a hundred, and what the provider does then

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -21,7 +22,6 @@ from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
 from runtime_core.call_log.records import LEASE_LAPSED
 
 SCOPE = "default"
-AT_ONCE = 16
 CLOSED_WITHIN_S = 0.5
 LONGEST_S = 0.6
 LATER_S = 3600.0
@@ -29,15 +29,28 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 WORDS = " ".join(f"word{number}" for number in range(40))
 
 
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """`at_once` is how many clients are there at a time; provider and clients take `slower` times as long."""
+
+    clients: int
+    at_once: int
+    slower: float
+
+
+LONG, SHORT = Visits(2000, 16, 1.0), Visits(60, 6, 3.0)
+
+
 def run(short: bool) -> Report:
     report = Report("disconnects")
+    how = SHORT if short else LONG
     warm_up()
     script = parse_script(
         {
             "rules": [
-                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 10}},
+                {"match": {"contains": "streamed"}, "reply": {"answer": WORDS, "ms_per_token": 10 * how.slower}},
                 {"match": {"contains": "quick"}, "reply": {"answer": WORDS, "latency_ms": 40}},
-                {"reply": {"answer": WORDS, "latency_ms": 700}},
+                {"reply": {"answer": WORDS, "latency_ms": 700 * how.slower}},
             ]
         }
     )
@@ -47,7 +60,7 @@ def run(short: bool) -> Report:
         open_books(url, Budget(scope_id=SCOPE, max_tokens_total=10**12))
         with SimProcess(script=script, log_path=log) as sim, crew() as them:
             them.fork(serve_until(stop.exists, url, sim.openai_base, said))
-            left = asyncio.run(_visit(port_of(said), 80 if short else 2000))
+            left = asyncio.run(_visit(port_of(said), how))
             stop.touch()
             report.expect("the server ends well", them.wait() == [0])
         requests = read_log_file(log)
@@ -95,17 +108,17 @@ def _number(entry: LogEntry) -> int:
             raise ValueError(f"request {entry.seq} is of no client")
 
 
-async def _visit(port: int, clients: int) -> Left:
-    turns = asyncio.Semaphore(AT_ONCE)
+async def _visit(port: int, how: Visits) -> Left:
+    turns = asyncio.Semaphore(how.at_once)
 
     async def visit(number: int) -> tuple[int, tuple[str, float | None]]:
         async with turns:
-            return number, await _client(port, number, Random(number))
+            return number, await _client(port, number, Random(number), how.slower * LONGEST_S)
 
-    return dict(await asyncio.gather(*map(visit, range(clients))))
+    return dict(await asyncio.gather(*map(visit, range(how.clients))))
 
 
-async def _client(port: int, number: int, choose: Random) -> tuple[str, float | None]:
+async def _client(port: int, number: int, choose: Random, longest_s: float) -> tuple[str, float | None]:
     streamed = choose.random() < 0.5
     kind = "streamed" if streamed else choose.choice(["quick", "plain"])
     request = _request(kind, number)
@@ -116,7 +129,7 @@ async def _client(port: int, number: int, choose: Random) -> tuple[str, float | 
     await writer.drain()
     wanted = choose.randrange(450 if streamed else 700)
     stays = whole and choose.random() < 0.05
-    answered = await _read(reader, 10**6 if stays else wanted, 60 if stays else choose.uniform(0, LONGEST_S), whole)
+    answered = await _read(reader, 10**6 if stays else wanted, 60 if stays else choose.uniform(0, longest_s), whole)
     if choose.random() < 0.5:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     left_at = time.time()

@@ -134,7 +134,10 @@ class BoundedLease(NoLease):
 
 
 class LedgerLog(CallLog):
-    """A call log whose attempts are reserved in the ledger too; `reserve` raises BudgetExceededError, AdmissionChanged."""
+    """A call log whose attempts are reserved in the ledger too.
+
+    `reserve` also raises BudgetExceededError and AdmissionChanged.
+    """
 
     def __init__(
         self,

@@ -10,7 +10,10 @@ from runtime_core.call_log.records import Attempt, AttemptKey, Ending, LoggedAtt
 
 
 class AttemptLog(KeyStore, Protocol):
-    """Every method may be repeated after a StoreUnavailableError; all raise errors of the StoreError tree."""
+    """Every method may be repeated after a StoreUnavailableError; all raise errors of the StoreError tree.
+
+    `reserve` of a log that belongs to a guard also raises CallRefused, and AdmissionChanged (see `guard`).
+    """
 
     def now(self) -> float: ...
     async def prepare(self) -> None: ...

@@ -143,7 +143,10 @@ class BoundedLease(NoLease):
 
 
 class LedgerLog(CallLog):
-    """A call log whose attempts are reserved in the ledger too. `reserve` also raises BudgetExceededError."""
+    """A call log whose attempts are reserved in the ledger too.
+
+    `reserve` also raises BudgetExceededError and AdmissionChanged.
+    """
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from agent_runtime.ledger.finds import EventCursor, EventFilter, EventPage
     from agent_runtime.ledger.ledger import Ledger
     from agent_runtime.ledger.records import LedgerEvent, LedgerUsage, Reservation
+    from agent_runtime.ledger.run_ledger import RunLedger
     from agent_runtime.ledger.writers import InMemoryLedgerWriter, PostgresLedgerWriter, SqliteLedgerWriter
     from agent_runtime.orchestration.chain import ChainOperator
     from agent_runtime.orchestration.config import OrchestrationConfig
@@ -149,6 +150,7 @@ _HOMES = {
     "ledger.finds": ("EventCursor", "EventFilter", "EventPage"),
     "ledger.ledger": ("Ledger",),
     "ledger.records": ("LedgerEvent", "LedgerUsage", "Reservation"),
+    "ledger.run_ledger": ("RunLedger",),
     "ledger.writers": ("InMemoryLedgerWriter", "PostgresLedgerWriter", "SqliteLedgerWriter"),
     "orchestration.chain": ("ChainOperator",),
     "orchestration.config": ("OrchestrationConfig",),
@@ -297,6 +299,7 @@ __all__ = [
     "RoundRobinRouter",
     "Router",
     "RuleRouter",
+    "RunLedger",
     "RunVersions",
     "RuntimeEvent",
     "RuntimeEventType",

@@ -27,11 +27,13 @@ Ray pickles errors, so each class takes its message first and keeps its facts as
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from agentflow.failure import Refused
 from agentflow.ir import FailureType
 from runtime_core.errors import AgentflowError
+
+if TYPE_CHECKING:
+    from agentflow.failure import Refused
 
 
 class FlowRuntimeError(AgentflowError):

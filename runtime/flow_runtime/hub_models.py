@@ -65,6 +65,7 @@ class HubModels:
         from agent_runtime.guards import GuardChain
         from agent_runtime.ledger.engine import EngineLedger
         from agent_runtime.ledger.run_ledger import RunLedger
+        from flow_runtime.exceeding import within_budget
         from flow_runtime.metering import MeteringGuard
         from llm_client.assembly import OWN_LOG_KEEPS_S
         from llm_client.engine import ExecutionEngine
@@ -78,6 +79,7 @@ class HubModels:
         self._router = _Router(hub)
         self._owns_database = database is None
         self.database: Database = MemoryDatabase() if database is None else database
+        self._within_budget = within_budget
         self.runs = RunLedger(self.database, clock=clock)
         accounts = EngineLedger(
             self.database,
@@ -109,7 +111,6 @@ class HubModels:
         *,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> ModelAnswer:
-        from flow_runtime.exceeding import within_budget
         from llm_client.spec import RequestSpec
 
         async def ask(role: str) -> CompletionResult:
@@ -119,12 +120,11 @@ class HubModels:
             return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
 
         with _translated(name_of(model)):
-            answer = await within_budget(self._admitted(model), ask, self.runs)
+            answer = await self._within_budget(self._admitted(model), ask, self.runs)
         usage = {"input": answer.usage.input, "output": answer.usage.output}
         return ModelAnswer(answer.content, answer.finish_reason, usage, answer.tool_calls)
 
     async def embed(self, role: str, texts: Sequence[str]) -> list[list[float]]:
-        from flow_runtime.exceeding import within_budget
         from llm_client.spec import EmbeddingSpec
 
         async def ask(role: str) -> EmbeddingResult:
@@ -132,7 +132,7 @@ class HubModels:
             return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
 
         with _translated(role):
-            answer = await within_budget(role, ask, self.runs, may_degrade=False)
+            answer = await self._within_budget(role, ask, self.runs, may_degrade=False)
         return [list(vector) for vector in answer.vectors]
 
     async def warm_up(self, roles: Collection[str]) -> None:

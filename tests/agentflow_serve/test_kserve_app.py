@@ -9,6 +9,7 @@ import math
 import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any, get_args
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 from prometheus_client import REGISTRY
 from ray.serve._private.thirdparty.get_asgi_route_name import extract_route_patterns
 
+from agentflow.failure import Refused
 from agentflow.signature import Signature
 from agentflow_serve.call import CallMeta
 from agentflow_serve.errors import (
@@ -146,6 +148,25 @@ async def test_a_failed_run_is_answered_with_the_status_of_its_code(code: ErrorC
                 "trace_id": "t7",
                 "retry_after": retry_after,
             }
+
+
+@pytest.mark.parametrize(
+    ("code", "refused", "retry_after", "status"),
+    [
+        ("budget_exceeded", Refused("too_large", "max_tokens_total", "total"), None, 402),
+        ("budget_exceeded", Refused("budget_exceeded", "max_cost_daily", "daily"), 7200.5, 429),
+        ("policy_denied", Refused("deny"), None, 403),
+    ],
+)
+async def test_a_refusal_says_for_programs_what_was_not_allowed(
+    code: ErrorCode, refused: Refused, retry_after: float | None, status: int
+) -> None:
+    async with predictor(giving(RunError(code, "No.", retry_after=retry_after, refused=refused))) as client:
+        for path, body in ((V1, v1({})), (V2, v2({}))):
+            response = await client.post(path, json=body)
+            assert response.status_code == status
+            assert response.headers.get("retry-after") == (None if retry_after is None else "7201")
+            assert {**asdict(refused), "code": code, "retry_after": retry_after}.items() <= response.json().items()
 
 
 def test_every_code_of_a_run_has_a_status() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
-from agentflow.failure import Failure
+from agentflow.failure import Failure, Refused
 from agentflow_serve.wire import call_from_wire, call_to_wire, outcome_from_wire, outcome_to_wire
-from flow_runtime.call import NodeCall
+from flow_runtime.call import NodeCall, OnExceed
 from runtime_core.context import BudgetSpec, ExecutionContext, PolicyRef
 from runtime_core.outcome import NodeOutcome
 from runtime_core.report import ModelUse
@@ -24,7 +25,7 @@ CONTEXTS = [
         job_id="j",
         parent="run-0",
         deadline=datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC),
-        budgets=BudgetSpec(max_tokens=5),
+        budgets=BudgetSpec(max_tokens=5, max_cost=Decimal("0.25")),
         policy_ref=PolicyRef(name="strict"),
         metadata={"k": [1]},
     ),
@@ -47,7 +48,8 @@ RECORDS = (
 def test_a_call(context: ExecutionContext):
     for memory in (None, (), RECORDS):
         inputs = {"a": {"k": (1, None)}, "b": None}
-        call = NodeCall(context=context, fields={"x": {"k": None}}, memory=memory)
+        on_exceed = None if context.budgets is None else OnExceed("degrade", "small")
+        call = NodeCall(context=context, fields={"x": {"k": None}}, memory=memory, on_exceed=on_exceed)
         assert call_from_wire(pickle.loads(pickle.dumps(call_to_wire(inputs, call)))) == (inputs, call)
 
 
@@ -57,6 +59,9 @@ def test_a_call(context: ExecutionContext):
         NodeOutcome(outputs={"out": {"k": None}}),
         NodeOutcome(outputs={}, attempts=3, use=ModelUse(1, 2, 3, 4, 5, 6)),
         NodeOutcome(failure=Failure("why", "timeout", 2, 1.5), attempts=2),
+        NodeOutcome(
+            failure=Failure("no", "budget_exceeded", 1, 60.0, Refused("too_large", "max_tokens_daily", "daily"))
+        ),
         NodeOutcome(outputs={}, records=RECORDS),
     ],
 )

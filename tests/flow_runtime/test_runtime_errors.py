@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from agentflow.failure import Refused
 from flow_runtime import errors
 from flow_runtime.errors import FlowRuntimeError
 from runtime_core.errors import AgentflowError
@@ -18,7 +19,10 @@ FACTS = [
     errors.ImageInvalid("m", image="${photo}"),
     errors.ModelFailed("m", model="writer"),
     errors.LedgerUnavailable("m"),
-    errors.NodeFailure("m", kind="timeout", attempts=2, retry_after=3.0),
+    errors.CallNotAllowed("m", kind="policy_denied", refused=Refused("deny"), retry_after=3.0),
+    errors.NodeFailure(
+        "m", kind="budget_exceeded", attempts=2, retry_after=3.0, refused=Refused("too_large", "l", "w")
+    ),
     errors.SubflowFailed("m", kind="timeout", node="ask", retry_after=3.0),
     errors.StateFailed("m", key="chat_1"),
     errors.SessionFailed("m", session_id="s1"),

@@ -53,7 +53,7 @@ class RunLedger:
         self._ids = ids or RandomIds()
         self._lease_s = lease_s
         self._started_at = self._clock.now().timestamp() - self._clock.monotonic()
-        self._open: dict[tuple[str, str], None] = {}
+        self._open: dict[tuple[str, str], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._detached = Detached()
 
@@ -85,9 +85,13 @@ class RunLedger:
         beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds)
         try:
             refusal = await self._done(lambda: runs.begin(beginning))
-            _demand(refusal)
-            self._open[place] = None
-            self._keep()
+        except BaseException:  # it may have begun all the same
+            await self._detached.run(self._finish(*place))
+            raise
+        _demand(refusal)
+        self._open[place] = beginning.lease_until
+        self._keep()
+        try:
             yield
         finally:
             self._open.pop(place, None)
@@ -143,8 +147,11 @@ class RunLedger:
     async def _renew(self) -> None:
         now = self._now()
         try:
-            for scope_id, run_id in list(self._open):
-                await self._writer.run(partial(runs.renew, scope_id, run_id, now + self._lease_s))
+            for place, until in list(self._open.items()):
+                if until - now < self._lease_s * 3 / 4:
+                    await self._writer.run(partial(runs.renew, *place, now + self._lease_s))
+                    if place in self._open:
+                        self._open[place] = now + self._lease_s
             await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))
         except StoreError as exc:  # the next tick tries again
             log.warning("The budgets of runs could not be renewed: %s", exc)

@@ -77,6 +77,8 @@ class AppArgs(BaseModel):
             raise ValueError("`auth: keys` needs a store that outlives the process; name one under `store`")
         if self.auth == "keys" and self.open_to_network:
             raise ValueError("`open_to_network` stands beside `auth: none`; with `auth: keys` leave it out")
+        if self.budgets is not None and self.store == "memory:":
+            raise ValueError("`budgets` need a store that all replicas share; name one under `store`")
         return self
 
 

@@ -82,6 +82,8 @@ def test_what_is_wrong_is_told_with_its_line_before_anything_starts(folder: Path
     (folder / "budgets.yaml").write_text("budgets:\n  - role: mian\n    max_cost_daily: 1\n")
     with pytest.raises(DocumentInvalid, match=r"budgets\.yaml:2: budgets\[0\]\.role is 'mian', and no model .*: main"):
         check_config(config(**NAMED), None)
+    with pytest.raises(AppInvalid, match="`budgets` need a store that all replicas share"):
+        parse_args(NAMED | {"store": "memory:"})
     with pytest.raises(AppInvalid, match=r"there is no file nowhere\.yaml"):
         check_config(config(**NAMED | {"budgets": None, "policy": "nowhere.yaml"}), None)
 

@@ -62,11 +62,14 @@ def value(name: str, **labels: str) -> float:
     return samples("metered").get((EXPORTED + name, frozenset(labels.items())), 0)
 
 
-def test_runs_calls_and_refusals_are_counted_under_documented_names(deploy: Deploy, store: str, tmp_path: Path):
+def test_runs_calls_and_refusals_are_counted_under_documented_names(deploy: Deploy, tmp_path: Path):
     flow = tmp_path / "metered.yaml"
     flow.write_text(FLOW)
+    store = f"sqlite:///{tmp_path}/metered.sqlite"
     budget = ("--store", store, "--scope", "default", "--role", "llm.writer")
-    served = deploy("metered", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement="per_node")
+    served = deploy(
+        "metered", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), placement="per_node", store=store
+    )
     assert [served.predict({"name": "Ada"}).status_code for _ in range(2)] == [200, 200]
     assert agentflow("ledger", "budgets", "set", *budget, "max_requests_total=0").code == 0
     try:
@@ -83,4 +86,4 @@ def test_runs_calls_and_refusals_are_counted_under_documented_names(deploy: Depl
     names = {re.sub(r"_(bucket|count|sum)$", "", name) for name, _ in samples("metered")}
     assert names <= {EXPORTED + metric.name for metric in METRICS}
     usage = httpx.get(f"{served.base}/v1/ledger/usage?by=role", timeout=60).json()
-    assert usage["total"]["settled"] >= 2 and usage["total"]["unknown"] == 0
+    assert usage["total"]["settled"] == 2 and usage["total"]["unknown"] == 0

@@ -32,7 +32,10 @@ DECLARED = (
     ),
 )
 _DECLARED = "SELECT scope_id, principal_id, role, budget FROM ledger_declared WHERE source = ?"
-_STORED = "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ''"
+_STORED = (
+    "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ''"
+    " AND removed = 0"
+)
 _REMEMBER = (
     "INSERT INTO ledger_declared (scope_id, principal_id, role, source, budget) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (scope_id, principal_id, role, source) DO UPDATE SET budget = excluded.budget"

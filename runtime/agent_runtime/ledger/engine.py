@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from agent_runtime.ledger import retention
 from agent_runtime.ledger.budgets import Account, Limit
 from agent_runtime.ledger.records import MODEL, Entry
 from agent_runtime.ledger.transactions import (
+    EXPIRED_TOGETHER,
     LedgerTransactions,
     StoredTransactions,
     expire_attempts,
@@ -199,8 +201,14 @@ class LedgerLog(CallLog):
         return completion
 
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
-        now = self.now()
-        return await self._database.run(lambda: expire_attempts(now, limit))
+        now, ended = self.now(), list[LoggedAttempt]()
+        while len(ended) < limit:
+            most = min(EXPIRED_TOGETHER, limit - len(ended))
+            rows = await self._database.run(partial(expire_attempts, now, most))
+            ended += rows
+            if len(rows) < most:
+                break
+        return ended
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
         """Of the ledger's events too: budgets have counted them, and only one that is set later does not see them."""

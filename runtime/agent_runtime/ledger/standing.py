@@ -66,7 +66,7 @@ class BudgetPage:
 
 def budgets(scope_id: str, which: BudgetFilter, now: float, after: Account | None, limit: int) -> Op[BudgetPage]:
     """At most `limit` budgets, as they stand at `now`."""
-    text = "SELECT principal_id, role, run_id, parent_run_id FROM ledger_budgets WHERE scope_id = ?"
+    text = "SELECT principal_id, role, run_id, parent_run_id FROM ledger_budgets WHERE scope_id = ? AND removed = 0"
     params: list[SqlValue] = [scope_id]
     for clause, value in (
         (" AND principal_id = ?", which.principal_id),

@@ -24,6 +24,8 @@ from runtime_core.stores.migrations import migrate
 from runtime_core.stores.sql import Op
 
 COUNTERS_KEPT_S = 2 * 86_400.0
+EXPIRED_TOGETHER = 20
+"""Few in one transaction: on PostgreSQL it keeps each of their rows from whoever ends it after all, late."""
 
 
 class LedgerTransactions(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from agent_runtime.ledger import retention
-from agent_runtime.ledger.transactions import expire_attempts
+from agent_runtime.ledger.transactions import EXPIRED_TOGETHER, expire_attempts
 from runtime_core.call_log.keys import Claim, Started
 from runtime_core.call_log.log import CallLog
 from runtime_core.clock import Clock, SystemClock
@@ -64,7 +64,7 @@ class Upkeep:
         if not isinstance(await self._log.begin(self._claim), Started):
             return False
         for _ in range(_MOST_BATCHES):
-            if await self._expire() < _AT_ONCE:
+            if await self._expire() < EXPIRED_TOGETHER:
                 break
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
@@ -73,7 +73,7 @@ class Upkeep:
 
     async def _expire(self) -> int:
         now = self._log.now()
-        return len(await self._database.run(lambda: expire_attempts(now, _AT_ONCE)))
+        return len(await self._database.run(lambda: expire_attempts(now, EXPIRED_TOGETHER)))
 
     async def _forget(self) -> None:
         await self._log.forget_keys(limit=_AT_ONCE * _MOST_BATCHES)

@@ -79,12 +79,13 @@ def both_apps(folder: Path, port: int) -> dict[str, Any]:
     flow, written = folder / "hello.yaml", folder / "written.yaml"
     flow.write_text(blocks("yaml")[0])
     llmhub = folder / "configs" / "llmhub.sim.yaml"
-    options = ("--llmhub", str(llmhub), "--port", str(port), "--placement", "inline", "--write-config", str(written))
+    options = ("--llmhub", str(llmhub), "--port", str(port), "--placement", "per_node", "--write-config", str(written))
     assert agentflow("serve", str(flow), *options).code == Exit.OK
     flow.unlink()
     config = yaml.safe_load(written.read_text())
     [hello] = config["applications"]
     [triage] = yaml.safe_load((folder / "configs" / "triage.yaml").read_text())["applications"]
+    triage["args"]["placement"] = "inline"  # a process for each of its nodes is a matter of test_examples.py
     return {**config, "applications": [{**triage, "route_prefix": "/triage"}, hello]}
 
 

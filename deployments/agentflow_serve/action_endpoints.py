@@ -1,8 +1,9 @@
 """What a flow asks people, for the caller's own scope, and the answers.
 
 `GET /v1/actions`, `GET /v1/actions/{action_id}`, `POST /v1/actions/{action_id}/resolve`. The scope is the caller's, as
-the edge has it, and never part of a request. Whoever may call for the scope may answer; a `resume_token` in the body
-narrows that to the action whose token it is. Tokens stand in bodies only, since addresses are logged.
+the edge has it, and never part of a request. Whoever may call for the scope may answer, except where a policy or a
+budget wants leave for that caller; a `resume_token` in the body is enough for the action whose token it is. Tokens
+stand in bodies only, since addresses are logged.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from agent_runtime.actions.manager import ActionManager
-from agent_runtime.actions.records import ActionStatus
+from agent_runtime.actions.records import ActionRecord, ActionStatus
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionExpiredError, ActionNotFoundError
+from agent_runtime.policy.approval import APPROVE
 from agentflow_serve.action_routes import PATH
-from agentflow_serve.call import CallMeta, admitted_call
+from agentflow_serve.call import ANYBODY, CallMeta, admitted_call
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
+from flow_runtime.exceeding import RAISE_BUDGET
 from runtime_core.errors import AgentflowError, IdentityError, StoreValueError
 from runtime_core.ids import check_id
 
 MOST = 1000
+OF_SOMEBODY_ELSE = frozenset({APPROVE, RAISE_BUDGET})
 
 
 class Answer(BaseModel):
@@ -59,10 +63,14 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     async def resolve(action_id: str, request: Request) -> dict[str, Any]:
         """Answer an action, once."""
         caller, answer = _caller(), _answer(await request.body())
+        mine = actions.for_scope(caller.scope_id)
         try:
-            resolved = await actions.for_scope(caller.scope_id).resolve(
+            check_id(action_id, what="action id")
+            if answer.resume_token is None:
+                _check_leave(await mine.get(action_id), caller)
+            resolved = await mine.resolve(
                 answer.resume_token,
-                action_id=check_id(action_id, what="action id"),
+                action_id=action_id,
                 resolution=answer.resolution,
                 resolved_by=caller.principal,
             )
@@ -78,6 +86,14 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
 def _caller() -> CallMeta:
     admitted = admitted_call.get()
     return CallMeta() if admitted is None else admitted.call(0, of=1)
+
+
+def _check_leave(action: ActionRecord, caller: CallMeta) -> None:
+    """Nobody gives himself leave. Without keys nobody knows who is who, and who reaches the port may answer."""
+    asked_by = action.payload.get("principal_id")
+    if action.type in OF_SOMEBODY_ELSE and asked_by == caller.principal != ANYBODY.principal_id:
+        message = "Somebody else has to answer this: it asks for leave for the principal of your key."
+        raise RequestRefused(message, status=403, code="forbidden")
 
 
 def _answer(body: bytes) -> Answer:

@@ -97,7 +97,8 @@ class Edge:
             return
         if self._auth is not None:
             admitted = replace(admitted, identity=await self._auth.identify(headers))
-        with nullcontext() if self._turns is None else self._turns.place(admitted.identity.scope_id):
+        scope_id, answers = admitted.identity.scope_id, is_about_actions(scope)
+        with nullcontext() if self._turns is None else self._turns.place(scope_id, answers=answers):
             await self._take(scope, headers, receive, reply, admitted)
 
     async def _take(

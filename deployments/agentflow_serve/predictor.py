@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from agent_runtime.ledger.budgets import Budget
-from agentflow.feature_use import asks_people, calls_models
+from agentflow.feature_use import calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
 from agentflow.plan import plan
@@ -29,6 +29,7 @@ from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.metrics import ServeMetrics
 from agentflow_serve.process import (
     commits_together,
+    may_ask,
     open_accounts,
     open_actions,
     open_parts,
@@ -88,8 +89,7 @@ class Predictor:
         self._health = GraphHealth(self._app_name)
         self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
         store = RunStore(self._stack, spec.process.store)
-        asks = spec.process.asks_for_more or asks_people(self._flow_nodes)
-        self._actions = await open_actions(store) if asks else None
+        self._actions = await open_actions(store) if may_ask(spec.process, self._flow_nodes) else None
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
         self._sessions = await self._open_sessions(store)
         self._spending = await self._open_ledger(store) if self._asks_models else None

@@ -22,7 +22,6 @@ from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
 from flow_runtime.dispatch import Dispatcher
 from flow_runtime.errors import ModelFailed
-from flow_runtime.governed import policy_engine
 from flow_runtime.models import Models, accounts_of
 from flow_runtime.node import NodeParts
 from flow_runtime.operations import OperationResources, OperationSettings
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.ledger.transactions import LedgerTransactions
     from agent_runtime.policy.engine import PolicyEngine
+    from agent_runtime.policy.rules import PolicyDocument
     from flow_runtime.budgets import RunAccounts
 
 Locate = Callable[[], Awaitable[str]]
@@ -83,10 +83,10 @@ async def open_parts(
     os.environ[SERVED_FLOW] = serve.get_replica_context().app_name  # read by hubs here and in sandbox processes
     export_keys(os.environ)
     clock = SystemClock()
-    if actions is None and (settings.asks_for_more or asks_people(nodes)):
+    if actions is None and may_ask(settings, nodes):
         actions = await open_actions(store)
     resources = OperationResources(actions=actions)
-    policy = None if settings.policy is None else await policy_engine(settings.policy, lambda: open_actions(store))
+    policy = None if settings.policy is None else _open_policy(settings.policy, actions)
     stack.push_async_callback(resources.aclose)
     models = None
     if settings.llmhub is not None and calls_models(nodes, settings.embedder):
@@ -177,6 +177,21 @@ def commits_together(settings: ProcessSettings) -> bool:
     if settings.ledger is None:
         return settings.store.startswith("postgres")
     return settings.ledger == "shared" and settings.store != MEMORY
+
+
+def may_ask(settings: ProcessSettings, nodes: Collection[Node]) -> bool:
+    """Whether a person may be asked: by these nodes, for a larger budget, or for leave by the policy."""
+    if settings.asks_for_more or asks_people(nodes):
+        return True
+    from agent_runtime.policy.policy_file import asks_people as wants_approval
+
+    return settings.policy is not None and wants_approval(settings.policy)
+
+
+def _open_policy(document: PolicyDocument, actions: ActionManager | None) -> PolicyEngine:
+    from agent_runtime.policy.engine import PolicyEngine
+
+    return PolicyEngine.of(document, actions=actions)
 
 
 async def open_actions(store: RunStore) -> ActionManager:

@@ -23,22 +23,25 @@ class Turns:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(per_scope=per_scope, waiting=waiting, total=total)
         self._most_here = per_scope + waiting
         self._here: Counter[str] = Counter()
+        self._answering: Counter[str] = Counter()
 
     @contextmanager
-    def place(self, scope_id: str) -> Iterator[None]:
+    def place(self, scope_id: str, *, answers: bool = False) -> Iterator[None]:
         """The block holds one of the places that a scope has for requests whose body is read, that wait or that run.
 
-        Without it a tenant could fill the replica with bodies that never end. Raises RequestRefused (429).
+        Without it a tenant could fill the replica with bodies that never end. What `answers` a question has as many
+        places of its own: the runs that wait for the answer may hold all others. Raises RequestRefused (429).
         """
-        if self._here[scope_id] >= self._most_here:
+        here = self._answering if answers else self._here
+        if here[scope_id] >= self._most_here:
             raise _too_many()
-        self._here[scope_id] += 1
+        here[scope_id] += 1
         try:
             yield
         finally:
-            self._here[scope_id] -= 1
-            if not self._here[scope_id]:
-                del self._here[scope_id]
+            here[scope_id] -= 1
+            if not here[scope_id]:
+                del here[scope_id]
 
     @asynccontextmanager
     async def turn(self, scope_id: str) -> AsyncIterator[None]:

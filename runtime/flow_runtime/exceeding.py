@@ -75,6 +75,7 @@ def _question(refused: BudgetExceededError, asking: Asking, actions: ActionManag
         timeout_seconds=run.remaining_s(actions.clock.now()) or None,
         payload={
             "run_id": refused.run_id,
+            "principal_id": run.principal_id,
             "node": asking.node,
             "limit": limit,
             "allowed": refused.allowed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,33 +13,25 @@ from flow_runtime.tool_policy import AdmitByPolicy
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
-    from agent_runtime.policy.engine import PolicyEngine
-    from agent_runtime.policy.rules import PolicyDocument
     from flow_runtime.local import LocalSettings
     from llmhub_runtime.hub import LLMHub
     from runtime_core.stores.database import Database
-
-
-async def policy_engine(policy: PolicyDocument, actions: Callable[[], Awaitable[ActionManager]]) -> PolicyEngine:
-    """The engine of a policy; `actions` is asked for only by one that asks people."""
-    from agent_runtime.policy.engine import PolicyEngine
-    from agent_runtime.policy.policy_file import asks_people
-
-    return PolicyEngine.of(policy, actions=await actions() if asks_people(policy) else None)
 
 
 async def under_policy(stack: AsyncExitStack, settings: LocalSettings) -> LocalSettings:
     """The settings with the guard and the tool policy that their policy makes; what it opens closes with `stack`."""
     if settings.policy is None:
         return settings
+    from agent_runtime.policy.engine import PolicyEngine
     from agent_runtime.policy.guard import PolicyGuard
+    from agent_runtime.policy.policy_file import asks_people
 
-    async def actions() -> ActionManager:
+    actions = settings.actions
+    if actions is None and asks_people(settings.policy):
         from runtime_core.stores.url import open_database
 
-        return settings.actions or actions_on(await stack.enter_async_context(open_database(settings.store)), settings)
-
-    engine = await policy_engine(settings.policy, actions)
+        actions = actions_on(await stack.enter_async_context(open_database(settings.store)), settings)
+    engine = PolicyEngine.of(settings.policy, actions=actions)
     return replace(settings, policy=None, guard=PolicyGuard(engine), tool_policy=AdmitByPolicy(engine))
 
 

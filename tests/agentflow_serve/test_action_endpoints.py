@@ -12,10 +12,13 @@ import pytest
 
 from agent_runtime import ActionManager, ActionRecord, ActionSpec, InMemoryActionStore
 from agentflow.signature import Signature
+from agentflow_serve.auth.authenticator import Authenticator
 from agentflow_serve.call import CallMeta
 from agentflow_serve.kserve_app import build_predictor_app
 from agentflow_serve.limits import EdgeLimits
+from agentflow_serve.request_headers import RawHeaders
 from runtime_core.clock import ManualClock
+from runtime_core.context import Identity
 from support.predictor_server import Answer, Runner, serving, shout
 
 CONFIRM = ActionSpec(type="confirm", payload={"message": "Proceed?"}, timeout_seconds=10)
@@ -24,10 +27,19 @@ YES = {"resolution": {"approved": True}}
 
 @asynccontextmanager
 async def predictor(
-    actions: ActionManager | None, *, answer: Answer = shout, limits: EdgeLimits | None = None
+    actions: ActionManager | None,
+    *,
+    answer: Answer = shout,
+    limits: EdgeLimits | None = None,
+    auth: Authenticator | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     app = build_predictor_app(
-        name="m", signature=Signature(), runner=Runner(answer), limits=limits or EdgeLimits(), actions=actions
+        name="m",
+        signature=Signature(),
+        runner=Runner(answer),
+        limits=limits or EdgeLimits(),
+        actions=actions,
+        auth=auth,
     )
     async with serving(app) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         yield client
@@ -87,6 +99,25 @@ async def test_an_answer_that_comes_too_late_is_told_so(actions: ActionManager, 
     assert (answer.status_code, answer.json()["code"]) == (410, "action_expired")
 
 
+class ByName:
+    """Callers say who they are, and are believed."""
+
+    async def identify(self, headers: RawHeaders) -> Identity:
+        return Identity(principal_id=dict(headers)[b"x-name"].decode())
+
+
+@pytest.mark.parametrize("kind", ["approve", "raise_budget"])
+async def test_nobody_gives_himself_leave(actions: ActionManager, kind: str):
+    asked = await actions.require_action(ActionSpec(type=kind, payload={"principal_id": "ada"}, timeout_seconds=10))
+    async with predictor(actions, auth=ByName()) as client:
+        path = f"{path_of(asked)}/resolve"
+        own = await client.post(path, json=YES, headers={"x-name": "ada"})
+        assert (own.status_code, own.json()["code"]) == (403, "forbidden")
+        assert (await actions.get(asked.action_id)).is_settled is False
+        other = await client.post(path, json=YES, headers={"x-name": "ben"})
+        assert (other.status_code, other.json()["resolved_by"]) == (200, "ben")
+
+
 async def test_a_token_must_be_of_the_action_that_is_answered(actions: ActionManager):
     action, other = [await actions.require_action(CONFIRM) for _ in range(2)]
     async with predictor(actions) as client:
@@ -136,7 +167,7 @@ async def test_a_store_that_is_gone_is_a_503():
 
 
 @pytest.mark.parametrize(
-    "limits", [EdgeLimits(max_concurrent_requests=1), EdgeLimits(per_scope_concurrency=1, per_scope_queue=4)]
+    "limits", [EdgeLimits(max_concurrent_requests=1), EdgeLimits(per_scope_concurrency=1, per_scope_queue=0)]
 )
 async def test_an_answer_does_not_wait_behind_the_run_that_waits_for_it(actions: ActionManager, limits: EdgeLimits):
     asked = asyncio.Event()

@@ -10,6 +10,8 @@ from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.records import ActionRecord, ActionSpec
 from agent_runtime.policy.decide import Subject
 
+APPROVE = "approve"
+"""The type of the action that asks for leave."""
 MOST_REMEMBERED = 10_000
 
 Question = tuple[str, str, str, str, str | None]
@@ -42,7 +44,7 @@ class Approvals:
     async def _ask(self, subject: Subject, about: dict[str, str]) -> ActionRecord:
         return await self._actions.for_scope(subject.scope_id).ask(
             ActionSpec(
-                type="approve",
+                type=APPROVE,
                 job_id=subject.job_id,
                 payload={**about, "principal_id": subject.principal_id, "run_id": subject.run_id},
                 timeout_seconds=self._timeout_s,

@@ -25,15 +25,15 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Both halves at once: the first is one process that computes, the second waits for Ray most of the time.
+# Both halves at once: the first is one process that computes, the second waits for Ray and for other processes.
 test: lint
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-serve
 
 test-units: setup
-	$(BIN)/python -m pytest -m "not serve"
+	$(BIN)/python -m pytest -m "not serve" --ignore=tests/reliability
 
 test-serve: setup
-	$(BIN)/python -m pytest tests/serve
+	$(BIN)/python -m pytest tests/serve tests/reliability
 
 table: setup
 	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py

@@ -103,7 +103,8 @@ def test_both_documents_travel_in_a_config_that_needs_no_files(folder: Path):
 
 def test_manifests_and_a_written_serve_config_carry_them(folder: Path):
     files = ("--llmhub", "llmhub.yaml", "--budgets", "budgets.yaml", "--policy", "policy.yaml")
-    done = agentflow("manifests", "flow.yaml", "-o", "out", "--open-to-network", *files)
+    shared = ("--store", "postgresql://agentflow@db:5432/agentflow")
+    done = agentflow("manifests", "flow.yaml", "-o", "out", "--open-to-network", *shared, *files)
     assert done.code == Exit.OK, done.err
     inside = yaml.safe_load(one(folder / "out" / "base", "RayService")["spec"]["serveConfigV2"])
     assert agentflow("serve", "flow.yaml", "--write-config", "serve.yaml", *files).code == Exit.OK

@@ -46,8 +46,8 @@ def read_inputs(args: AppArgs) -> AppInputs:
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
     DocumentInvalid for bad budgets or a bad policy, FeatureStoreInvalid for a flow on a feature store that cannot be
-    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit, AppInvalid for a `memory:` store of a flow
-    whose replicas must share one.
+    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit, AppInvalid for `memory:` where replicas
+    must share a store.
     """
     flow = _flow(args.flow, has_embedder=args.embedder is not None)
     llmhub = read_llmhub(args.llmhub)

@@ -116,6 +116,17 @@ def test_manifests_and_a_written_serve_config_carry_them(folder: Path):
         }
 
 
+def test_a_deployed_config_and_an_image_carry_them(folder: Path):
+    files = ("--llmhub", "llmhub.yaml", "--budgets", "budgets.yaml", "--policy", "policy.yaml")
+    shown = agentflow("deploy", "flow.yaml", "--dry-run", "--open-to-network", *files)
+    assert shown.code == Exit.OK, shown.err
+    assert agentflow("package", "flow.yaml", "-o", "image", *files).code == Exit.OK
+    for text in (shown.out, (folder / "image" / "serve.yaml").read_text()):
+        [served] = yaml.safe_load(text)["applications"]
+        assert served["args"]["policy"] == POLICY
+        assert [each["scope_id"] for each in served["args"]["budgets"]["budgets"]] == ["acme", "default"]
+
+
 def test_a_run_has_the_budgets_and_the_policy_of_its_files(folder: Path):
     given = ("run", "flow.yaml", "--input", '{"x": "hi"}', "--llmhub", "llmhub.yaml", "--json")
     first = agentflow(*given, "--budgets", "budgets.yaml")

@@ -19,7 +19,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferResponse, Model, ModelServer
 
-from agent_runtime.ledger.budget_file import BudgetDocument
+from agent_runtime.ledger.budget_file import NO_BUDGETS
 from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
@@ -128,9 +128,11 @@ class KServeAgent(LocalAgent, Model):
 
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:
         llmhub = read_llmhub(self.args.llmhub)
-        budgets = read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder) or self._governed.budgets
+        budgets = (
+            read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder) or self._governed.budgets
+        )
         if budgets is None and self._governed.ledger is not None:
-            budgets = BudgetDocument()  # what an earlier start declared is taken back
+            budgets = NO_BUDGETS  # what an earlier start declared is taken back
         self._governed = replace(self._governed, budgets=budgets)
         if llmhub is not None and self._models is None:
             from llmhub_runtime.hub import LLMHub

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,9 +142,36 @@ def test_a_run_has_the_budgets_and_the_policy_of_its_files(folder: Path):
     assert json.loads(denied.out)["error"]["code"] == "policy_denied"
 
 
+def test_a_run_says_how_to_answer_what_its_policy_asks(folder: Path):
+    rule = {"kind": "model", "model_patterns": ["*"], "require_approval": True}
+    (folder / "policy.yaml").write_text(yaml.safe_dump({"approval_timeout_seconds": 60, "rules": [rule]}))
+    given = ("run", "flow.yaml", "--input", '{"x": "hi"}', "--llmhub", "llmhub.yaml", "--policy", "policy.yaml")
+    command = [
+        sys.executable,
+        "-c",
+        "from agentflow_serve.commands import main; main()",
+        *given,
+        "--store",
+        "sqlite:///asks.sqlite",
+    ]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert run.stderr is not None
+        said = next(line for line in run.stderr if "waits for a person" in line)
+        answer = re.search(r"agentflow (actions resolve .* --approve)", said)
+        assert answer is not None and agentflow(*shlex.split(answer[1])).code == Exit.OK
+        run.communicate(timeout=30)
+        assert run.returncode == Exit.OK
+    finally:
+        run.kill()
+        run.communicate()
+
+
 def test_a_wrong_file_ends_a_run_before_it_begins(folder: Path):
     (folder / "budgets.yaml").write_text("budgets:\n  - max_cost_dayly: 1\n")
-    done = agentflow("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    given = ("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    assert agentflow(*given).code == Exit.USAGE
+    done = agentflow(*given, "--llmhub", "llmhub.yaml")
     assert done.code == Exit.ENVIRONMENT and "budgets.yaml:2:" in done.err and "max_cost_daily" in done.err
     assert not (folder / "agentflow.sqlite").exists()
 

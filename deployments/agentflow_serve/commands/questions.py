@@ -44,6 +44,4 @@ def _sentence(event: RuntimeEvent, store: str) -> str:
         return "the run waits for a person, and nobody else can see its store in memory; name one with --store"
     scope = [] if event.scope_id == "default" else ["--scope", event.scope_id]
     resolve = ["agentflow", "actions", "resolve", event.action_id or "", "--store", store, *scope]
-    return (
-        f"the run waits for a person: {shlex.join(resolve)} --approve (`actions show` says what it asks)"
-    )
+    return f"the run waits for a person: {shlex.join(resolve)} --approve (`actions show` says what it asks)"

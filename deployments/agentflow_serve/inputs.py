@@ -15,6 +15,7 @@ from agentflow.plan import Plan, plan
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
+from agentflow_serve.store_needs import check_memory_store
 from flow_runtime.feature_store.url import check_feature_store
 from flow_runtime.hub_models import called_roles, needs_sim
 
@@ -45,19 +46,22 @@ def read_inputs(args: AppArgs) -> AppInputs:
 
     Raises FlowInvalid with every finding, ConfigError for a bad llmhub.yaml, SimScriptError for a bad script,
     DocumentInvalid for bad budgets or a bad policy, FeatureStoreInvalid for a flow on a feature store that cannot be
-    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit.
+    used, UnknownRoleError or AppInvalid where flow and llmhub.yaml do not fit, AppInvalid for `memory:` where replicas
+    must share a store.
     """
     flow = _flow(args.flow, has_embedder=args.embedder is not None)
     llmhub = read_llmhub(args.llmhub)
     feature_store = check_feature_store(args.feature_store) if feature_nodes(flow.nodes.values()) else None
+    planned, policy = plan(flow), read_policy(args.policy)
+    check_memory_store(planned, policy, args)
     return AppInputs(
-        plan=plan(flow),
+        plan=planned,
         llmhub=llmhub,
         needs_sim=_needs_sim(flow, llmhub, args.embedder),
         sim_script=_sim_script(args.sim_script),
         feature_store=feature_store,
         budgets=read_budgets(args.budgets, flow, llmhub, args.embedder),
-        policy=read_policy(args.policy),
+        policy=policy,
     )
 
 

@@ -200,7 +200,7 @@ def _asked(kind: type[Asked], request: Request) -> Asked:
         if problem["type"] == "extra_forbidden":
             known = ", ".join(kind.model_fields)
             raise _bad(f"There is no parameter {name} here; there are {known}.") from exc
-        raise _bad(f"The parameter {name} is wrong: {problem['msg']}.") from exc
+        raise _bad(f"The parameter {name} is wrong: {problem['msg'].removeprefix('Value error, ')}.") from exc
 
 
 def _place(text: str | None, read: Callable[[str], T]) -> T | None:

@@ -133,3 +133,36 @@ def test_the_app_brings_a_simulated_model_only_if_nobody_says_where_one_is(files
     (files / "hub.yaml").write_text(LLMHUB.replace("sim: {}", f"sim: {provider}"))
     assert read(flow="flow.yaml", llmhub="hub.yaml").needs_sim is needed
     assert read(flow="plain.yaml", llmhub="hub.yaml").needs_sim is False
+
+
+ASKS = "transform: {mode: declarative, spec: {op: action.require, args: {type: review, payload: {a: hi}}}}"
+APPROVAL = {"rules": [{"kind": "model", "model_patterns": ["sim/*"], "require_approval": True}]}
+TWO_PREDICTORS = "deployment: {kserve: {max_replicas: 2}}\nedges:"
+
+
+@pytest.mark.parametrize(
+    ("flow", "policy", "why"),
+    [
+        (FLOW.replace("edges:", "budgets: {max_tokens: 9}\nedges:"), None, "the flow has budgets"),
+        (WITHOUT_PROMPT.replace(FORMAT, ASKS), None, "the flow asks people"),
+        (FLOW, APPROVAL, "the policy asks people"),
+    ],
+    ids=["budgets", "asks", "approval"],
+)
+def test_replicas_that_must_share_a_store_are_not_given_memory(
+    files: Path, flow: str, policy: dict[str, Any] | None, why: str
+):
+    given = {"llmhub": "hub.yaml", "policy": policy, "flow": yaml.safe_load(flow)}
+    with pytest.raises(AppInvalid, match=f"{why}.*do not share `memory:`; name a store under `store`"):
+        read(**given, store="memory:")
+    read(**given, store="sqlite:///here.sqlite")
+    read(**given, store="memory:", placement="inline")  # asked, answered and counted in one process
+
+
+def test_two_predictors_do_not_see_what_people_are_asked_through_the_other(files: Path):
+    asking = WITHOUT_PROMPT.replace(FORMAT, ASKS).replace("edges:", TWO_PREDICTORS)
+    counting = FLOW.replace("edges:", "budgets: {max_tokens: 9}\n" + TWO_PREDICTORS)
+    inline = {"store": "memory:", "placement": "inline", "llmhub": "hub.yaml"}
+    with pytest.raises(AppInvalid, match="do not share `memory:`"):
+        read(flow=yaml.safe_load(asking), **inline)
+    read(flow=yaml.safe_load(counting), **inline)  # a run stays in the predictor that began it

@@ -14,14 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from kserve import InferInput, InferRequest
 from kserve.errors import InvalidInput
 
+from agent_runtime import Ledger
+from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow import loads, plan
 from agentflow_serve.compiled.args import AgentArgs, args_from
 from agentflow_serve.errors import AppInvalid, RunFailed
 from flow_runtime import LocalSettings
 from flow_runtime.scripted_models import ScriptedModels
+from llmhub_runtime.sim import SimServer
+from runtime_core.stores import open_database
 from support.compiled import imported, written
 from support.ports import free_port
 
@@ -129,6 +134,32 @@ def test_its_place_is_told_by_the_environment():
 def test_it_does_not_pretend_to_ask_for_keys(module: ModuleType):
     with pytest.raises(AppInvalid, match="asks nobody for a key"):
         module.GreeterAgent(args=args_from({"AGENTFLOW_AUTH": "keys"}))
+
+
+async def test_the_policy_of_its_arguments_holds_beside_given_settings(module: ModuleType):
+    args = AgentArgs.model_validate({"llmhub": yaml.safe_load(LLMHUB), "policy": {"default": "deny"}})
+    async with module.GreeterAgent(settings=LocalSettings(store="memory:"), args=args) as model:
+        with pytest.raises(RunFailed) as caught:
+            await model.predict({"instances": [{"name": "Ada", "n": 1}]}, {})
+    assert (caught.value.code, caught.value.status) == ("policy_denied", 403)
+
+
+async def test_its_store_has_the_ledger_and_forgets_budgets_that_it_is_no_longer_given(
+    module: ModuleType, tmp_path: Path
+):
+    store = f"sqlite:///{tmp_path}/agent.sqlite"
+    async with SimServer() as sim:
+        llmhub = yaml.safe_load(LLMHUB) | {"providers": {"sim": {"api_base": sim.openai_base}}}
+        kept: list[tuple[int, int]] = []
+        for budgets in ({"budgets": [{"max_requests_total": 1000}]}, None):
+            args = AgentArgs.model_validate({"llmhub": llmhub, "store": store, "budgets": budgets})
+            async with module.GreeterAgent(args=args) as model:
+                await model.predict({"instances": [{"name": "Ada", "n": 1}]}, {})
+            async with open_database(store) as database:
+                ledger = Ledger(SqlLedgerWriter(database))
+                usage = await ledger.usage("default")
+                kept.append((len(await ledger.budgets("default")), usage.requests))
+    assert kept == [(1, 1), (0, 2)]
 
 
 def test_it_runs_under_model_server(path: Path, tmp_path: Path):

@@ -163,6 +163,8 @@ def test_a_budget_may_be_set_before_anything_was_served(tmp_path: Path):
         (("budgets", "set", "max_cost_daily=-1"), "greater than or equal to 0"),
         (("budgets", "set", "max_tokens_daily"), "write each limit once"),
         (("budgets", "set"), "Missing argument"),
+        (("budgets", "--principal", " ann"), "begins or ends with a space"),
+        (("budgets", "remove", "--role", ""), "--role"),
         (("budgets", "--scope", "acme", "set", "max_tokens_daily=1"), "write options after `set`"),
     ],
 )

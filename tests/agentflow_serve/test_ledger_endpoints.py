@@ -97,6 +97,7 @@ async def test_a_wrong_parameter_is_the_clients_mistake_and_named(ledger: Ledger
             answer = await client.get(f"/{wrong}")
             assert (answer.status_code, answer.json()["code"]) == (400, "bad_input"), (wrong, answer.text)
             assert list(answer.json()) == ["error", "code", "node", "trace_id", "retry_after"]
+            assert "Value error" not in answer.text
 
 
 async def test_nobody_looks_without_a_key_and_a_closed_store_is_not_the_clients_mistake(

@@ -310,12 +310,43 @@ def test_what_cannot_be_deployed_is_a_sentence_and_nothing_is_written(
     assert not out.exists() and [path.name for path in tmp_path.iterdir()] == ["flow.yaml"]
 
 
-def test_state_in_the_run_store_needs_one_that_all_pods_share(tmp_path: Path):
-    node = prompt() | {"state": {"scope": "session", "key": "s_{context.session_id}", "backend": "store"}}
-    flow = flow_of(nodes={"a": node}, context={"requires": ["x", "session_id"]})
-    ended, out = written(tmp_path, flow)
-    assert ended.code == Exit.ENVIRONMENT and "--store postgresql://" in ended.err and not out.exists()
-    ended, _ = written(tmp_path, flow, "--store", "postgresql://agentflow@db.shop:5432/agentflow")
+STATEFUL = prompt() | {"state": {"scope": "session", "key": "s_{context.session_id}", "backend": "store"}}
+ASKING = prompt() | {
+    "outputs": [{"name": "out", "type": "object"}],
+    "transform": {
+        "mode": "declarative",
+        "spec": {"op": "action.require", "args": {"type": "review", "payload": {"a": "hi"}}},
+    },
+}
+del ASKING["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("flow", "rules", "why"),
+    [
+        ({"nodes": {"a": STATEFUL}, "context": {"requires": ["x", "session_id"]}}, {}, "keeps state in the run store"),
+        ({"budgets": {"max_tokens": 9}}, {}, "the flow's budgets"),
+        ({"nodes": {"a": ASKING}}, {}, "the flow asks people"),
+        ({}, {"budgets": {"budgets": [{"max_tokens_daily": 9}]}}, "--budgets"),
+        (
+            {},
+            {"policy": {"rules": [{"kind": "model", "model_patterns": ["*"], "require_approval": True}]}},
+            "the policy asks people",
+        ),
+    ],
+    ids=["state", "flow budgets", "asks", "budgets.yaml", "approval"],
+)
+def test_what_pods_share_needs_a_store_that_all_of_them_reach(
+    tmp_path: Path, flow: dict[str, Any], rules: dict[str, Any], why: str
+):
+    options: list[str] = []
+    for name, document in rules.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(document))
+        options += [f"--{name}", str(tmp_path / f"{name}.yaml")]
+    ended, out = written(tmp_path, flow_of(**flow), *options)
+    assert ended.code == Exit.ENVIRONMENT and not out.exists()
+    assert why in ended.err and "--store postgresql://" in ended.err
+    ended, _ = written(tmp_path, flow_of(**flow), *options, "--store", "postgresql://agentflow@db.shop:5432/agentflow")
     assert ended.code == Exit.OK, ended.err
 
 

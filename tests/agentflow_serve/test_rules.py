@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,7 +107,8 @@ def test_both_documents_travel_in_a_config_that_needs_no_files(folder: Path):
 
 def test_manifests_and_a_written_serve_config_carry_them(folder: Path):
     files = ("--llmhub", "llmhub.yaml", "--budgets", "budgets.yaml", "--policy", "policy.yaml")
-    done = agentflow("manifests", "flow.yaml", "-o", "out", "--open-to-network", *files)
+    shared = ("--store", "postgresql://agentflow@db:5432/agentflow")
+    done = agentflow("manifests", "flow.yaml", "-o", "out", "--open-to-network", *shared, *files)
     assert done.code == Exit.OK, done.err
     inside = yaml.safe_load(one(folder / "out" / "base", "RayService")["spec"]["serveConfigV2"])
     assert agentflow("serve", "flow.yaml", "--write-config", "serve.yaml", *files).code == Exit.OK
@@ -113,6 +118,17 @@ def test_manifests_and_a_written_serve_config_carry_them(folder: Path):
         assert parse_args(served["args"]).budgets == BUDGETS | {
             "budgets": [BUDGETS["budgets"][0], {"scope_id": "default", "max_requests_total": 1}]
         }
+
+
+def test_a_deployed_config_and_an_image_carry_them(folder: Path):
+    files = ("--llmhub", "llmhub.yaml", "--budgets", "budgets.yaml", "--policy", "policy.yaml")
+    shown = agentflow("deploy", "flow.yaml", "--dry-run", "--open-to-network", *files)
+    assert shown.code == Exit.OK, shown.err
+    assert agentflow("package", "flow.yaml", "-o", "image", *files).code == Exit.OK
+    for text in (shown.out, (folder / "image" / "serve.yaml").read_text()):
+        [served] = yaml.safe_load(text)["applications"]
+        assert served["args"]["policy"] == POLICY
+        assert [each["scope_id"] for each in served["args"]["budgets"]["budgets"]] == ["acme", "default"]
 
 
 def test_a_run_has_the_budgets_and_the_policy_of_its_files(folder: Path):
@@ -126,9 +142,36 @@ def test_a_run_has_the_budgets_and_the_policy_of_its_files(folder: Path):
     assert json.loads(denied.out)["error"]["code"] == "policy_denied"
 
 
+def test_a_run_says_how_to_answer_what_its_policy_asks(folder: Path):
+    rule = {"kind": "model", "model_patterns": ["*"], "require_approval": True}
+    (folder / "policy.yaml").write_text(yaml.safe_dump({"approval_timeout_seconds": 60, "rules": [rule]}))
+    given = ("run", "flow.yaml", "--input", '{"x": "hi"}', "--llmhub", "llmhub.yaml", "--policy", "policy.yaml")
+    command = [
+        sys.executable,
+        "-c",
+        "from agentflow_serve.commands import main; main()",
+        *given,
+        "--store",
+        "sqlite:///asks.sqlite",
+    ]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert run.stderr is not None
+        said = next(line for line in run.stderr if "waits for a person" in line)
+        answer = re.search(r"agentflow (actions resolve .* --approve)", said)
+        assert answer is not None and agentflow(*shlex.split(answer[1])).code == Exit.OK
+        run.communicate(timeout=30)
+        assert run.returncode == Exit.OK
+    finally:
+        run.kill()
+        run.communicate()
+
+
 def test_a_wrong_file_ends_a_run_before_it_begins(folder: Path):
     (folder / "budgets.yaml").write_text("budgets:\n  - max_cost_dayly: 1\n")
-    done = agentflow("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    given = ("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    assert agentflow(*given).code == Exit.USAGE
+    done = agentflow(*given, "--llmhub", "llmhub.yaml")
     assert done.code == Exit.ENVIRONMENT and "budgets.yaml:2:" in done.err and "max_cost_daily" in done.err
     assert not (folder / "agentflow.sqlite").exists()
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import auth_option, embedder_option, feature_store_option, open_option
+from agentflow_serve.commands.options import (
+    auth_option,
+    budgets_option,
+    embedder_option,
+    feature_store_option,
+    open_option,
+    policy_option,
+)
 from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
@@ -30,6 +37,8 @@ TOPOLOGY_S = 30.0
 @open_option
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option("--address", envvar=ADDRESS, help=f"The cluster's dashboard, such as http://head:8265. [env: {ADDRESS}]")
 @click.option("--token-file", type=click.Path(path_type=Path), help="[default: RAY_AUTH_TOKEN, or Ray's own file]")
 @click.option("--dry-run", is_flag=True, help="Check, and show what would change or be sent; change nothing.")

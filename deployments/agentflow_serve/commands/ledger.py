@@ -16,7 +16,16 @@ import click
 
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.ledger_budgets import budgets
-from agentflow_serve.commands.stores import ask, canonical, json_option, scope_option, show_json, store_url, where
+from agentflow_serve.commands.stores import (
+    ask,
+    canonical,
+    canonical_id,
+    json_option,
+    scope_option,
+    show_json,
+    store_url,
+    where,
+)
 from agentflow_serve.durations import FORMS, moment_of
 
 if TYPE_CHECKING:
@@ -41,10 +50,6 @@ def _moment(_context: click.Context, option: click.Parameter, text: str | None) 
     return found
 
 
-def _id(_context: click.Context, option: click.Parameter, text: str | None) -> str | None:
-    return None if text is None else canonical(text, option.opts[0])
-
-
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which events; they arrive as `which`."""
 
@@ -65,9 +70,9 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--until", callback=_moment, help="Only what began before then, in the same forms."),
         click.option("--since", callback=_moment, help="Only what began then or later: 2h, 1d, or a time in ISO 8601."),
-        click.option("--run", callback=_id, help="Only this run."),
-        click.option("--role", callback=_id, help="Only this role."),
-        click.option("--principal", callback=_id, help="Only this principal."),
+        click.option("--run", callback=canonical_id, help="Only this run."),
+        click.option("--role", callback=canonical_id, help="Only this role."),
+        click.option("--principal", callback=canonical_id, help="Only this principal."),
     ):
         filtered = option(filtered)
     return filtered

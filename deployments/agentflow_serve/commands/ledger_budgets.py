@@ -10,7 +10,16 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.stores import ask, canonical, json_option, scope_option, show_json, store_url, where
+from agentflow_serve.commands.stores import (
+    ask,
+    canonical,
+    canonical_id,
+    json_option,
+    scope_option,
+    show_json,
+    store_url,
+    where,
+)
 
 if TYPE_CHECKING:
     from agent_runtime.ledger.budgets import Budget
@@ -23,9 +32,9 @@ T = TypeVar("T")
 def whose(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say for whom, within the scope."""
     for option in (
-        click.option("--run", help="A single run."),
-        click.option("--role", help="A role."),
-        click.option("--principal", help="A principal."),
+        click.option("--run", callback=canonical_id, help="A single run."),
+        click.option("--role", callback=canonical_id, help="A role."),
+        click.option("--principal", callback=canonical_id, help="A principal."),
         scope_option,
         where,
     ):
@@ -130,7 +139,7 @@ def _no_options_before(context: click.Context) -> None:
 
 
 def _budget(scope: str, principal: str | None, role: str | None, run: str | None, limits: tuple[str, ...]) -> Budget:
-    """Raises click.BadParameter for limits that no budget has, and for ids that are not in their one spelling."""
+    """Raises click.BadParameter for limits that no budget has, and for a scope that is not in its one spelling."""
     from pydantic import ValidationError
 
     from agent_runtime.ledger.budgets import Budget
@@ -143,12 +152,7 @@ def _budget(scope: str, principal: str | None, role: str | None, run: str | None
         if not name.startswith("max_") or name not in Budget.model_fields:
             raise click.BadParameter(f"there is no limit {name!r}; --help says how they are called", param_hint="LIMIT")
         given[name] = int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 20 else amount
-    place = {
-        "scope_id": canonical(scope, "--scope"),
-        "principal_id": principal and canonical(principal, "--principal"),
-        "role": role and canonical(role, "--role"),
-        "run_id": run and canonical(run, "--run"),
-    }
+    place = {"scope_id": canonical(scope, "--scope"), "principal_id": principal, "role": role, "run_id": run}
     try:
         return Budget.model_validate({**place, **given})
     except ValidationError as exc:

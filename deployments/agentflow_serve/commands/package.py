@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.options import embedder_option, feature_store_option
+from agentflow_serve.commands.options import budgets_option, embedder_option, feature_store_option, policy_option
 from agentflow_serve.commands.paths import DOCUMENT
 
 
@@ -30,6 +30,8 @@ def _digest(_context: click.Context, _option: click.Parameter, digest: str | Non
 @click.option("--placement", type=click.Choice(["per_node", "inline"]), help="Overrule the flow's own placement.")
 @feature_store_option
 @embedder_option
+@budgets_option
+@policy_option
 @click.option(
     "--lock",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

@@ -77,6 +77,8 @@ def command(
     as_json: bool,
 ) -> int:
     """Run one request through FLOW in this process."""
+    if budgets is not None and llmhub is None:
+        raise click.UsageError("--budgets count the calls of models: name these with --llmhub")
     from agentflow.load import load
 
     loaded = load(flow)
@@ -124,6 +126,7 @@ def _rules(
 async def _run(
     flow: Flow, request: Mapping[str, Any], llmhub: Path | None, settings: Any, deadline_s: float | None, *, quiet: bool
 ) -> RunReport:
+    from agentflow_serve.store_needs import why_asked
     from flow_runtime.local import run
 
     async with AsyncExitStack() as stack:
@@ -133,6 +136,10 @@ async def _run(
 
             hub = LLMHub(config_path=str(llmhub))
             stack.push_async_callback(hub.aclose)
+        if why_asked(flow, settings.policy):
+            from agentflow_serve.commands.questions import told
+
+            settings = await stack.enter_async_context(told(settings))
         return await run(
             flow, request, hub=hub, settings=settings, deadline_s=deadline_s, observe=None if quiet else _show
         )

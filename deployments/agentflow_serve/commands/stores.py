@@ -77,6 +77,11 @@ def canonical(value: str, option: str) -> str:
         raise click.BadParameter(str(exc), param_hint=option) from exc
 
 
+def canonical_id(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that names an id. Raises click.BadParameter."""
+    return None if value is None else canonical(value, option.opts[0])
+
+
 def show_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
 

@@ -19,6 +19,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferResponse, Model, ModelServer
 
+from agent_runtime.ledger.budget_file import NO_BUDGETS
 from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
@@ -57,7 +58,7 @@ class KServeAgent(LocalAgent, Model):
             raise AppInvalid(
                 "kserve's own server asks nobody for a key: serve the flow on Ray Serve, or put keys in front"
             )
-        LocalAgent.__init__(self, models=models, settings=settings or _settings(self.args))
+        LocalAgent.__init__(self, models=models, settings=_settings(self.args, settings))
         Model.__init__(self, name or self.plan().name, return_response_headers=True)
         self.engine = True
         self._stop_serving: Callable[[], object] = lambda: None
@@ -127,8 +128,12 @@ class KServeAgent(LocalAgent, Model):
 
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:
         llmhub = read_llmhub(self.args.llmhub)
-        budgets = read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder)
-        self._governed = replace(self._governed, budgets=budgets or self._governed.budgets)
+        budgets = (
+            read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder) or self._governed.budgets
+        )
+        if budgets is None and self._governed.ledger is not None:
+            budgets = NO_BUDGETS  # what an earlier start declared is taken back
+        self._governed = replace(self._governed, budgets=budgets)
         if llmhub is not None and self._models is None:
             from llmhub_runtime.hub import LLMHub
 
@@ -137,7 +142,11 @@ class KServeAgent(LocalAgent, Model):
         return await super()._opened_models(stack)
 
 
-def _settings(args: AgentArgs) -> LocalSettings:
+def _settings(args: AgentArgs, given: LocalSettings | None) -> LocalSettings:
+    """What is given, else what the arguments say; the policy of the arguments holds in both."""
+    policy = read_policy(args.policy)
+    if given is not None:
+        return replace(given, policy=given.policy or policy)
     return LocalSettings(
         store=args.store,
         code=args.code,
@@ -145,7 +154,8 @@ def _settings(args: AgentArgs) -> LocalSettings:
         feature_store=args.feature_store,
         embedder=args.embedder,
         slot_modules=args.slot_modules,
-        policy=read_policy(args.policy),
+        policy=policy,
+        ledger=None if args.store == "memory:" else args.store,
     )
 
 

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from agentflow.feature_use import feature_nodes
 from agentflow.placement import stages
-from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs, parse_args
 from agentflow_serve.deployment_options import every_deployment
 from agentflow_serve.errors import ManifestsInvalid
@@ -20,6 +19,7 @@ from agentflow_serve.manifests.names import namespace_name, service_name
 from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.sizing import WorkerGroup, worker_groups, worker_size
 from agentflow_serve.serve_config import app_args, check_code
+from agentflow_serve.store_needs import has_budgets, keeps_state, why_asked
 from flow_runtime.hub_models import providers_of
 from runtime_core.stores.url import is_postgres
 
@@ -139,12 +139,22 @@ def _check_callers(args: AppArgs) -> None:
 def _check_store(args: AppArgs, inputs: AppInputs) -> None:
     if urlsplit(args.store).password:
         raise ManifestsInvalid("--store holds a password: leave it out, and put PGPASSWORD into the Secret of the keys")
-    on_store = {node.state.backend for node in all_nodes(inputs.plan.flow.nodes.values()) if node.state}
-    if "store" in on_store and args.store.startswith(("sqlite:", "memory:")):
+    why = _why_shared(args, inputs)
+    if why and args.store.startswith(("sqlite:", "memory:")):
         raise ManifestsInvalid(
-            "the flow keeps state in the run store (`backend: store`), which all pods must share: "
-            "name one with --store postgresql://user@host/database"
+            f"{why}: all pods must share the run store, so name one with --store postgresql://user@host/database"
         )
+
+
+def _why_shared(args: AppArgs, inputs: AppInputs) -> str | None:
+    flow = inputs.plan.flow
+    if keeps_state(flow):
+        return "the flow keeps state in the run store (`backend: store`)"
+    if args.budgets is not None:
+        return "--budgets are counted in the run store"
+    if has_budgets(flow):
+        return "the flow's budgets are counted in the run store"
+    return why_asked(flow, inputs.policy)
 
 
 def _keys(args: AppArgs, inputs: AppInputs) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ def actions_on(database: Database, settings: LocalSettings) -> ActionManager:
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.actions.sql_store import SqlActionStore
 
-    return ActionManager(SqlActionStore(database), clock=settings.clock, ids=settings.ids)
+    store = SqlActionStore(database)
+    return ActionManager(store, event_bus=settings.events, clock=settings.clock, ids=settings.ids)
 
 
 @asynccontextmanager

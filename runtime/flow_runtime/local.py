@@ -34,6 +34,7 @@ from runtime_core.stores.url import DEFAULT_STORE, open_database
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
+    from agent_runtime.events.bus import EventBus
     from agent_runtime.ledger.budget_file import BudgetDocument
     from agent_runtime.policy.rules import PolicyDocument
     from llm_client.guard import Guard
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
     """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
-    them, or that asks people and has no `actions` to do so. `ledger` is the store of its model calls and their budgets;
-    None is a private one in memory, unless there are `budgets`: those are declared in the store. A `policy` makes the
-    `guard` of model calls and the `tool_policy`; models that are given to LocalFlow have a guard of their own. The
-    others are as in the serve config.
+    them, or that asks people and has no `actions` to do so; `events` then hears of what is asked. `ledger` is the store
+    of its model calls and their budgets; None is a private one in memory, unless there are `budgets`: these are
+    declared in the store. A `policy` makes the `guard` of model calls and the `tool_policy`; models that are given to LocalFlow
+    have a guard of their own. The others are as in the serve config.
     """
 
     store: str = DEFAULT_STORE
@@ -58,6 +59,7 @@ class LocalSettings:
     sessions: SessionStore | None = None
     tool_policy: ToolPolicy = field(default_factory=AdmitAllTools)
     actions: ActionManager | None = None
+    events: EventBus | None = None
     ledger: str | None = None
     budgets: BudgetDocument | None = None
     policy: PolicyDocument | None = None

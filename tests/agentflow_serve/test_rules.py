@@ -128,9 +128,32 @@ def test_a_run_has_the_budgets_and_the_policy_of_its_files(folder: Path):
 
 def test_a_wrong_file_ends_a_run_before_it_begins(folder: Path):
     (folder / "budgets.yaml").write_text("budgets:\n  - max_cost_dayly: 1\n")
-    done = agentflow("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    done = agentflow("run", "flow.yaml", "--input", "{}", "--llmhub", "llmhub.yaml", "--budgets", "budgets.yaml")
     assert done.code == Exit.ENVIRONMENT and "budgets.yaml:2:" in done.err and "max_cost_daily" in done.err
     assert not (folder / "agentflow.sqlite").exists()
+
+
+def test_budgets_of_a_run_want_the_models_that_they_are_for(folder: Path):
+    done = agentflow("run", "flow.yaml", "--input", "{}", "--budgets", "budgets.yaml")
+    assert done.code == Exit.USAGE and "--budgets needs --llmhub" in done.err
+
+
+@pytest.mark.parametrize("store", ["sqlite:///my store.sqlite", "memory:"])
+def test_a_run_that_waits_for_a_person_says_how_to_answer(folder: Path, store: str):
+    asks = {"kind": "model", "model_patterns": ["*"], "require_approval": True}
+    (folder / "policy.yaml").write_text(yaml.safe_dump({"rules": [asks], "approval_timeout_seconds": 0.2}))
+    given = ("--input", '{"x": "hi"}', "--llmhub", "llmhub.yaml", "--policy", "policy.yaml", "--json")
+    done = agentflow("run", "flow.yaml", *given, "--store", store)
+    [line] = [line for line in done.err.splitlines() if line.startswith("waiting for a person")]
+    assert json.loads(done.out)["error"] is not None
+    if store == "memory:":
+        assert "run it again with a --store that stays" in line
+        return
+    found = json.loads(agentflow("actions", "list", "--status", "all", "--json", "--store", store).out)
+    [action] = found["actions"]
+    assert line.endswith(
+        f"agentflow actions resolve {action['action_id']} --approve --store 'sqlite:///my store.sqlite'"
+    )
 
 
 class Unserved(Predictor.__mro__[1]):  # pyright: ignore[reportUntypedBaseClass]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentflow_serve.actor_or_store import MEMORY
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.options import budgets_option, embedder_option, feature_store_option, policy_option
 from agentflow_serve.commands.paths import DOCUMENT
 from runtime_core.stores.url import DEFAULT_STORE
 
 if TYPE_CHECKING:
+    from agent_runtime.events.bus import EventBus
+    from agent_runtime.events.types import RuntimeEvent
     from agentflow.ir import Flow
     from runtime_core.report import NodeStatus, RunReport
 
@@ -112,6 +116,8 @@ def _rules(
     """The settings that the files make."""
     if budgets is None and policy is None:
         return {}
+    if budgets is not None and llmhub is None:
+        raise click.UsageError("--budgets needs --llmhub: budgets count where models are called")
     from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
 
     models = read_llmhub(None if llmhub is None else str(llmhub))
@@ -133,9 +139,27 @@ async def _run(
 
             hub = LLMHub(config_path=str(llmhub))
             stack.push_async_callback(hub.aclose)
+        settings = replace(settings, events=await _telling_what_people_are_asked(stack, settings.store))
         return await run(
             flow, request, hub=hub, settings=settings, deadline_s=deadline_s, observe=None if quiet else _show
         )
+
+
+async def _telling_what_people_are_asked(stack: AsyncExitStack, store: str) -> EventBus:
+    """Where the run's questions are announced; each is a line with the command that answers it."""
+    from agent_runtime.events.memory import InMemoryEventBus
+    from agent_runtime.events.types import RuntimeEventType
+
+    def tell(event: RuntimeEvent) -> None:
+        answer = f"agentflow actions resolve {event.action_id} --approve --store {shlex.quote(store)}"
+        if store == MEMORY:
+            answer = "but nobody sees a store in memory: run it again with a --store that stays"
+        click.echo(f"waiting for a person ({event.data['type']}): {answer}", err=True)
+
+    bus = InMemoryEventBus()
+    asked = await bus.subscribe(tell, event_types=(RuntimeEventType.ACTION_REQUIRED,), scope_id=None)
+    stack.push_async_callback(asked.unsubscribe)
+    return bus
 
 
 def _show(node: str, status: NodeStatus | None, at_s: float) -> None:

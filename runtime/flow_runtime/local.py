@@ -46,8 +46,8 @@ class LocalSettings:
     """`store` is opened only for a flow that keeps state in it, that remembers sessions and has no `sessions` to keep
     them, or that asks people and has no `actions` to do so; `events` then hears of what is asked. `ledger` is the store
     of its model calls and their budgets; None is a private one in memory, unless there are `budgets`: these are
-    declared in the store. A `policy` makes the `guard` of model calls and the `tool_policy`; models that are given to LocalFlow
-    have a guard of their own. The others are as in the serve config.
+    declared in the store. A `policy` makes the `guard` of model calls and the `tool_policy`; models that are given to
+    LocalFlow have a guard of their own. The others are as in the serve config.
     """
 
     store: str = DEFAULT_STORE

@@ -6,6 +6,7 @@ known about a call that was given up.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +23,7 @@ ANSWER_WITHIN_S = 2.0
 AWAY_S = 5.0
 """How long an actor that did not answer is passed by."""
 MEMORY = "memory:"
+logger = logging.getLogger(__name__)
 
 
 class Calls(Protocol):
@@ -44,16 +46,31 @@ class ActorOrStore(Generic[Store]):
         self._timeout_s = CALL_TIMEOUT_S if past is None else ANSWER_WITHIN_S
         self._clock = clock
         self._away_until = clock()
+        self._away = False
 
     async def ask(self, method: str, *args: Any) -> Any:
         """What the actor says. Raises LedgerAway where it says nothing, or said nothing a moment ago."""
         if self._past is not None and self._clock() < self._away_until:
             raise LedgerAway("the shared actor of this flow did not answer a moment ago", sent=False)
         try:
-            return await self._calls.call(method, *args, timeout_s=self._timeout_s)
-        except LedgerAway:
+            answer = await self._calls.call(method, *args, timeout_s=self._timeout_s)
+        except LedgerAway as exc:
             self._away_until = self._clock() + AWAY_S
+            self._tell_once(away=True, why=exc)
             raise
+        self._tell_once(away=False)
+        return answer
+
+    def _tell_once(self, *, away: bool, why: LedgerAway | None = None) -> None:
+        if away == self._away:
+            return
+        self._away = away
+        if not away:
+            logger.warning("The shared actor of this flow answers again, and the %s go through it.", self._what)
+        elif self._past is None:
+            logger.warning("The %s of this flow cannot be reached: %s", self._what, why)
+        else:
+            logger.warning("The %s of this flow go to the run store past its shared actor: %s", self._what, why)
 
     def without(self, away: LedgerAway) -> Store:
         """The store itself. Raises StoreUnavailableError where there is none."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agentflow_serve.actor_or_store import MEMORY
 from agentflow_serve.auth.exposure import Auth
 from agentflow_serve.errors import AppInvalid
 from agentflow_serve.limits import EdgeLimits
@@ -73,12 +74,14 @@ class AppArgs(BaseModel):
 
     @model_validator(mode="after")
     def _keys_are_kept_and_asked_for(self) -> Self:
-        if self.auth == "keys" and self.store == "memory:":
+        if self.auth == "keys" and self.store == MEMORY:
             raise ValueError("`auth: keys` needs a store that outlives the process; name one under `store`")
         if self.auth == "keys" and self.open_to_network:
             raise ValueError("`open_to_network` stands beside `auth: none`; with `auth: keys` leave it out")
-        if self.budgets is not None and self.store == "memory:":
+        if self.budgets is not None and self.store == MEMORY:
             raise ValueError("`budgets` need a store that all replicas share; name one under `store`")
+        if self.ledger == "shared" and self.store == MEMORY:
+            raise ValueError("`ledger: shared` needs a store that all replicas share; name one under `store`")
         return self
 
 

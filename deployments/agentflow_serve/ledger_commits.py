@@ -50,22 +50,26 @@ class LedgerCommits:
 
         Raises StoreUnavailableError where there is no place in the queue for too long: nothing was done then.
         """
-        loop = asyncio.get_running_loop()
-        call = _Call([command_from_wire(command) for command in commands], loop.create_future())
+        answer: asyncio.Future[list[WireAnswer]] = asyncio.get_running_loop().create_future()
+        call = _Call([command_from_wire(command) for command in commands], answer)
         try:
             async with asyncio.timeout(self._patience_s):
+                self._begin_work()  # before it waits for a place, too: somebody has to make one
                 await self._queue.put(call)
         except TimeoutError as exc:
             message = "More model calls are to be counted than the run store can commit; try again in a moment."
             raise StoreUnavailableError(message) from exc
-        if self._worker is None or self._worker.done():
-            self._worker = loop.create_task(self._work(), context=contextvars.Context())
+        self._begin_work()
         return await asyncio.shield(call.answer)
 
     async def aclose(self) -> None:
         """Return when what was accepted is committed."""
         if self._worker is not None:
             await self._worker
+
+    def _begin_work(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work(), context=contextvars.Context())
 
     async def _work(self) -> None:
         """Until nothing waits any more."""
@@ -80,10 +84,10 @@ class LedgerCommits:
     async def _commit(self, calls: Sequence[_Call]) -> None:
         commands = [command for call in calls for command in call.commands]
         try:
-            outcomes = await self._outcomes(commands)
+            said = list(map(_answer, commands, await self._outcomes(commands)))
         except Exception as exc:  # noqa: BLE001 - it belongs to the callers, not to this task
-            outcomes = share(exc, len(commands))
-        answers = map(_answer, commands, outcomes)
+            said = list(map(_answer, commands, share(exc, len(commands))))
+        answers = iter(said)
         for call in calls:
             call.answer.set_result([next(answers) for _ in call.commands])
 

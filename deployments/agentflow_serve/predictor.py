@@ -179,7 +179,7 @@ class Predictor:
         from agent_runtime.ledger.view import LedgerView
 
         database = await store.database()
-        await declare_budgets(database, self._plan.name, self._spec.budgets, clock=SystemClock(), ids=RandomIds())
+        await declare_budgets(database, self._app_name, self._spec.budgets, clock=SystemClock(), ids=RandomIds())
         return None if self._spec.process.store == MEMORY else LedgerView(database)
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:

@@ -30,6 +30,7 @@ from flow_runtime.state import StateBackend, StateBackends, StoredState
 from flow_runtime.tool_policy import AdmitAllTools, AdmitByPolicy
 from llmhub_runtime.names import SERVED_FLOW, SIM
 from runtime_core.clock import SystemClock
+from runtime_core.stores.url import is_postgres
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
@@ -175,7 +176,7 @@ async def _open_commits(stack: AsyncExitStack, settings: ProcessSettings, store:
 def commits_together(settings: ProcessSettings) -> bool:
     """Whether the shared actor commits the calls of all replicas. A store in memory is each replica's own."""
     if settings.ledger is None:
-        return settings.store.startswith("postgres")
+        return is_postgres(settings.store)
     return settings.ledger == "shared" and settings.store != MEMORY
 
 

@@ -14,9 +14,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError, TaskCancelledError
+from ray.exceptions import RayError, RayTaskError
 
-from agentflow_serve.actor_or_store import CALL_TIMEOUT_S
+from agentflow_serve.actor_or_store import CALL_TIMEOUT_S, MEMORY
 from agentflow_serve.commit_wire import WireAnswer, WireCommand
 from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_commits import LedgerCommits
@@ -51,9 +51,11 @@ class SessionLedger:
         self._upkeep: dict[Keeping, asyncio.Task[None]] = {}
 
     async def heartbeat(self, keeping: Keeping | None = None) -> None:
-        """A predictor is alive, and wants its run store kept in order."""
+        """A predictor is alive, and wants its run store kept in order, as the last one who says so wants it."""
         self._seen = time.monotonic()
         if keeping is not None and keeping not in self._upkeep:
+            for other in [each for each in self._upkeep if each.store == keeping.store]:
+                self._upkeep.pop(other).cancel()
             self._upkeep[keeping] = asyncio.create_task(keep_in_order(self._store(keeping.store), keeping))
         if self._watch is None:
             self._watch = asyncio.create_task(self._exit_when_idle())
@@ -91,7 +93,7 @@ class SessionLedger:
 
     async def _state(self) -> StoredState:
         if self._opening is None:
-            self._opening = asyncio.create_task(StoredState.open(open_database("memory:"), SystemClock()))
+            self._opening = asyncio.create_task(StoredState.open(open_database(MEMORY), SystemClock()))
         return await asyncio.shield(self._opening)
 
     async def _exit_when_idle(self) -> None:
@@ -121,9 +123,9 @@ class LedgerCalls:
 
     async def call(self, method: str, *args: Any, timeout_s: float) -> Any:
         """What the actor's method gives or raises on purpose. Raises LedgerAway where it does neither in time."""
-        if self._actor is None:
-            self._actor = session_ledger(self._app_name)
         try:
+            if self._actor is None:
+                self._actor = session_ledger(self._app_name)
             async with asyncio.timeout(timeout_s):
                 return await self._send(method, args)
         except RayTaskError as exc:
@@ -131,7 +133,7 @@ class LedgerCalls:
             if isinstance(exc.cause, AgentflowError):
                 raise exc.cause from None
             raise LedgerAway("the shared actor of this flow failed; its log says why") from exc
-        except (RayActorError, TaskCancelledError, GetTimeoutError, TimeoutError) as exc:
+        except (RayError, TimeoutError) as exc:
             self._actor = None
             raise LedgerAway("the shared actor of this flow does not answer; it is restarting, try again") from exc
 

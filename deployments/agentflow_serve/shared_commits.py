@@ -104,20 +104,22 @@ class SharedCommits:
 
     async def _send(self) -> None:
         """Until nothing waits any more; whatever happens, everybody gets an answer."""
-        while self._waiting:
-            sent = self._next()
-            try:
-                outcomes = await self._committed([each.command for each in sent])
-            except Exception as exc:  # noqa: BLE001 - it belongs to those who wait, not to this task
-                outcomes = share(exc, len(sent))
-            for each, outcome in zip(sent, outcomes, strict=True):
-                if each.answer.done():
-                    continue
-                if isinstance(outcome, Done):
-                    each.answer.set_result(outcome.value)
-                else:
-                    each.answer.set_exception(outcome.error)
-        self._sending = False
+        try:
+            while self._waiting:
+                sent = self._next()
+                try:
+                    outcomes = await self._committed([each.command for each in sent])
+                except Exception as exc:  # noqa: BLE001 - it belongs to those who wait, not to this task
+                    outcomes = share(exc, len(sent))
+                for each, outcome in zip(sent, outcomes, strict=True):
+                    if each.answer.done():
+                        continue
+                    if isinstance(outcome, Done):
+                        each.answer.set_result(outcome.value)
+                    else:
+                        each.answer.set_exception(outcome.error)
+        finally:
+            self._sending = False
 
     def _next(self) -> list[_Waiting]:
         sent: list[_Waiting] = []

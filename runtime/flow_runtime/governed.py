@@ -54,6 +54,6 @@ async def governed_models(flow: Flow, hub: LLMHub, settings: LocalSettings) -> A
         if settings.budgets is not None:
             from agent_runtime.ledger.declared import declare_budgets
 
-            budgets = settings.budgets.budgets
-            await declare_budgets(opened.database, flow.metadata.name, budgets, clock=settings.clock, ids=settings.ids)
+            source, budgets = f"run:{flow.metadata.name}", settings.budgets.budgets
+            await declare_budgets(opened.database, source, budgets, clock=settings.clock, ids=settings.ids)
         yield opened

@@ -46,8 +46,8 @@ class HubModels:
 
     Every call goes through an ExecutionEngine that tries once: a node's own attempts are the only layer of
     retries. The ledger on `database` keeps its attempts, and makes none that does not fit a budget; a private one in
-    memory if it is left out, which forgets after some minutes. `transactions` commits to that database by a way of its
-    own. `guard` is asked before it, and `recorder` is told of every attempt and every refusal.
+    memory if it is left out. One in memory forgets after some minutes. `transactions` commits to that
+    database by a way of its own. `guard` is asked before it, and `recorder` is told of every attempt and every refusal.
     `allow_hosts` are the hosts that a flow's own `endpoint` may name: `host:port`, or `host` for the ports 80
     and 443; anything else is a ValueError. `locate_sim` tells the base URL of the simulated model where the
     configuration gives none; it is asked again when the model stops answering, because a restarted one listens
@@ -104,7 +104,7 @@ class HubModels:
             log=accounts.log,
             prices=prices,
             clock=clock,
-            keep_s=OWN_LOG_KEEPS_S if self._owns_database else None,
+            keep_s=OWN_LOG_KEEPS_S if isinstance(self.database, MemoryDatabase) else None,
         )
         self.tool_ledger = ToolLedger(SqlLedgerWriter(self.database), clock=clock)
 

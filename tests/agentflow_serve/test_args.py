@@ -40,6 +40,7 @@ def test_a_flow_is_all_that_an_app_needs_and_the_rest_has_production_defaults():
         ({"allow_hosts": ["http://example.com"]}, "'http://example.com' is not a host or host:port"),
         ({"flow": None}, "args.flow"),
         ({"store": 5}, "args.store"),
+        ({"store": "memory:", "ledger": "shared"}, "`ledger: shared` needs a store"),
     ],
 )
 def test_a_key_or_value_that_is_wrong_is_named_with_the_keys_that_there_are(wrong: dict[str, Any], mentions: str):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from agentflow_serve.manifests.monitoring import prometheus_rule
 from agentflow_serve.manifests.settings import ManifestSettings
@@ -55,23 +58,28 @@ def test_a_process_without_ray_pays_nothing():
     assert done.stdout.strip() == "[]"
 
 
-async def test_unknown_attempts_are_asked_for_now_and_then_and_a_store_that_is_away_ends_nothing():
+async def test_unknown_attempts_are_asked_for_now_and_then_and_no_failure_ends_that(
+    caplog: pytest.LogCaptureFixture,
+):
     clock, told = ManualClock(), list[int]()
 
-    answers = [3, None, 5]
+    answers = [3, StoreUnavailableError("away"), KeyError("odd"), 5]
 
     class Store:
         async def unknown_in(self, seconds: float) -> int:
             found = answers.pop(0)
-            if found is None:
-                raise StoreUnavailableError("away")
+            if isinstance(found, Exception):
+                raise found
             return found
 
     counting = asyncio.create_task(count_unknown(Store(), told.append, clock=clock))
-    for expected in ([3], [3], [3, 5]):
+    for expected in ([3], [3], [3], [3, 5]):
         await until(lambda: clock.sleepers == 1)
         assert told == expected
         if expected != [3, 5]:
             clock.advance(EVERY_S)
             await until(lambda: clock.sleepers == 1)
     counting.cancel()
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "calls that ended as unknown were not counted, for a reason that nobody foresaw"
+    ]

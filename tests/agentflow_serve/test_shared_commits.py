@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RaySystemError
 
 from agent_runtime import Budget, BudgetDecision, EventFilter, Ledger
 from agent_runtime.ledger.records import EventState, LedgerEvent
 from agent_runtime.ledger.transactions import LedgerTransactions, StoredTransactions, prepare_ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow_serve.actor_or_store import AWAY_S
+from agentflow_serve.errors import LedgerAway
 from agentflow_serve.ledger_commits import MOST_AT_ONCE, LedgerCommits
 from agentflow_serve.run_store import RunStore
+from agentflow_serve.session_ledger import LedgerCalls, SessionLedger
 from agentflow_serve.shared_commits import SharedCommits
 from agentflow_serve.store_upkeep import Keeping, keep_in_order
 from runtime_core.call_log.keys import Completion, Conflict, Done, InFlight
@@ -168,7 +171,9 @@ async def test_what_comes_while_a_commit_runs_goes_together(desk: Desk) -> None:
     assert max(desk.actor.calls) == MOST_AT_ONCE
 
 
-async def test_an_actor_that_does_not_answer_is_passed_by_for_a_while(desk: Desk) -> None:
+async def test_an_actor_that_does_not_answer_is_passed_by_for_a_while(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
     commits = desk.shared()
     desk.actor.away = True
     for number in range(3):
@@ -178,6 +183,11 @@ async def test_an_actor_that_does_not_answer_is_passed_by_for_a_while(desk: Desk
     await commits.reserve(*booked(desk.log, "b"))
     assert len(desk.actor.calls) == 2
     assert len(await desk.events()) == 4
+    await commits.reserve(*booked(desk.log, "c"))
+    assert [record.message for record in caplog.records if record.name == "agentflow_serve.actor_or_store"] == [
+        "The model calls of this flow go to the run store past its shared actor: away",
+        "The shared actor of this flow answers again, and the model calls go through it.",
+    ]
 
 
 async def test_a_caller_who_leaves_takes_nobodys_commit_along(desk: Desk) -> None:
@@ -306,6 +316,67 @@ async def test_a_store_is_kept_in_order_as_soon_as_somebody_does_it(desk: Desk) 
         await asyncio.sleep(0.005)
     keeping.cancel()
     await asyncio.wait({keeping})
+
+
+async def test_a_commit_that_cannot_be_answered_leaves_the_queue_at_work(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that cannot be written down belongs to its caller; the next call is served."""
+
+    def broken(*_: object) -> object:
+        raise ValueError("no such result")
+
+    commits = desk.shared(desk.another_actor())
+    with monkeypatch.context() as patch:
+        patch.setattr("agentflow_serve.ledger_commits.result_to_wire", broken)
+        with pytest.raises(ValueError, match="no such result"):
+            await asyncio.wait_for(commits.reserve(*booked(desk.log, "a")), 5)
+    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 5) is None
+
+
+async def test_a_replica_sends_again_after_its_sender_was_stopped(desk: Desk) -> None:
+    commits, desk.actor.gate = desk.shared(), asyncio.Event()
+    stopped = asyncio.create_task(commits.reserve(*booked(desk.log, "a")))
+    await until(lambda: desk.actor.calls)
+    [sender] = [task for task in asyncio.all_tasks() if "SharedCommits._send" in repr(task.get_coro())]
+    sender.cancel()
+    await asyncio.wait({sender})
+    desk.actor.gate.set()
+    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 5) is None
+    stopped.cancel()
+    await asyncio.wait({stopped})
+
+
+async def test_another_time_to_keep_calls_counts_while_the_actor_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    working: list[Keeping] = []
+
+    async def keep(_: RunStore, keeping: Keeping) -> None:
+        working.append(keeping)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            working.remove(keeping)
+
+    monkeypatch.setattr("agentflow_serve.session_ledger.keep_in_order", keep)
+    before, actor = asyncio.all_tasks(), SessionLedger(600.0)
+    old, new, other = Keeping("sqlite:///a", 10.0), Keeping("sqlite:///a", 5.0), Keeping("sqlite:///b", None)
+    for keeping in (old, other, old, new, new):
+        await actor.heartbeat(keeping)
+        await asyncio.sleep(0)
+    await until(lambda: working == [other, new])
+    mine = asyncio.all_tasks() - before
+    for task in mine:
+        task.cancel()
+    await asyncio.wait(mine)
+
+
+async def test_whatever_ray_says_of_the_actor_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: str) -> object:
+        raise RaySystemError("the control store is away")
+
+    monkeypatch.setattr("agentflow_serve.session_ledger.session_ledger", nowhere)
+    with pytest.raises(LedgerAway, match="does not answer"):
+        await LedgerCalls("desk").call("ledger", timeout_s=1)
 
 
 class SlowStore(RunStore):

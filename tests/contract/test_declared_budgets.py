@@ -78,6 +78,15 @@ async def test_two_documents_do_not_undo_each_other(database: Database):
     assert await stored(database) == [ACME, ANN]
 
 
+async def test_a_budget_that_two_documents_declare_stays_until_neither_does(database: Database):
+    await declare(database, ACME, ANN)
+    await declare(database, ACME, source="shop")
+    assert await declare(database) == Declared(removed=(ANN.account,))
+    assert await stored(database) == [ACME]
+    assert await declare(database, source="shop") == Declared(removed=(ACME.account,))
+    assert await stored(database) == []
+
+
 async def test_starters_at_once_declare_one_after_the_other(url: str, database: Database):
     async with open_database(url, node_id="node-1") as second:
         apart = database if url == "memory:" else second

@@ -137,6 +137,7 @@ async def test_a_run_whose_process_died_leaves_nothing_and_may_use_nothing(
     assert await persist(lambda: database.read(left)) == 0
     refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("gone", 1, 1, ledger.now()))))
     assert refusal is not None and refusal.reason == "run_over"
+    assert "the replicas of this app do not share a run store" in str(refusal.error())
     async with AsyncExitStack() as inner:
         with pytest.raises(BudgetExceededError):
             await begun(inner, runs, run_of("child", parent="gone"))

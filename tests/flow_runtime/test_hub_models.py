@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from agentflow_serve.errors import run_failed
 from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
+from llm_client.assembly import OWN_LOG_KEEPS_S
 from llm_client.errors import CallFailed
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
@@ -25,6 +27,7 @@ from llmhub_runtime.sim.embeddings import embed
 from runtime_core.call_log.records import Attempt, Ending
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.url import open_database
 from support.flows import small_flow
 from support.processes import child_processes
 
@@ -301,6 +304,15 @@ async def test_a_role_that_is_not_there_is_a_failed_model_that_lists_those_that_
     async with models_at(sim) as models:
         with pytest.raises(ModelFailed, match="hasty, main, other, real"):
             await models.chat("mian", HI, {})
+
+
+async def test_a_ledger_in_memory_forgets_and_one_in_a_store_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    kept: list[float | None] = []
+    monkeypatch.setattr("llm_client.engine.ExecutionEngine", lambda **options: kept.append(options["keep_s"]))
+    async with LLMHub(config_obj=config()) as hub, open_database(f"sqlite:///{tmp_path / 's.sqlite'}") as stored:
+        for database in (None, MemoryDatabase(), stored):
+            HubModels(hub, database=database)
+    assert kept == [OWN_LOG_KEEPS_S, OWN_LOG_KEEPS_S, None]
 
 
 class FillingDatabase(MemoryDatabase):

@@ -2,7 +2,8 @@
 
 For each one the store remembers what was declared last. A budget that is declared anew, or differently, is set; one
 that is not declared any more is removed. What somebody else has set stays: budgets that no document named, and one
-that was changed by hand after it was declared, until the document says something new about it.
+that was changed by hand after it was declared, until the document says something new about it. One that another
+document declares as well stays too.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _REMEMBER = (
     "INSERT INTO ledger_declared (scope_id, principal_id, role, source, budget) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (scope_id, principal_id, role, source) DO UPDATE SET budget = excluded.budget"
 )
+_OTHERS = "SELECT 1 FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source <> ?"
 _FORGET = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source = ?"
 
 
@@ -54,7 +56,7 @@ class Declared:
 async def declare_budgets(
     database: Database, source: str, budgets: Sequence[Budget], *, clock: Clock, ids: IdSource
 ) -> Declared:
-    """Make the store hold what `source`, such as a flow, declares now; again, or by several at once, changes nothing.
+    """Make the store hold what `source`, such as an app, declares now; again, or by several at once, changes nothing.
 
     Raises errors of the StoreError tree.
     """
@@ -75,7 +77,8 @@ def _declare(source: str, budgets: Sequence[Budget], declaration: str, now: floa
     for account, budget in before.items():
         if account in wanted:
             continue
-        if (yield from _stored(account)) == budget:
+        others = yield Sql(_OTHERS, (*_place(account), source))
+        if not others and (yield from _stored(account)) == budget:
             yield from budget_ops.remove_budget(account, next(events), now)
             removed.append(account)
         yield Sql(_FORGET, (*_place(account), source), counts=True)

@@ -119,7 +119,10 @@ def end(scope_id: str, event_id: str, used: Used, *, run_id: str | None) -> Op[R
 
 def run_over(account: Account) -> Refusal:
     """For what a run wants to use that has ended, or whose process was away for longer than the lease of its budget."""
-    text = f"The budget of {account} is not there any more: the run is over, or nobody renewed it in time."
+    text = (
+        f"The budget of {account} is not there any more: the run is over, nobody renewed it in time, or the replicas of"
+        " this app do not share a run store."
+    )
     return Refusal(text, "run_over", account, "run", Window.TOTAL)
 
 

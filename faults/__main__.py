@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def main(names: tuple[str, ...], *, short: bool, write: Path | None) -> None:
     """Run the scenarios NAMES, or all of them."""
     if write is not None:
         [name] = names
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that leaves, and many do
         write.write_text(json.dumps(asdict(import_module(f"faults.{name}").run(short))))
         return
     reports: list[Report] = []

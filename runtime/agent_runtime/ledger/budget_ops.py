@@ -13,7 +13,8 @@ from runtime_core.stores.sql import Op, Sql
 _SET = (
     "INSERT INTO ledger_budgets (scope_id, principal_id, role, run_id, parent_run_id, budget, set_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope_id, principal_id, role, run_id) DO UPDATE"
-    " SET parent_run_id = excluded.parent_run_id, budget = excluded.budget, set_at = excluded.set_at, removed = 0"
+    " SET parent_run_id = CASE WHEN excluded.parent_run_id = '' THEN ledger_budgets.parent_run_id"
+    " ELSE excluded.parent_run_id END, budget = excluded.budget, set_at = excluded.set_at, removed = 0"
 )
 _REMOVE = (
     "UPDATE ledger_budgets SET removed = 1"

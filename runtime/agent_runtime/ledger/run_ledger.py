@@ -131,7 +131,8 @@ class RunLedger:
         try:
             for place, until in list(self._open.items()):
                 if until - now < self._lease_s * 3 / 4:
-                    await self._writer.run(partial(runs.renew, *place, now + self._lease_s))
+                    if not await self._writer.run(partial(runs.renew, *place, now + self._lease_s)):
+                        log.warning("The budget of run %s is gone while it goes on: it may use nothing more.", place[1])
                     if place in self._open:
                         self._open[place] = now + self._lease_s
             await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))

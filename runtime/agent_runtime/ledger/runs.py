@@ -40,7 +40,7 @@ class Beginning:
 
 
 def begin(run: Beginning) -> Op[Refusal | None]:
-    """Nothing is stored where the refusal is not None; the same run again, by whoever takes it over, moves its lease."""
+    """Nothing is stored where the refusal is not None; the same run again only moves its lease."""
     budget = run.budget
     place = (budget.scope_id, budget.run_id or "")
     if (yield Sql(_THERE, place)):

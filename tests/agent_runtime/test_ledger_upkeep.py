@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,8 @@ async def test_an_engines_own_log_forgets_all_that_is_old_at_once(
     database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llm_client.leases._FORGET_AT_ONCE", 4)
-    log, books = EngineLedger(database, provider=OneModel(), clock=clock).log, StoredTransactions(database)
+    model: Any = OneModel()
+    log, books = EngineLedger(database, provider=model, clock=clock).log, StoredTransactions(database)
     for number in range(10):
         attempt, entry = booked(log, f"a-{number}")
         await books.reserve(attempt, entry)

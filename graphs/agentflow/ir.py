@@ -28,6 +28,9 @@ NodeId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_leng
 PortName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
+MOST_COUNTED = 2**53
+"""What a ledger can count: tokens, millionths of a dollar, milliseconds."""
+Counted = Annotated[int, Field(strict=True, ge=1, le=MOST_COUNTED)]
 NotNegative = Annotated[int, Field(strict=True, ge=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -297,11 +300,11 @@ class Defaults(IrObject):
 
 
 class Budgets(IrObject):
-    max_tokens: Positive | None = None
-    max_cost: Annotated[float, Field(strict=True, gt=0)] | None = None
-    max_tool_calls: Positive | None = None
-    max_turns: Positive | None = None
-    max_runtime_seconds: Seconds | None = None
+    max_tokens: Counted | None = None
+    max_cost: Annotated[float, Field(strict=True, gt=0, le=MOST_COUNTED // 10**6)] | None = None
+    max_tool_calls: Counted | None = None
+    max_turns: Counted | None = None
+    max_runtime_seconds: Annotated[float, Field(strict=True, gt=0, le=MOST_COUNTED // 1000)] | None = None
     degrade_role: Text | None = None
     reserve: Literal["call", "run"] = "call"
 

@@ -15,6 +15,7 @@ from flow_runtime.models import KeepsAccounts
 from flow_runtime.parts import NodeParts
 from flow_runtime.tool_policy import ToolPolicy, ToolRequest
 from llm_client.agent.middleware import Middleware, Next, Timeout, ToolInvocation
+from runtime_core.errors import StoreError
 
 
 def around_tools(
@@ -72,6 +73,6 @@ class Counted:
 
             try:
                 await within_budget(name, reserve, self._models.runs, may_degrade=False)
-            except CallStoreError as exc:
+            except (CallStoreError, StoreError) as exc:
                 raise LedgerUnavailable(str(exc)) from exc
             return await next(call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -57,14 +58,23 @@ async def _raised(refused: BudgetExceededError, asking: Asking, runs: RunAccount
     run, actions = asking.call.context, _actions(asking)
     if actions is None or refused.run_id is None or refused.allowed is None:
         raise refused
+    left_s = run.remaining_s(actions.clock.now())
+    if left_s == 0:
+        raise refused
     with stopped():
-        action = await _answered(_question(refused, asking, actions), actions.for_scope(run.scope_id), refused)
+        action = await _answered(_question(refused, asking, left_s), actions.for_scope(run.scope_id), refused)
     limits = _higher(refused, action, run.budgets) if action.is_granted else None
-    if limits is None or not await runs.raise_limits(run.scope_id, refused.run_id, limits):
+    if limits is None:
+        raise refused
+    try:
+        raised = await runs.raise_limits(run.scope_id, refused.run_id, limits)
+    except ValidationError as exc:
+        raise refused from exc
+    if not raised:
         raise refused
 
 
-def _question(refused: BudgetExceededError, asking: Asking, actions: ActionManager) -> ActionSpec:
+def _question(refused: BudgetExceededError, asking: Asking, left_s: float | None) -> ActionSpec:
     """One for all calls of the run that want the same limit raised."""
     run, limit = asking.call.context, _name(refused)
     identity = json.dumps([refused.run_id, limit, refused.allowed])
@@ -72,7 +82,7 @@ def _question(refused: BudgetExceededError, asking: Asking, actions: ActionManag
         type=RAISE_BUDGET,
         action_id=f"budget-{sha256(identity.encode()).hexdigest()[:32]}",
         job_id=run.job_id,
-        timeout_seconds=run.remaining_s(actions.clock.now()) or None,
+        timeout_seconds=left_s,
         payload={
             "run_id": refused.run_id,
             "principal_id": run.principal_id,
@@ -110,11 +120,12 @@ def _name(refused: BudgetExceededError) -> str:
 
 
 async def _answered(spec: ActionSpec, actions: ActionManager, refused: BudgetExceededError) -> ActionRecord:
+    """Whoever stops waiting withdraws nothing: other calls of the run may wait for the same answer."""
     try:
-        try:
-            return await actions.ask(spec)
-        except ActionConflictError:  # another call of the run asks already, with other words
-            return await actions.wait_for_resolution(spec.action_id or "")
+        with suppress(ActionConflictError):  # another call of the run asks already, with other words
+            await actions.require_action(spec)
+            logger.info("the action %s waits for a person to raise a budget", spec.action_id)
+        return await actions.wait_for_resolution(spec.action_id or "")
     except AgentRuntimeError as exc:
         raise refused from exc
 

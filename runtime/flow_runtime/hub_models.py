@@ -19,6 +19,7 @@ from flow_runtime.recorder import CallRecorder
 from flow_runtime.refusals import not_allowed
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.names import SIM
+from runtime_core.errors import StoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -305,7 +306,7 @@ def _translated(model: str) -> Iterator[None]:
         raise ModelFailed(str(exc), model=model, retry_after=retry_after) from exc
     except (BudgetExceededError, PolicyDenied) as exc:
         raise not_allowed(exc) from exc
-    except CallStoreError as exc:
+    except (CallStoreError, StoreError) as exc:  # of the calls; of the budgets, or of what asks a person
         raise LedgerUnavailable(str(exc)) from exc
     except (LLMClientError, LLMHubRuntimeError) as exc:
         raise ModelFailed(str(exc), model=model) from exc

@@ -120,7 +120,8 @@ def _kind(report: RunReport) -> FailureType:
     assert report.error is not None
     if report.error.code == "deadline_exceeded":
         return "timeout"
-    if report.error.code == "budget_exceeded" or report.error.code == "policy_denied":
-        return report.error.code
+    code = report.error.code
+    if code == "budget_exceeded" or code == "policy_denied" or code == "unavailable":
+        return code
     inner = report.nodes.get(report.error.node) if report.error.node else None
     return inner.error["type"] if inner is not None and inner.error is not None else "error"

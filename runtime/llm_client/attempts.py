@@ -42,6 +42,8 @@ Result = TypeVar("Result", bound=CompletionResult | EmbeddingResult)
 T = TypeVar("T")
 
 LEASE_S = 60.0
+_STALE_S = 1.0
+"""A guard that took longer has asked a person, or a store that was slow: by now it is another minute, or day."""
 DEFAULT_TIMEOUT_S = 600.0
 """For an attempt whose role has no timeout_s and whose caller has no deadline."""
 _STORE_PAUSES_S = (0.05, 0.2, 0.8)
@@ -102,6 +104,8 @@ async def open_attempt(parts: Parts, asked: Asked, provider: Provider, number: i
     """Everything before the provider is asked. Raises AttemptFailed, CallRefused, CallStoreError."""
     attempt = _attempt(parts, asked, provider.target, asked.request, number)
     lease = await parts.guard.begin(attempt, asked.request)
+    if parts.log.now() - attempt.reserved_at > _STALE_S:
+        attempt = _reserved_now(parts, attempt)
     opened = OpenAttempt(parts, asked, provider, asked.request, attempt, lease)
     try:
         opened.apply_admission()
@@ -339,8 +343,7 @@ class OpenAttempt:
                 retry_after=exc.retry_after,
             )
             raise AttemptFailed(error, Failure(retry=False, fallback=True)) from exc
-        now = self._parts.log.now()
-        self.attempt = changed(self.attempt, reserved_at=now, lease_until=now + self._parts.lease_s)
+        self.attempt = _reserved_now(self._parts, self.attempt)
 
     async def _refused_by_breaker(self, target: Target, wait: float) -> None:
         if self._parts.hooks:
@@ -397,6 +400,11 @@ def _attempt(parts: Parts, asked: Asked, target: Target, request: Request, numbe
         job_id=context.job_id,
         trace_id=context.trace_id,
     )
+
+
+def _reserved_now(parts: Parts, attempt: Attempt) -> Attempt:
+    now = parts.log.now()
+    return changed(attempt, reserved_at=now, lease_until=now + parts.lease_s)
 
 
 def _max_output(request: Request, target: Target) -> int | None:

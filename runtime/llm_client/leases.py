@@ -72,7 +72,7 @@ class LeaseKeeper:
             await self._log.expire()
             if self.keep_s is not None:
                 before = self._log.now() - self.keep_s
-                while await self._log.forget(older_than=before, limit=_FORGET_AT_ONCE) == _FORGET_AT_ONCE:
+                while await self._log.forget(older_than=before, limit=_FORGET_AT_ONCE):
                     pass
                 await self._log.forget_keys()
         except StoreError as exc:  # the next tick tries again

@@ -32,16 +32,21 @@ class Identity(BaseModel):
     principal_id: CallerId = "anonymous"
 
 
+_MOST = 2**53
+"""What a ledger can count: tokens, millionths of a dollar, milliseconds."""
+_Whole = Annotated[int, Field(ge=0, le=_MOST)]
+
+
 class BudgetSpec(BaseModel):
     """Limits of one run; None is no limit. `max_cost` is in dollars (source: agent-runtime, BudgetSpec)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    max_cost: Annotated[Decimal, Field(ge=0, allow_inf_nan=False)] | None = None
-    max_tool_calls: Annotated[int, Field(ge=0)] | None = None
-    max_turns: Annotated[int, Field(ge=0)] | None = None
-    max_runtime_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_tokens: _Whole | None = None
+    max_cost: Annotated[Decimal, Field(ge=0, le=_MOST // 10**6, allow_inf_nan=False)] | None = None
+    max_tool_calls: _Whole | None = None
+    max_turns: _Whole | None = None
+    max_runtime_seconds: Annotated[float, Field(ge=0, le=_MOST // 1000, allow_inf_nan=False)] | None = None
 
     def within(self, other: BudgetSpec | None) -> BudgetSpec:
         """The tighter of both, limit by limit."""

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent_runtime import Budget, EventFilter, Ledger
+from agent_runtime import Budget, EngineLedger, EventFilter, Ledger
+from agent_runtime.ledger import runs
 from agent_runtime.ledger.records import EventState
 from agent_runtime.ledger.transactions import StoredTransactions, prepare_ledger
 from agent_runtime.ledger.upkeep import EVERY_S, FORGET_EVERY_S, Upkeep
 from agent_runtime.ledger.writers import SqlLedgerWriter
+from llm_client.detached import Detached
+from llm_client.leases import LeaseKeeper
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus
 from runtime_core.clock import ManualClock
 from runtime_core.stores import Database, open_database
+from runtime_core.stores.sql import Op, Sql
 from support.call_log import claim_of, settled
 from support.commits import MOST, booked
+from support.ledger_process import OneModel
 from support.ledgers import SCOPE, held
 from support.stores import fresh_store_url
 
@@ -57,6 +64,43 @@ async def test_a_call_whose_replica_died_is_unknown_soon_and_counts_at_its_most(
     assert (usage.open, usage.unknown, usage.total_tokens) == (0, 3, 3 * MOST.tokens)
     assert await held(database) == (0, 0, 0)
     assert {row.status for row in (await log.attempts(SCOPE)).attempts} == {AttemptStatus.UNKNOWN}
+
+
+async def test_however_much_is_due_goes_in_one_round(database: Database, clock: ManualClock) -> None:
+    ledger = Ledger(SqlLedgerWriter(database), clock=clock)
+
+    def left() -> Op[tuple[int, int]]:
+        [(due_runs,)] = yield Sql("SELECT COUNT(*) FROM ledger_runs")
+        [(counters,)] = yield Sql("SELECT COUNT(*) FROM ledger_counters")
+        return due_runs, counters
+
+    for number in range(50):
+        await ledger.set_budget(Budget(scope_id=SCOPE, principal_id=f"p-{number}", max_tokens_per_minute=10))
+        budget = Budget(scope_id=SCOPE, run_id=f"r-{number}", max_tokens_total=10)
+        now = ledger.now()
+        beginning = runs.Beginning(budget, "ann", now, now + 60)
+        assert await database.run(partial(runs.begin, beginning)) is None
+    assert await database.read(left) == (50, 100)
+    clock.advance(3 * 86_400)
+    assert await upkeep(database, clock, keep_s=None).once()
+    assert await database.read(left) == (0, 0)
+
+
+async def test_an_engines_own_log_forgets_all_that_is_old_at_once(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_client.leases._FORGET_AT_ONCE", 4)
+    model: Any = OneModel()
+    log, books = EngineLedger(database, provider=model, clock=clock).log, StoredTransactions(database)
+    for number in range(10):
+        attempt, entry = booked(log, f"a-{number}")
+        await books.reserve(attempt, entry)
+        await books.end(attempt, settled(log), entry)
+    clock.advance(KEEP_S)
+    keeper = LeaseKeeper(log, Detached(), lease_s=60, claim_lease_s=60)
+    keeper.keep_s = KEEP_S / 2
+    await keeper._work()  # pyright: ignore[reportPrivateUsage] - its timer is for an engine with calls in flight
+    assert (await log.attempts(SCOPE)).attempts == []
 
 
 async def test_what_is_old_goes_and_budgets_remember_it(database: Database, clock: ManualClock) -> None:

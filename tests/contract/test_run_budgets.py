@@ -158,6 +158,61 @@ async def test_a_raised_limit_holds_and_is_never_lowered(runs: RunLedger, ledger
         assert not await persist(lambda: runs.raise_limits(SCOPE, "nobody", {"max_tokens_total": 1}))
 
 
+async def test_a_run_that_another_process_takes_over_keeps_its_budget(
+    runs: RunLedger, ledger: Ledger, database: Database, clock: ManualClock
+) -> None:
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("moved"))
+        clock.advance(RUN_LEASE_S - 10)
+        await begun(stack, RunLedger(database, clock=clock), run_of("moved"))
+        clock.advance(20)
+        await ledger.expire()
+        assert await persist(lambda: database.run(lambda: holds.reserve(call_of("moved", 1, 1, ledger.now())))) is None
+
+
+async def test_a_budget_set_by_hand_leaves_a_running_child_below_its_parent(
+    runs: RunLedger, ledger: Ledger, database: Database
+) -> None:
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("top"))
+        await begun(stack, runs, run_of("child", parent="top"))
+        await ledger.set_budget(Budget(scope_id=SCOPE, run_id="child", max_tokens_total=100))
+        refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("child", 1, 60, ledger.now()))))
+        assert refusal is not None and refusal.account.run_id == "top"
+
+
+async def test_a_removed_budget_is_not_raised(runs: RunLedger, ledger: Ledger) -> None:
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("r"))
+        await ledger.remove_budget(Budget(scope_id=SCOPE, run_id="r"))
+        assert not await persist(lambda: runs.raise_limits(SCOPE, "r", {"max_tokens_total": 60}))
+
+
+async def test_a_budget_set_by_hand_for_a_run_leaves_nothing_when_it_is_removed(
+    ledger: Ledger, database: Database
+) -> None:
+    budget = Budget(scope_id=SCOPE, run_id="by-hand", max_tokens_total=10)
+    await ledger.set_budget(budget)
+    assert await persist(lambda: database.read(left)) == 2
+    assert await ledger.remove_budget(budget)
+    assert await persist(lambda: database.read(left)) == 0
+
+
+async def test_a_call_again_whose_run_has_ended_since_is_still_the_same_call(
+    runs: RunLedger, ledger: Ledger, database: Database, clock: ManualClock
+) -> None:
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("r"))
+        call = call_of("r", 1, 5, ledger.now())
+        assert await persist(lambda: database.run(lambda: holds.reserve(call))) is None
+        clock.advance(RUN_LEASE_S + 1)
+        await ledger.expire()
+        assert await persist(lambda: database.run(lambda: holds.reserve(call))) is None
+        other = call_of("r", 2, 5, ledger.now())
+        refusal = await persist(lambda: database.run(lambda: holds.reserve(other)))
+        assert refusal is not None and refusal.reason == "run_over"
+
+
 async def test_a_tool_call_is_counted_once_and_refused_beyond_the_limit(
     runs: RunLedger, ledger: Ledger, database: Database, clock: ManualClock
 ) -> None:

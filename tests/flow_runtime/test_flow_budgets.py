@@ -17,21 +17,25 @@ from agent_runtime import (
     ActionManager,
     ActionStatus,
     Budget,
+    BudgetExceededError,
     EventFilter,
     InMemoryActionStore,
     Ledger,
     PolicyDenied,
 )
-from agent_runtime.actions.records import ActionRecord
+from agent_runtime.actions.records import ActionRecord, ActionSpec
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow import Flow
+from agentflow.errors import FlowInvalid
 from flow_runtime import LocalFlow, LocalSettings, run
+from flow_runtime.exceeding import _answered  # pyright: ignore[reportPrivateUsage]
 from flow_runtime.hub_models import HubModels
 from flow_runtime.runner import FlowRunner
 from llm_client.guard import Guard
 from llmhub_runtime import LLMHub, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from runtime_core.context import Identity
+from runtime_core.errors import StoreUnavailableError
 from runtime_core.report import RunReport
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
@@ -267,6 +271,54 @@ async def test_a_person_may_raise_the_budget(place: Place, resolution: dict[str,
     assert report.error is None
     assert sum(isinstance(each, str) for each in report.output) == len(place.asked) == answered
     await place.nothing_is_left()
+
+
+async def test_an_answer_that_no_ledger_can_count_raises_nothing(place: Place) -> None:
+    flow = asking(budgets={"max_tokens": 5}, on_exceed="ask")
+    run = asyncio.create_task(place.run(flow))
+    [question] = await the_open_ones(place.actions, 1)
+    resolution = {"approved": True, "max_tokens": 2**60}
+    await place.actions.for_scope("acme").resolve(action_id=question.action_id, resolution=resolution)
+    report = await run
+    assert report.error is not None and report.error.code == "budget_exceeded"
+    with pytest.raises(FlowInvalid, match="max_tokens"):
+        asking(budgets={"max_tokens": 2**60})
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_store_that_is_gone_while_a_person_decides_is_unavailable(place: Place, nested: bool) -> None:
+    class Away:
+        async def begin(self, attempt: Any, request: Any) -> Any:
+            raise StoreUnavailableError("the store of approvals is away")
+
+    flow = asking()
+    if nested:
+        inner = flow.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        sub = {
+            "type": "subflow",
+            "inputs": [{"name": "x", "type": "string"}],
+            "outputs": [{"name": "text", "type": "string"}],
+            "flow": inner,
+        }
+        flow = Flow.model_validate({**inner, "nodes": {"ask": sub}})
+    async with place.opened(flow, guard=Away()) as runner:
+        report = await runner.run({"x": "hi"}, identity=ANN)
+    assert report.error is not None
+    failed = report.nodes["ask"].error
+    assert failed is not None and failed["type"] == "unavailable"
+
+
+async def test_a_call_that_is_given_up_leaves_the_question_to_the_others(place: Place) -> None:
+    refused = BudgetExceededError("no room", run_id="r", limit="max_turns_total", allowed=1.0, missing=1.0)
+    spec = ActionSpec(type="raise_budget", action_id="budget-1", payload={"limit": "max_turns"})
+    actions = place.actions.for_scope("acme")
+    first, second = (asyncio.create_task(_answered(spec, actions, refused)) for _ in range(2))
+    await the_open_ones(place.actions, 1)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await actions.resolve(action_id="budget-1", resolution={"approved": True})
+    assert (await second).is_granted
 
 
 async def test_a_question_does_not_use_up_the_time_of_the_attempt_and_expires_with_the_run(place: Place) -> None:

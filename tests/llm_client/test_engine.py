@@ -28,12 +28,13 @@ from llm_client import (
     ResponseCache,
     StreamEnded,
 )
+from llm_client.attempts import LEASE_S
 from llm_client.providers.openai import OpenAIProvider
 from llmhub_runtime import UnknownRoleError
 from llmhub_runtime.sim import SimServer
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
-from runtime_core.clock import SystemClock
+from runtime_core.clock import ManualClock, SystemClock
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.engine import check_books, hub_for, rig
@@ -298,6 +299,30 @@ async def test_a_lease_is_renewed_while_the_call_runs(tmp_path: Path) -> None:
             assert (await made.row()).status is not AttemptStatus.UNKNOWN
             await asyncio.sleep(0.02)
         assert (await made.row()).status is AttemptStatus.SETTLED
+
+
+class SlowWatchman(Watchman):
+    """Asks a person, who takes `pause_s` on the clock."""
+
+    clock: ManualClock
+    pause_s = 200.0
+
+    async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
+        self.clock.advance(self.pause_s)
+        return await super().begin(attempt, request)
+
+
+async def test_a_call_that_waited_for_a_person_is_reserved_when_it_is_made() -> None:
+    guard, clock = SlowWatchman(), ManualClock()
+    guard.clock = clock
+    async with rig() as made, MemoryDatabase() as database, hub_for(made.sim) as hub:
+        log = CallLog(database, clock=clock)
+        begun = log.now()
+        async with ExecutionEngine(router=HubRouter(hub), log=log, guard=guard) as engine:
+            await engine.complete(ASK)
+        [row] = (await log.attempts("default")).attempts
+        assert row.attempt.reserved_at == begun + guard.pause_s
+        assert row.attempt.lease_until == begun + guard.pause_s + LEASE_S
 
 
 class GatedLog(CallLog):

@@ -27,7 +27,7 @@ class KernelLedger:
     def __init__(self, writer: SqlLedgerWriter, *, clock: Clock, ids: IdSource) -> None:
         self._database = writer.database
         self._clock = clock
-        self._runs = RunLedger(writer.database, clock=clock, ids=ids)
+        self._runs = RunLedger(writer.database, clock=clock)
         self.tools = ToolLedger(writer, clock=clock, ids=ids)
         self._engines: WeakKeyDictionary[ExecutionEngine, ExecutionEngine] = WeakKeyDictionary()
 

@@ -40,9 +40,6 @@ class BudgetDocument(BaseModel):
     budgets: tuple[Annotated[Budget, AfterValidator(_lasting)], ...]
 
 
-NO_BUDGETS = BudgetDocument(budgets=())
-
-
 def load_budgets(source: Source, *, roles: Collection[str] | None = None) -> BudgetDocument:
     """The budgets in a file, or as they are. With `roles`, a budget of another role is wrong.
 

@@ -13,12 +13,16 @@ from runtime_core.stores.sql import Op, Sql
 _SET = (
     "INSERT INTO ledger_budgets (scope_id, principal_id, role, run_id, parent_run_id, budget, set_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope_id, principal_id, role, run_id) DO UPDATE"
-    " SET parent_run_id = excluded.parent_run_id, budget = excluded.budget, set_at = excluded.set_at, removed = 0"
+    " SET parent_run_id = CASE WHEN excluded.parent_run_id = '' THEN ledger_budgets.parent_run_id"
+    " ELSE excluded.parent_run_id END, budget = excluded.budget, set_at = excluded.set_at, removed = 0"
 )
 _REMOVE = (
     "UPDATE ledger_budgets SET removed = 1"
     " WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ? AND removed = 0"
 )
+_TABLES = ("ledger_budgets", "ledger_counters")
+_DELETE = "DELETE FROM {table} WHERE scope_id = ? AND principal_id = ? AND role = ? AND run_id = ?"
+_GOES_ON = "SELECT run_id FROM ledger_runs WHERE scope_id = ? AND run_id = ?"
 _LIST = (
     "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND removed = 0"
     " AND (principal_id, role, run_id) > (?, ?, ?) ORDER BY principal_id, role, run_id LIMIT ?"
@@ -52,9 +56,15 @@ def store_budget(budget: Budget, now: float) -> Op[str]:
 
 
 def remove_budget(account: Account, event_id: str, now: float) -> Op[bool]:
-    """False if there was none. Its counters go on counting, so that setting it again forgets nothing."""
+    """False if there was none. Its counters go on counting, so that setting it again forgets nothing.
+
+    That of a run which is not going on goes with its counters: nobody else would ever delete them.
+    """
     [(removed,)] = yield Sql(_REMOVE, _place(account), counts=True)
     if removed:
+        if account.run_id and not (yield Sql(_GOES_ON, (account.scope_id, account.run_id))):
+            for table in _TABLES:
+                yield Sql(_DELETE.format(table=table), _place(account), counts=True)
         yield from ops.note(account, event_id, BUDGET_REMOVED, now, json.dumps(str(account)))
     return bool(removed)
 

@@ -21,6 +21,7 @@ from agent_runtime.ledger.transactions import (
     LedgerTransactions,
     StoredTransactions,
     expire_attempts,
+    forget_counters,
     prepare_ledger,
 )
 from agent_runtime.ledger.worst_case import DEFAULT_MAX_TOKENS, choices, input_bound, worst_case
@@ -202,12 +203,12 @@ class LedgerLog(CallLog):
 
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         now, ended = self.now(), list[LoggedAttempt]()
-        while len(ended) < limit:
-            most = min(EXPIRED_TOGETHER, limit - len(ended))
-            rows = await self._database.run(partial(expire_attempts, now, most))
-            ended += rows
-            if len(rows) < most:
+        for left in range(limit, 0, -EXPIRED_TOGETHER):
+            lapsed = await self._database.run(partial(expire_attempts, now, min(EXPIRED_TOGETHER, left)))
+            ended += lapsed.attempts
+            if not lapsed.more:
                 break
+        await self._database.run(partial(forget_counters, now))
         return ended
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:

@@ -72,11 +72,13 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
     if not entry.budgeted:
         return (yield from ops.reserve(entry))
     chain = yield from _chain(entry.scope_id, entry.run_id or "")
+    holds = [held for held in chain if held is not None]
+    if chain and not holds:
+        return (yield from ops.reserve(entry))
+    if (yield Sql(_TAKEN, (entry.scope_id, entry.event_id))):
+        return (yield from ops.reserve(entry))
     if not chain:
         return run_over(entry.account)
-    holds = [held for held in chain if held is not None]
-    if not holds or (yield Sql(_TAKEN, (entry.scope_id, entry.event_id))):
-        return (yield from ops.reserve(entry))
     wanted = (entry.most.tokens, entry.most.cost_micro)
     drawn: list[tuple[_Held, Pair]] = []
     for held in holds:

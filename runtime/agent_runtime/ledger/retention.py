@@ -12,6 +12,7 @@ _EVENTS = (
     " DELETE FROM runtime_ledger WHERE (scope_id, event_id) IN (SELECT e.scope_id, e.event_id FROM scopes s"
     " JOIN runtime_ledger e ON e.scope_id = s.scope_id AND e.timestamp < ? AND e.state <> 'reserved'"
     " AND COALESCE(e.ended_at, e.timestamp) < ? LIMIT ?)"
+    " RETURNING event_id"
 )
 _EVENTS_OF_SCOPE = (
     "DELETE FROM runtime_ledger WHERE (scope_id, event_id) IN (SELECT scope_id, event_id FROM runtime_ledger"
@@ -23,7 +24,6 @@ _EVENTS_OF_SCOPE = (
 def forget_events(scope_id: str | None, older_than: float, limit: int) -> Op[int]:
     """Delete up to `limit` events that ended before `older_than`, of one scope or of all; how many."""
     if scope_id is None:
-        [(gone,)] = yield Sql(_EVENTS, (older_than, older_than, limit), counts=True)
-    else:
-        [(gone,)] = yield Sql(_EVENTS_OF_SCOPE, (scope_id, older_than, older_than, limit), counts=True)
+        return len((yield Sql(_EVENTS, (older_than, older_than, limit))))  # SQLite counts nothing after a WITH
+    [(gone,)] = yield Sql(_EVENTS_OF_SCOPE, (scope_id, older_than, older_than, limit), counts=True)
     return gone

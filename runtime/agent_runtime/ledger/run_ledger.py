@@ -16,10 +16,9 @@ from agent_runtime.ledger.runs import Beginning
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agent_runtime.repeat import until_known
 from llm_client.detached import Detached
-from runtime_core.clock import Clock, SystemClock
+from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.errors import StoreError
-from runtime_core.ids import IdSource, RandomIds
 from runtime_core.stores.database import Database
 from runtime_core.stores.sql import OpFactory
 
@@ -43,14 +42,12 @@ class RunLedger:
         database: Database,
         *,
         clock: Clock | None = None,
-        ids: IdSource | None = None,
         lease_s: float = RUN_LEASE_S,
     ) -> None:
         self._writer = SqlLedgerWriter(database)
         self._clock = clock or SystemClock()
-        self._ids = ids or RandomIds()
         self._lease_s = lease_s
-        self._started_at = self._clock.now().timestamp() - self._clock.monotonic()
+        self._now = SteadyTime(self._clock).now
         self._open: dict[tuple[str, str], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._detached = Detached()
@@ -103,9 +100,6 @@ class RunLedger:
         now = self._now()
         return await self._done(lambda: runs.raise_limits(scope_id, run_id, limits, now)) is not None
 
-    def _now(self) -> float:
-        return self._started_at + self._clock.monotonic()
-
     async def _done(self, change: OpFactory[T]) -> T:
         return await until_known(lambda: self._writer.run(change), self._clock)
 
@@ -131,7 +125,8 @@ class RunLedger:
         try:
             for place, until in list(self._open.items()):
                 if until - now < self._lease_s * 3 / 4:
-                    await self._writer.run(partial(runs.renew, *place, now + self._lease_s))
+                    if not await self._writer.run(partial(runs.renew, *place, now + self._lease_s)):
+                        log.warning("The budget of run %s is gone while it goes on: it may use nothing more.", place[1])
                     if place in self._open:
                         self._open[place] = now + self._lease_s
             await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))

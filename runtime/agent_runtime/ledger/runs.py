@@ -22,7 +22,10 @@ _DUE = "SELECT scope_id, run_id FROM ledger_runs WHERE lease_until <= ? ORDER BY
 _GONE = "DELETE FROM ledger_runs WHERE scope_id = ? AND run_id = ? RETURNING parent_run_id, holds"
 _NO_BUDGET = "DELETE FROM ledger_budgets WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ?"
 _NO_COUNTERS = "DELETE FROM ledger_counters WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ?"
-_BUDGET = "SELECT budget FROM ledger_budgets WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ?"
+_BUDGET = (
+    "SELECT budget FROM ledger_budgets"
+    " WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ? AND removed = 0"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,11 @@ class Beginning:
 
 
 def begin(run: Beginning) -> Op[Refusal | None]:
-    """Nothing is stored where the refusal is not None; the same run again changes nothing."""
+    """Nothing is stored where the refusal is not None; the same run again only moves its lease."""
     budget = run.budget
     place = (budget.scope_id, budget.run_id or "")
     if (yield Sql(_THERE, place)):
+        yield from renew(*place, run.lease_until)
         return None
     parent = budget.parent_run_id or ""
     if parent and not (yield Sql(_THERE, (budget.scope_id, parent))):

@@ -18,7 +18,7 @@ from agent_runtime.repeat import until_known
 from llm_client.agent.middleware.chain import Next, ToolInvocation
 from llm_client.detached import Detached
 from llm_client.errors import CallStoreError
-from runtime_core.clock import Clock, SystemClock
+from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource, RandomIds
 from runtime_core.stores.sql import Op
@@ -40,7 +40,7 @@ class ToolLedger:
         self._clock = clock or SystemClock()
         self._ids = ids or RandomIds()
         self._commits = Detached()
-        self._started_at = self._clock.now().timestamp() - self._clock.monotonic()
+        self._now = SteadyTime(self._clock).now
 
     @asynccontextmanager
     async def call(
@@ -112,10 +112,6 @@ class ToolLedger:
             detail=tool,
             budgeted=budgeted,
         )
-
-    def _now(self) -> float:
-        """Seconds since the epoch; a wall clock that is set moves no window."""
-        return self._started_at + self._clock.monotonic()
 
 
 AllowedSeconds = Callable[[ToolInvocation], float]

@@ -6,6 +6,7 @@ another process that collects them from many, is not its business. Each may be r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from agent_runtime.ledger import budget_ops, holds, ops, runs
@@ -23,9 +24,18 @@ from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import migrate
 from runtime_core.stores.sql import Op
 
-COUNTERS_KEPT_S = 2 * 86_400.0
+_COUNTERS_KEPT_S = 2 * 86_400.0
+_COUNTERS_TOGETHER = 500
 EXPIRED_TOGETHER = 20
 """Few in one transaction: on PostgreSQL it keeps each of their rows from whoever ends it after all, late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """The attempts that became unknown, and whether more may be due: attempts, other entries, or budgets of runs."""
+
+    attempts: list[LoggedAttempt]
+    more: bool
 
 
 class LedgerTransactions(Protocol):
@@ -103,15 +113,21 @@ def end_with_claim(attempt: Attempt, ending: Ending, entry: Entry, *, claim: Cla
     return completion
 
 
-def expire_attempts(now: float, limit: int) -> Op[list[LoggedAttempt]]:
-    """Up to `limit` attempts whose lease has run out become unknown, in the log and in the ledger; those attempts."""
+def expire_attempts(now: float, limit: int) -> Op[Lapsed]:
+    """What nobody renewed in time, up to `limit` of each kind: calls become unknown, in the log and in the ledger, and
+    the budgets of runs go."""
     rows = yield from call_ops.expire(now, limit)
     for row in rows:
         yield from ops.lapse(row.attempt.scope_id, row.attempt.attempt_id, now)
-    yield from ops.expire(now, limit)
-    yield from runs.expire(now, limit)
-    yield from budget_ops.forget_counters(now - COUNTERS_KEPT_S, limit)
-    return rows
+    entries = yield from ops.expire(now, limit)
+    ended_runs = yield from runs.expire(now, limit)
+    return Lapsed(rows, more=limit in (len(rows), len(entries), ended_runs))
+
+
+def forget_counters(now: float) -> Op[bool]:
+    """Delete counters of windows that are long over, some at once; whether there may be more."""
+    gone = yield from budget_ops.forget_counters(now - _COUNTERS_KEPT_S, _COUNTERS_TOGETHER)
+    return gone == _COUNTERS_TOGETHER
 
 
 def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:

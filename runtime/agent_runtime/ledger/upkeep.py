@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from agent_runtime.ledger import retention
-from agent_runtime.ledger.transactions import EXPIRED_TOGETHER, expire_attempts
+from agent_runtime.ledger.transactions import EXPIRED_TOGETHER, expire_attempts, forget_counters
 from runtime_core.call_log.keys import Claim, Started
 from runtime_core.call_log.log import CallLog
 from runtime_core.clock import Clock, SystemClock
@@ -64,19 +64,24 @@ class Upkeep:
         if not isinstance(await self._log.begin(self._claim), Started):
             return False
         for _ in range(_MOST_BATCHES):
-            if await self._expire() < EXPIRED_TOGETHER:
+            if not await self._expire():
                 break
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY_S
             await self._forget()
         return True
 
-    async def _expire(self) -> int:
+    async def _expire(self) -> bool:
+        """Whether more may be due."""
         now = self._log.now()
-        return len(await self._database.run(lambda: expire_attempts(now, EXPIRED_TOGETHER)))
+        return (await self._database.run(lambda: expire_attempts(now, EXPIRED_TOGETHER))).more
 
     async def _forget(self) -> None:
         await self._log.forget_keys(limit=_AT_ONCE * _MOST_BATCHES)
+        now = self._log.now()
+        for _ in range(_MOST_BATCHES):
+            if not await self._database.run(lambda: forget_counters(now)):
+                break
         if self._keep_s is None:
             return
         before = self._log.now() - self._keep_s

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-from agent_runtime.ledger import attempts, schema, standing, usage
+from agent_runtime.ledger import attempts, standing, usage
 from agent_runtime.ledger.attempts import AttemptPage
 from agent_runtime.ledger.budgets import Account
 from agent_runtime.ledger.finds import EventFilter
 from agent_runtime.ledger.standing import BudgetFilter, BudgetPage
+from agent_runtime.ledger.transactions import prepare_ledger
 from agent_runtime.ledger.usage import GroupBy, GroupCursor, GroupPage
-from runtime_core.call_log import schema as call_schema
 from runtime_core.call_log.finds import Cursor
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.database import Database
-from runtime_core.stores.migrations import migrate
 
 
 class LedgerView:
@@ -35,8 +34,7 @@ class LedgerView:
         """Create or upgrade the tables; every other method does it when it is first called."""
         async with self._preparing:
             if not self._is_prepared:
-                await migrate(self._database, "call_log", call_schema.MIGRATIONS)
-                await migrate(self._database, "runtime_ledger", schema.MIGRATIONS)
+                await prepare_ledger(self._database)
                 self._is_prepared = True
 
     async def usage(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from agent_runtime.errors import PolicyDenied
-from agent_runtime.policy.decide import PolicyResult, Subject
+from agent_runtime.policy.decide import Caller, PolicyResult, Subject
 from agent_runtime.policy.engine import PolicyEngine
 from llm_client.agent.middleware.chain import Next, ToolInvocation
 from llm_client.guard import Admission, Lease, NoLease
@@ -37,7 +35,7 @@ class PolicyMiddleware:
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
         """Raises PolicyDenied."""
         context = call.context
-        subject = _Caller(context.tenant_id, context.user_id, context.run_id, context.job_id)
+        subject = Caller(context.tenant_id, context.user_id, context.run_id, context.job_id)
         name = call.tool.name
         demand(await self._engine.check_tool(name, subject, arguments=call.arguments), subject, f"The tool {name}")
         return await next(call)
@@ -53,14 +51,6 @@ def demand(result: PolicyResult, subject: Subject, what: str) -> None:
             rule=result.rule,
             action_id=result.action_id,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Caller:
-    scope_id: str
-    principal_id: str
-    run_id: str | None
-    job_id: str | None
 
 
 def _chars(request: RequestSpec | EmbeddingSpec) -> int:

@@ -57,7 +57,7 @@ def run(short: bool) -> Report:
         url, log = databases.fresh("sqlite"), Path(name) / "sim.log"
         open_books(url, Budget(scope_id=SCOPE, max_tokens_daily=10**12))
         with SimProcess(script=provider_script(), log_path=log) as sim, cluster() as ray:
-            args = {"llmhub": hub_document(sim.openai_base), "store": url, "placement": "per_node"}
+            args = {"llmhub": hub_document(sim.openai_base), "store": url, "placement": "per_node", "ledger": "shared"}
             flow = flow_of(APP, predictors=2, replicas=2)
             ray.deploy(**{APP: app(AppArgs.model_validate({"flow": flow, **args}))})
             every_s, attempts = (5.0, 200) if short else (KILL_EVERY_S, ATTEMPTS)

@@ -19,7 +19,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import InferResponse, Model, ModelServer
 
-from agent_runtime.ledger.budget_file import NO_BUDGETS
+from agent_runtime.ledger.budget_file import BudgetDocument
 from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
@@ -132,7 +132,7 @@ class KServeAgent(LocalAgent, Model):
             read_budgets(self.args.budgets, self.plan().flow, llmhub, self.args.embedder) or self._governed.budgets
         )
         if budgets is None and self._governed.ledger is not None:
-            budgets = NO_BUDGETS  # what an earlier start declared is taken back
+            budgets = BudgetDocument(budgets=())  # what an earlier start declared is taken back
         self._governed = replace(self._governed, budgets=budgets)
         if llmhub is not None and self._models is None:
             from llmhub_runtime.hub import LLMHub

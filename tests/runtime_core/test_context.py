@@ -57,7 +57,7 @@ json_values = st.recursive(
 @given(
     metadata=st.dictionaries(st.text(), json_values, max_size=4),
     deadline=st.none() | st.datetimes(timezones=st.just(UTC)),
-    max_cost=st.none() | st.decimals(min_value=0, allow_nan=False, allow_infinity=False, places=6),
+    max_cost=st.none() | st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False, places=6),
 )
 def test_any_context_comes_back_from_its_dict(
     metadata: dict[str, object], deadline: datetime | None, max_cost: Decimal | None

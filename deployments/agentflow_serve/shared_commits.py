@@ -27,6 +27,7 @@ from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.database import Database
 from runtime_core.stores.outcome import Done, Failed, Outcome, share
+from runtime_core.stores.settle import settle
 
 MOST_WAITING = 1024
 """Reservations that wait in a replica. Endings have no bound of their own: there is one for each call in flight."""
@@ -112,12 +113,7 @@ class SharedCommits:
                 except Exception as exc:  # noqa: BLE001 - it belongs to those who wait, not to this task
                     outcomes = share(exc, len(sent))
                 for each, outcome in zip(sent, outcomes, strict=True):
-                    if each.answer.done():
-                        continue
-                    if isinstance(outcome, Done):
-                        each.answer.set_result(outcome.value)
-                    else:
-                        each.answer.set_exception(outcome.error)
+                    settle(each.answer, outcome)
         finally:
             self._sending = False
 

@@ -879,10 +879,6 @@ def later(path: str, *changes: tuple[str, str]) -> Broken:
     return broken("not-supported-yet", path, *changes)
 
 
-def in_prompt(line: str) -> tuple[str, str]:
-    return (ROLE, f"{ROLE}      {line} #!\n")
-
-
 def in_draft(line: str) -> tuple[str, str]:
     return (ROLE, f"{ROLE}    {line} #!\n")
 

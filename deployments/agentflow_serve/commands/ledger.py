@@ -16,6 +16,7 @@ import click
 
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.ledger_budgets import budgets
+from agentflow_serve.commands.paging import after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -79,8 +80,6 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 by_option = click.option("--by", type=click.Choice(GROUPS), default="role", show_default=True, help="A line for each.")
-limit_option = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many.")
-after_option = click.option("--after", metavar="CURSOR", help="Go on after the page whose `next` this was.")
 
 
 @click.group("ledger")
@@ -114,7 +113,7 @@ def usage(
     from agentflow_serve.ledger_documents import group_cursor, usage_document
 
     group_by = GroupBy(by)
-    place = None if after is None else _cursor(lambda: group_cursor(after, group_by))
+    place = place_of(after, lambda text: group_cursor(text, group_by))
     scope = canonical(scope, "--scope")
     page = look(
         store_url(config, store),
@@ -159,7 +158,7 @@ def attempts(
         raise click.UsageError("give --csv or --json, not both")
     scope = canonical(scope, "--scope")
     which = replace(which, state=None if status is None else EventState(status))
-    place = None if after is None else _cursor(lambda: attempt_cursor(after))
+    place = place_of(after, attempt_cursor)
     url = store_url(config, store)
     if as_csv:
         look(url, lambda view: _write_csv(view, scope, which))
@@ -227,13 +226,6 @@ def look(url: str, question: Callable[[LedgerView], Awaitable[T]]) -> T:
         return await question(LedgerView(database))
 
     return ask(url, answer)
-
-
-def _cursor(read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except ValueError as exc:
-        raise click.BadParameter("no page has this as its `next`", param_hint="--after") from exc
 
 
 async def _write_csv(view: LedgerView, scope: str, which: EventFilter) -> None:

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.paging import after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -45,8 +46,8 @@ def whose(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group("budgets", invoke_without_command=True)
 @whose
 @click.option("--runs", is_flag=True, help="Those of single runs too.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many.")
-@click.option("--after", metavar="CURSOR", help="Go on after the page whose `next` this was.")
+@limit_option
+@after_option
 @json_option
 @click.pass_context
 def budgets(
@@ -72,10 +73,7 @@ def budgets(
 
     scope = canonical(scope, "--scope")
     which = BudgetFilter(principal_id=principal, role=role, run_id=run, runs=runs)
-    try:
-        place = None if after is None else budget_cursor(after, scope)
-    except ValueError as exc:
-        raise click.BadParameter("no page has this as its `next`", param_hint="--after") from exc
+    place = place_of(after, lambda text: budget_cursor(text, scope))
     page = ask(
         store_url(config, store),
         lambda database: LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime_core.call_log import finds, keys, ops, retention
+from runtime_core.call_log import finds, keys, ops, retention, together
 from runtime_core.call_log.finds import Cursor, Filter, Page
 from runtime_core.call_log.keys import Answer, Claim, Completion, KeyState, Started
 from runtime_core.call_log.records import Attempt, AttemptKey, Ending, LoggedAttempt
@@ -12,6 +12,7 @@ from runtime_core.clock import Clock, SteadyTime
 from runtime_core.quota import Quota
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.joint import Joint
 from runtime_core.stores.migrations import migrate
 
 
@@ -42,7 +43,7 @@ class CallLog:
         Raises StoreConflictError if the id is another attempt's.
         """
         failpoint("call_log.before_reserve")
-        await self._database.run(lambda: ops.reserve(attempt))
+        await self._database.run(Joint(together.reserve, attempt, attempt.scope_id))
         failpoint("call_log.after_reserve")
 
     async def renew(self, key: AttemptKey, *, lease_until: float) -> bool:
@@ -56,7 +57,7 @@ class CallLog:
         Raises StoreConflictError for an attempt that was never reserved.
         """
         failpoint("call_log.before_end")
-        row = await self._database.run(lambda: ops.end(attempt, ending))
+        row = await self._database.run(Joint(together.end, (attempt, ending), attempt.scope_id))
         failpoint("call_log.after_end")
         return row
 

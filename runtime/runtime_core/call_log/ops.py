@@ -5,10 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple
+
 from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
-from runtime_core.call_log.schema import ATTEMPT_COLUMNS, COLUMNS, just_ended, logged, to_keep, values_of
+from runtime_core.call_log.schema import (
+    ATTEMPT_COLUMNS,
+    COLUMNS,
+    just_ended,
+    logged,
+    named,
+    values_of,
+    values_of_ending,
+)
 from runtime_core.errors import StoreConflictError, StoreValueError
-from runtime_core.stores.sql import Op, Sql
+from runtime_core.stores.sql import Op, Sql, rows_of
 
 _RESERVE = (
     "INSERT INTO calls ("
@@ -23,7 +36,7 @@ _END = (
     " AND (status = 'reserved' OR (status = 'unknown' AND error = '" + LEASE_LAPSED + "'))"
 )
 _KEEP = (
-    "INSERT INTO answers (scope_id, answer_hash, size, kept_at, content) VALUES (?, ?, ?, ?, ?)"
+    "INSERT INTO answers (scope_id, answer_hash, size, kept_at, content) VALUES {rows}"
     " ON CONFLICT (scope_id, answer_hash) DO UPDATE"
     " SET kept_at = CASE WHEN answers.kept_at < excluded.kept_at THEN excluded.kept_at ELSE answers.kept_at END"
 )
@@ -37,6 +50,16 @@ _EXPIRE = (
     " WHERE status = 'reserved' AND (scope_id, attempt_id) IN (SELECT scope_id, attempt_id FROM calls"
     " WHERE status = 'reserved' AND lease_until <= ? ORDER BY lease_until LIMIT ?) RETURNING " + COLUMNS
 )
+
+
+class Kept(NamedTuple):
+    """A row of the answers."""
+
+    scope_id: str
+    answer_hash: str
+    size: int
+    kept_at: float
+    content: str
 
 
 def reserve(attempt: Attempt) -> Op[None]:
@@ -59,21 +82,23 @@ def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
     The first ending wins. A lapsed lease is a guess and no ending: whoever made the call may still end it.
     Raises StoreConflictError for an attempt that was never reserved.
     """
-    answer_hash, size = _check(ending)
-    usage = ending.usage
-    counts = (None,) * 5
-    if usage is not None:
-        counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
-    facts = (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, answer_hash)
+    kept = to_keep(attempt, ending)
+    answer_hash = None if kept is None else kept.answer_hash
+    facts = values_of_ending(ending, answer_hash)
     [(written,)] = yield Sql(_END, (*facts, attempt.scope_id, attempt.attempt_id), counts=True)
     if not written:
         there = yield from find(attempt.key)
         if there is None:
             raise StoreConflictError(f"Attempt {attempt.attempt_id!a} was never reserved, so it cannot end.")
         return there
-    if ending.answer is not None:
-        yield Sql(_KEEP, (attempt.scope_id, answer_hash, size, ending.ended_at, ending.answer))
+    if kept is not None:
+        yield from keep([kept])
     return just_ended(attempt, ending, answer_hash)
+
+
+def keep(answers: Sequence[Kept]) -> Op[None]:
+    """Store answers, no two of them the same one of a scope; one that is there already is as old as the newest."""
+    yield Sql(_keep_sql(len(answers)), tuple(chain.from_iterable(answers)), counts=True)
 
 
 def find(key: AttemptKey) -> Op[LoggedAttempt | None]:
@@ -93,12 +118,21 @@ def expire(now: float, limit: int) -> Op[list[LoggedAttempt]]:
     return sorted((logged(row) for row in rows), key=lambda each: each.attempt.lease_until)
 
 
-def _check(ending: Ending) -> tuple[str | None, int]:
-    """The hash and the size of the answer that is to be kept, if there is one."""
+def to_keep(attempt: Attempt, ending: Ending) -> Kept | None:
+    """The answer that the ending has, if it has one.
+
+    Raises StoreValueError for an ending that is none, and for an answer that cannot be kept.
+    """
     if ending.status is AttemptStatus.RESERVED:
         raise StoreValueError("An attempt ends as settled, released or unknown, not as reserved.")
     if ending.answer is None:
-        return None, 0
+        return None
     if ending.status is not AttemptStatus.SETTLED or ending.error is not None:
         raise StoreValueError("Only an attempt that settled without an error has an answer to keep.")
-    return to_keep(ending.answer)
+    answer_hash, size = named(ending.answer)
+    return Kept(attempt.scope_id, answer_hash, size, ending.ended_at, ending.answer)
+
+
+@lru_cache
+def _keep_sql(count: int) -> str:
+    return _KEEP.replace("{rows}", rows_of("?????", count))

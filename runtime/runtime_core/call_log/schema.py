@@ -69,7 +69,16 @@ def just_ended(attempt: Attempt, ending: Ending, answer_hash: str | None) -> Log
     return LoggedAttempt(attempt=attempt, status=ending.status, ending=kept, answer_hash=answer_hash)
 
 
-def to_keep(answer: str) -> tuple[str, int]:
+def values_of_ending(ending: Ending, answer_hash: str | None) -> tuple[SqlValue, ...]:
+    """The values of the columns from `status` on."""
+    usage = ending.usage
+    counts = (None,) * 5
+    if usage is not None:
+        counts = (usage.input, usage.output, usage.cached, usage.reasoning, int(usage.estimated))
+    return (ending.status.value, ending.ended_at, *counts, ending.cost_micro, ending.error, answer_hash)
+
+
+def named(answer: str) -> tuple[str, int]:
     """The name of an answer, its SHA-256 in hex, and its size in bytes.
 
     Raises StoreValueError for text that is no Unicode.

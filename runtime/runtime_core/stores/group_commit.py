@@ -8,7 +8,8 @@ from typing import Any
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.connection import Connection
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.outcome import Failed, Outcome, outcome_of, share
+from runtime_core.stores.joint import together
+from runtime_core.stores.outcome import Done, Failed, Outcome, outcome_of, share
 from runtime_core.stores.sql import OpFactory
 
 
@@ -36,14 +37,20 @@ class GroupCommit:
             self._connection.begin(patience_s=self._patience_s)
         except StoreError as error:
             return share(error, len(batch))
-        outcomes: list[Outcome] = []
-        for op_factory in batch:
-            outcome = outcome_of(lambda op_factory=op_factory: self._connection.perform(op_factory))
-            outcomes.append(outcome)
-            if isinstance(outcome, Failed):
-                self._connection.rollback()
-                return outcomes if len(batch) == 1 else self._with_savepoints(batch)
-        return self._commit(outcomes)
+        if len(batch) == 1:
+            return self._alone(batch[0])
+        outcome = outcome_of(lambda: self._connection.perform(lambda: together(batch)))
+        if isinstance(outcome, Failed):
+            self._connection.rollback()
+            return self._with_savepoints(batch)
+        return self._commit([Done(result) for result in outcome.value])
+
+    def _alone(self, op_factory: OpFactory[Any]) -> list[Outcome]:
+        outcome = outcome_of(lambda: self._connection.perform(op_factory))
+        if isinstance(outcome, Failed):
+            self._connection.rollback()
+            return [outcome]
+        return self._commit([outcome])
 
     def _with_savepoints(self, batch: Sequence[OpFactory[Any]]) -> list[Outcome]:
         """Nobody pays for another's error."""

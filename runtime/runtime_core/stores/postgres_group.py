@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.joint import joined
 from runtime_core.stores.outcome import Done, Failed, Outcome
 from runtime_core.stores.postgres_errors import Interrupted, Trouble
 from runtime_core.stores.postgres_session import Session
@@ -73,7 +74,11 @@ class Writes:
         """The outcomes of the committed group, or what kept it from being stored."""
         try:
             await session.begin(reading=False, alone=len(batch) == 1)
-            outcomes: Outcomes = [Done(await session.run(op_factory)) for op_factory in batch]
+            outcomes: Outcomes = [None] * len(batch)
+            for share in joined(batch):
+                results = await session.run(share.op_factory)
+                for place, result in zip(share.places, results, strict=True):
+                    outcomes[place] = Done(result)
         except Interrupted as error:
             await _roll_back(session)
             return _nothing(len(batch)) if error.trouble is Trouble.GONE else error

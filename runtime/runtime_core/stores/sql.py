@@ -16,7 +16,7 @@ ever enters it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -42,6 +42,12 @@ def where(*conditions: tuple[str, SqlValue]) -> tuple[str, list[SqlValue]]:
     """The conditions whose value is not None, each as ` AND ...`, and those values: None does not filter."""
     asked = [(text, value) for text, value in conditions if value is not None]
     return "".join(f" AND {text}" for text, _ in asked), [value for _, value in asked]
+
+
+def rows_of(row: Sequence[str], count: int) -> str:
+    """The rows of a VALUES list: after the first one, which says the types, every value is a parameter."""
+    more = ", (" + ", ".join("?" * len(row)) + ")"
+    return f"({', '.join(row)})" + more * (count - 1)
 
 
 Op: TypeAlias = Generator[Sql, Rows, T]

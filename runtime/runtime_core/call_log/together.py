@@ -1,0 +1,88 @@
+"""`ops.reserve` and `ops.end` for the attempts of many callers at once.
+
+More than one attempt is the good case only: where anything is out of the ordinary, Apart is raised and each runs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import TypeAlias
+
+from runtime_core.call_log import ops
+from runtime_core.call_log.ops import Kept
+from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.schema import ATTEMPT_COLUMNS, just_ended, values_of, values_of_ending
+from runtime_core.stores.joint import Apart, by_rows
+from runtime_core.stores.sql import Op, Sql, SqlValue, rows_of
+
+Ended: TypeAlias = tuple[Attempt, Ending]
+
+_RESERVE = (
+    "INSERT INTO calls (" + ATTEMPT_COLUMNS + ", status) VALUES {rows} ON CONFLICT (scope_id, attempt_id) DO NOTHING"
+)
+_RESERVED_ROW = "?" * len((ATTEMPT_COLUMNS + ", status").split(", "))
+_END = (
+    "UPDATE calls SET status = e.column3, ended_at = e.column4, input_tokens = e.column5, output_tokens = e.column6,"
+    " cached_tokens = e.column7, reasoning_tokens = e.column8, usage_estimated = e.column9, cost_micro = e.column10,"
+    " error = e.column11, answer_hash = e.column12 FROM (VALUES {rows}) AS e"
+    " WHERE calls.scope_id = e.column1 AND calls.attempt_id = e.column2"
+    " AND (calls.status = 'reserved' OR (calls.status = 'unknown' AND calls.error = '" + LEASE_LAPSED + "'))"
+)
+_TEXT, _WHOLE, _REAL = "CAST(? AS TEXT)", "CAST(? AS BIGINT)", "CAST(? AS DOUBLE PRECISION)"
+_ENDED_ROW = (_TEXT, _TEXT, _TEXT, _REAL, *[_WHOLE] * 6, _TEXT, _TEXT)
+
+
+def reserve(attempts: Sequence[Attempt]) -> Op[list[None]]:
+    if len(attempts) == 1:
+        yield from ops.reserve(attempts[0])
+        return [None]
+    for some in by_rows(attempts):
+        params = tuple(chain.from_iterable((*values_of(each), AttemptStatus.RESERVED.value) for each in some))
+        [(written,)] = yield Sql(_reserve_sql(len(some)), params, counts=True)
+        if written < len(some):
+            raise Apart("Some of these attempts were reserved before.")
+    return [None] * len(attempts)
+
+
+def end(ended: Sequence[Ended]) -> Op[list[LoggedAttempt]]:
+    if len(ended) == 1:
+        return [(yield from ops.end(*ended[0]))]
+    if len({(attempt.scope_id, attempt.attempt_id) for attempt, _ in ended}) < len(ended):
+        raise Apart("Some of these endings are of the same attempt.")
+    rows: list[LoggedAttempt] = []
+    for some in by_rows(ended):
+        kept = [ops.to_keep(*each) for each in some]
+        hashes = [None if each is None else each.answer_hash for each in kept]
+        [(written,)] = yield Sql(
+            _end_sql(len(some)), tuple(chain.from_iterable(map(_values, some, hashes))), counts=True
+        )
+        if written < len(some):
+            raise Apart("Some of these attempts are not reserved any more.")
+        yield from _keep(kept)
+        rows += [just_ended(attempt, ending, each) for (attempt, ending), each in zip(some, hashes, strict=True)]
+    return rows
+
+
+def _keep(kept: Sequence[Kept | None]) -> Op[None]:
+    newest: dict[tuple[str, str], Kept] = {}
+    for each in sorted(filter(None, kept), key=lambda each: each.kept_at):
+        newest[each.scope_id, each.answer_hash] = each
+    for some in by_rows(list(newest.values())):
+        yield from ops.keep(some)
+
+
+def _values(ended: Ended, answer_hash: str | None) -> tuple[SqlValue, ...]:
+    attempt, ending = ended
+    return (attempt.scope_id, attempt.attempt_id, *values_of_ending(ending, answer_hash))
+
+
+@lru_cache
+def _reserve_sql(count: int) -> str:
+    return _RESERVE.replace("{rows}", rows_of(_RESERVED_ROW, count))
+
+
+@lru_cache
+def _end_sql(count: int) -> str:
+    return _END.replace("{rows}", rows_of(_ENDED_ROW, count))

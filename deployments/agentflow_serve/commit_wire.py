@@ -17,7 +17,7 @@ from agent_runtime.ledger.windows import Window
 from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done, InFlight, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
 from runtime_core.call_log.schema import just_ended, values_of
-from runtime_core.stores.sql import Op
+from runtime_core.stores.sql import OpFactory
 
 WireCommand = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]
 WireAnswer = tuple[bool, Any]
@@ -39,14 +39,16 @@ class Command:
     claim: Claim | None = None
     now: float = 0.0
 
-    def op(self, *, sent: bool = False) -> Op[Any]:
+    def op_factory(self, *, sent: bool = False) -> OpFactory[Any]:
         """`sent`: another writer may be about to run it too."""
-        if self.ending is None:
-            reserve = transactions.reserve_for_good if sent else transactions.reserve
-            return reserve(self.attempt, self.entry)
-        if self.claim is None:
-            return transactions.end(self.attempt, self.ending, self.entry)
-        return transactions.end_with_claim(self.attempt, self.ending, self.entry, claim=self.claim, now=self.now)
+        attempt, entry, ending, claim = self.attempt, self.entry, self.ending, self.claim
+        if ending is None:
+            if sent:
+                return lambda: transactions.reserve_for_good(attempt, entry)
+            return transactions.reserving(attempt, entry)
+        if claim is None:
+            return transactions.ending_of(attempt, ending, entry)
+        return lambda: transactions.end_with_claim(attempt, ending, entry, claim=claim, now=self.now)
 
 
 def command_to_wire(command: Command) -> WireCommand:

@@ -18,8 +18,8 @@ from agentflow_serve.run_store import RunStore
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.joint import together
 from runtime_core.stores.outcome import Done, Failed, Outcome, share
-from runtime_core.stores.sql import Op
 
 MOST_AT_ONCE = 256
 """Commands of one call, and of one commit: longer ones keep other writers of the store waiting."""
@@ -111,23 +111,16 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
 
     `sent`: they were sent to an actor that did not answer, which may run them later.
     """
+    factories = [command.op_factory(sent=sent) for command in commands]
     try:
-        return [Done(result) for result in await database.run(lambda: _all(commands, sent=sent))]
+        return [Done(result) for result in await database.run(lambda: together(factories))]
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
         if len(commands) == 1:
             return [Failed(exc)]
-    alone = [database.run(lambda each=each: each.op(sent=sent)) for each in commands]
-    return [_outcome(result) for result in await asyncio.gather(*alone, return_exceptions=True)]
-
-
-def _all(commands: Sequence[Command], *, sent: bool) -> Op[list[Any]]:
-    results: list[Any] = []
-    for command in commands:
-        result = yield from command.op(sent=sent)
-        results.append(result)
-    return results
+    results = await asyncio.gather(*map(database.run, factories), return_exceptions=True)
+    return [_outcome(result) for result in results]
 
 
 def _outcome(result: Any) -> Outcome:

@@ -6,6 +6,7 @@ import json
 
 from agent_runtime.ledger import ops
 from agent_runtime.ledger.budgets import Account, Budget
+from agent_runtime.ledger.counters import applying, store_fresh
 from agent_runtime.ledger.records import BUDGET_REMOVED, BUDGET_SET
 from agent_runtime.ledger.schema import RESERVED
 from runtime_core.stores.sql import Op, Sql
@@ -49,9 +50,9 @@ def store_budget(budget: Budget, now: float) -> Op[str]:
     account = budget.account
     text = budget.model_dump_json(exclude_none=True)
     yield Sql(_SET, (*_place(account), budget.parent_run_id or "", text, now))
-    for each in (yield from ops.applying(account, int(now))):
+    for each in (yield from applying(account, int(now))):
         if each.account == account:
-            yield from ops.make_counters(each, int(now))
+            yield from store_fresh(each, int(now))
     return text
 
 

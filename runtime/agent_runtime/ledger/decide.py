@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import add
 
 from agent_runtime.errors import BudgetExceededError
 from agent_runtime.ledger.amounts import MEASURES, MICRO, Amounts
@@ -25,14 +26,20 @@ class Counter:
     reserved: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Applying:
     """A budget that applies to a reservation, with a counter for each limited period; `fresh` ones are not stored."""
 
     account: Account
     limits: tuple[Limit, ...]
-    counters: Mapping[str, Counter]
-    fresh: frozenset[str] = frozenset()
+    counters: dict[str, Counter]
+    fresh: set[str] = field(default_factory=set[str])
+
+    def hold(self, most: Amounts) -> None:
+        """A reservation was made, which the next one has to leave room for."""
+        values = most.values()
+        for name, counter in self.counters.items():
+            self.counters[name] = Counter(counter.spent, tuple(map(add, counter.reserved, values)))
 
 
 @dataclass(frozen=True, slots=True)

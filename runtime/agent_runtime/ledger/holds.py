@@ -15,8 +15,9 @@ from functools import lru_cache
 
 from agent_runtime.ledger import ops
 from agent_runtime.ledger.budgets import Account, Budget
+from agent_runtime.ledger.counters import MOST_ANCESTORS, shift_reserved
 from agent_runtime.ledger.decide import Refusal
-from agent_runtime.ledger.ops import MOST_ANCESTORS, Row
+from agent_runtime.ledger.ops import Row
 from agent_runtime.ledger.records import Entry, Used
 from agent_runtime.ledger.windows import Window
 from runtime_core.stores.sql import Op, Sql
@@ -159,7 +160,7 @@ def _shift(scope_id: str, held: _Held, change: Pair) -> Op[None]:
     """Change the hold, and everybody's counters that count it."""
     if change == (0, 0):
         return
-    yield from ops.shift_reserved(scope_id, held.counted, *change)
+    yield from shift_reserved(scope_id, held.counted, *change)
     yield Sql(_SHIFT_HOLD, (*change, *change, scope_id, held.event_id), counts=True)
 
 

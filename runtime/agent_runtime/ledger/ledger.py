@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import StoreConflictError
 from runtime_core.ids import IdSource, RandomIds, check_scope_id
+from runtime_core.stores.joint import Joint
 from runtime_core.stores.sql import Op, OpFactory
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Ledger:
         entry = self._entry(
             ctx, reservation_id or self._ids.new("rsv"), USAGE, most, role=role, priced=cost is not None
         )
-        refusal = await self._run(lambda: ops.reserve(entry))
+        refusal = await self._run(Joint(ops.reserve_all, entry, entry.scope_id))
         if refusal is not None:
             raise refusal.error()
         assert entry.lease_until is not None
@@ -268,7 +269,7 @@ class Ledger:
 
     async def _end(self, reservation: Reservation, used: Used) -> LedgerEvent:
         scope_id, event_id = reservation.scope_id, reservation.reservation_id
-        return await self._run(lambda: _ended(scope_id, event_id, used))
+        return await self._run(Joint(_ended, (scope_id, event_id, used), scope_id))
 
     async def _record(self, entry: Entry, used: Used) -> LedgerEvent:
         return await self._run(lambda: _recorded(entry, used))
@@ -312,11 +313,13 @@ def _expired(now: float, limit: int) -> Op[list[LedgerEvent]]:
     return events
 
 
-def _ended(scope_id: str, event_id: str, used: Used) -> Op[LedgerEvent]:
-    row = yield from ops.end(scope_id, event_id, used)
-    if row is None:
-        raise StoreConflictError(f"Event {event_id!a} is not in the ledger, so it cannot end.")
-    return event_of(row)
+def _ended(ended: Sequence[ops.Ended]) -> Op[list[LedgerEvent]]:
+    events: list[LedgerEvent] = []
+    for (_, event_id, _), row in zip(ended, (yield from ops.end_all(ended)), strict=True):
+        if row is None:
+            raise StoreConflictError(f"Event {event_id!a} is not in the ledger, so it cannot end.")
+        events.append(event_of(row))
+    return events
 
 
 def _recorded(entry: Entry, used: Used) -> Op[LedgerEvent]:

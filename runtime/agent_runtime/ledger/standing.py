@@ -7,9 +7,9 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from agent_runtime.ledger import ops
 from agent_runtime.ledger.amounts import MEASURES
 from agent_runtime.ledger.budgets import Account, Limit
+from agent_runtime.ledger.counters import applying_to
 from agent_runtime.ledger.decide import Applying
 from agent_runtime.ledger.windows import Window, ends_at, period
 from agent_runtime.stores import from_seconds
@@ -80,11 +80,11 @@ def budgets(scope_id: str, which: BudgetFilter, now: float, after: Account | Non
         text += " AND (principal_id, role, run_id) > (?, ?, ?)"
         params += [after.principal_id, after.role, after.run_id]
     rows = yield Sql(text + " ORDER BY principal_id, role, run_id LIMIT ?", (*params, limit + 1))
+    parents = {Account(scope_id, *whose): parent_run_id for *whose, parent_run_id in rows[:limit]}
+    applying = (yield from applying_to(parents, int(now))) if parents else {}
     found: list[BudgetStanding] = []
-    for principal_id, role, run_id, parent_run_id in rows[:limit]:
-        account = Account(scope_id, principal_id, role, run_id)
-        applying = yield from ops.applying(account, int(now))
-        own = next(each for each in applying if each.account == account)
+    for account, parent_run_id in parents.items():
+        own = next(each for each in applying[account] if each.account == account)
         found.append(_standing(own, parent_run_id, int(now)))
     last = Account(scope_id, *rows[limit - 1][:3]) if len(rows) > limit else None
     return BudgetPage(found, last)

@@ -6,6 +6,7 @@ another process that collects them from many, is not its business. Each may be r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,14 +16,15 @@ from agent_runtime.ledger.decide import Refusal
 from agent_runtime.ledger.records import Entry, EventState, Used
 from agent_runtime.ledger.schema import MIGRATIONS
 from agent_runtime.ledger.worst_case import turns_of
-from runtime_core.call_log import keys
+from runtime_core.call_log import keys, together
 from runtime_core.call_log import ops as call_ops
 from runtime_core.call_log.keys import Claim, Completion
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.call_log.schema import MIGRATIONS as CALL_LOG_MIGRATIONS
 from runtime_core.stores.database import Database
+from runtime_core.stores.joint import Joint
 from runtime_core.stores.migrations import migrate
-from runtime_core.stores.sql import Op
+from runtime_core.stores.sql import Op, OpFactory
 
 _COUNTERS_KEPT_S = 2 * 86_400.0
 _COUNTERS_TOGETHER = 500
@@ -66,10 +68,10 @@ class StoredTransactions:
         self._database = database
 
     async def reserve(self, attempt: Attempt, entry: Entry) -> Refusal | None:
-        return await self._database.run(lambda: reserve(attempt, entry))
+        return await self._database.run(reserving(attempt, entry))
 
     async def end(self, attempt: Attempt, ending: Ending, entry: Entry) -> LoggedAttempt:
-        return await self._database.run(lambda: end(attempt, ending, entry))
+        return await self._database.run(ending_of(attempt, ending, entry))
 
     async def end_with_claim(
         self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
@@ -81,6 +83,20 @@ async def prepare_ledger(database: Database) -> None:
     """Create or upgrade the tables of the call log and of the ledger."""
     await migrate(database, "call_log", CALL_LOG_MIGRATIONS)
     await migrate(database, "runtime_ledger", MIGRATIONS)
+
+
+def reserving(attempt: Attempt, entry: Entry) -> OpFactory[Refusal | None]:
+    """`reserve`, together with others where it does not draw on what is held for a run."""
+    if entry.budgeted:
+        return lambda: reserve(attempt, entry)
+    return Joint(_reserve_all, (attempt, entry), attempt.scope_id)
+
+
+def ending_of(attempt: Attempt, ending: Ending, entry: Entry) -> OpFactory[LoggedAttempt]:
+    """`end`, together with others where nothing goes back to what is held for a run."""
+    if entry.budgeted:
+        return lambda: end(attempt, ending, entry)
+    return Joint(_end_all, (attempt, ending, entry), attempt.scope_id)
 
 
 def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
@@ -101,10 +117,30 @@ def reserve_for_good(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
     return refusal
 
 
+def _reserve_all(booked: Sequence[tuple[Attempt, Entry]]) -> Op[list[Refusal | None]]:
+    refusals = yield from ops.reserve_all([entry for _, entry in booked])
+    fitting = [attempt for (attempt, _), refusal in zip(booked, refusals, strict=True) if refusal is None]
+    yield from together.reserve(fitting)
+    return refusals
+
+
 def end(attempt: Attempt, ending: Ending, entry: Entry) -> Op[LoggedAttempt]:
     row = yield from call_ops.end(attempt, ending)
     yield from _settle(row, entry)
     return row
+
+
+def _end_all(ended: Sequence[tuple[Attempt, Ending, Entry]]) -> Op[list[LoggedAttempt]]:
+    rows = yield from together.end([(attempt, ending) for attempt, ending, _ in ended])
+    used = list(map(_used, rows))
+    entries = [entry for *_, entry in ended]
+    known = yield from ops.end_all(
+        [(entry.scope_id, entry.event_id, each) for entry, each in zip(entries, used, strict=True)]
+    )
+    for entry, each, there in zip(entries, used, known, strict=True):
+        if not there:
+            yield from ops.record(entry, each)
+    return rows
 
 
 def end_with_claim(attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float) -> Op[Completion]:

@@ -1,0 +1,254 @@
+"""Which budgets apply, and the counters of what they have seen.
+
+A counter is exact once it is there: it is made from the events of its window, and every entry knows the counters that
+it is in, also those that were made after it. Without a budget there is no counter, and an entry is only its own row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, product
+from operator import add
+from typing import TypeAlias, TypeVar
+
+from agent_runtime.ledger.amounts import MEASURES, NOTHING
+from agent_runtime.ledger.budgets import Account, Budget, Limit
+from agent_runtime.ledger.decide import Applying, Counter
+from agent_runtime.ledger.schema import COUNTS, RESERVED, SPENT, TAKEN
+from agent_runtime.ledger.windows import COUNTED, Window, begins_at, ends_at, period, periods
+from runtime_core.stores.sql import Op, Rows, Sql, SqlValue
+
+T = TypeVar("T")
+
+MOST_ANCESTORS = 16
+"""Runs above a run that count what it spends."""
+
+Place: TypeAlias = tuple[str, ...]
+"""Which counter of a scope: its principal, role, run and period."""
+Changes: TypeAlias = dict[Place, tuple[int, ...]]
+"""By how much each counter changes, in the order of COUNTS."""
+_Whose: TypeAlias = tuple[str, str, str]
+"""The principal, role and run of a budget."""
+
+# Each of these is read at its one place in the index; IN would build a table of them first, which costs more.
+_WITH_COUNTERS = (
+    "SELECT b.principal_id, b.role, b.run_id, b.parent_run_id, b.removed, b.budget, c.period, "
+    + ", ".join("c." + name for name in (*SPENT, *RESERVED))
+    + " FROM {accounts} ledger_budgets b LEFT JOIN ledger_counters c ON c.scope_id = b.scope_id"
+    " AND c.principal_id = b.principal_id AND c.role = b.role AND c.run_id = b.run_id AND c.period IN (?, ?, ?, ?)"
+    " WHERE b.scope_id = ?"
+)
+_APPLYING = (
+    "WITH a (principal_id, role, run_id) AS (VALUES {values}) "
+    + _WITH_COUNTERS.replace("{accounts}", "a CROSS JOIN")
+    + " AND b.principal_id = a.principal_id AND b.role = a.role AND b.run_id = a.run_id"
+)
+_ABOVE = (
+    "WITH RECURSIVE chain (run_id, parent_run_id, depth) AS ("
+    " SELECT run_id, parent_run_id, 1 FROM ledger_budgets"
+    " WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ?"
+    " UNION ALL SELECT b.run_id, b.parent_run_id, c.depth + 1 FROM chain c JOIN ledger_budgets b ON b.scope_id = ?"
+    " AND b.principal_id = '' AND b.role = '' AND b.run_id = c.parent_run_id"
+    f" WHERE c.parent_run_id <> '' AND c.depth < {MOST_ANCESTORS}) "
+    + _WITH_COUNTERS.replace("{accounts}", "")
+    + " AND b.principal_id IN ('', ?) AND b.role IN ('', ?) AND b.run_id IN (SELECT run_id FROM chain)"
+)
+_COUNT = (
+    "UPDATE ledger_counters SET "
+    + ", ".join(f"{name} = {name} + ?" for name in (*SPENT, *RESERVED))
+    + " WHERE scope_id = ? AND "
+)
+_NEW_COUNTER = (
+    "INSERT INTO ledger_counters (scope_id, principal_id, role, run_id, period, ends_at, " + COUNTS + ")"
+    " VALUES (?, ?, ?, ?, ?, ?, " + ", ".join("?" * 2 * len(MEASURES)) + ")"
+)
+_OPEN = "CASE WHEN state = 'reserved' THEN {} ELSE 0 END"
+_ENDED = "CASE WHEN state IN ('settled', 'unknown', 'released') THEN {} ELSE 0 END"
+_SUMS = ", ".join(
+    [f"COALESCE(SUM({_ENDED.format(name)}), 0)" for name in TAKEN]
+    + [f"COALESCE(SUM({_OPEN.format(name)}), 0)" for name in RESERVED]
+)
+_SO_FAR = "SELECT " + _SUMS + " FROM runtime_ledger WHERE "
+_COUNTED_TOO = (
+    "UPDATE runtime_ledger SET counted = counted || ? WHERE (state = 'reserved' OR (state = 'unknown' AND lapsed = 1))"
+    " AND "
+)
+_WIDTH = len(MEASURES)
+
+
+def applying(account: Account, at: int) -> Op[list[Applying]]:
+    """The budgets that apply to what the account uses at that second, with their counters."""
+    return (yield from applying_to((account,), at))[account]
+
+
+def applying_to(accounts: Collection[Account], at: int) -> Op[dict[Account, list[Applying]]]:
+    """`applying` for accounts of one scope. Those under the same budget have the same object of it."""
+    scope_id = next(iter(accounts)).scope_id
+    around = {account: _around(account) for account in accounts}
+    asked = _filled(list(dict.fromkeys(chain.from_iterable(around.values()))))
+    names = periods(at)
+    rows = yield Sql(_applying_sql(len(asked)), (*chain.from_iterable(asked), *names, scope_id))
+    if not rows:
+        return {account: [] for account in accounts}
+    found: dict[_Whose, Applying] = {}
+    _read(rows, scope_id, found)
+    parents = {row[2]: row[3] for row in rows if row[3] and not (row[0] or row[1])}
+    for account in accounts if parents else ():
+        if parent := parents.get(account.run_id):
+            who = (account.principal_id, account.role)
+            rows = yield Sql(_ABOVE, (scope_id, parent, scope_id, *names, scope_id, *who))
+            around[account] += _read(rows, scope_id, found)
+    for budget in found.values():
+        yield from _count_anew(budget, at)
+    return {account: [found[each] for each in whose if each in found] for account, whose in around.items()}
+
+
+@lru_cache(maxsize=1024)
+def _around(account: Account) -> tuple[_Whose, ...]:
+    """The account and all that contain it, without the runs above its own."""
+    principals, roles, runs = (
+        ("", part) if part else ("",) for part in (account.principal_id, account.role, account.run_id)
+    )
+    return tuple(product(principals, roles, runs))
+
+
+def _read(rows: Rows, scope_id: str, found: dict[_Whose, Applying]) -> tuple[_Whose, ...]:
+    """Add to what was `found`; whose budgets the rows are, each once."""
+    whose: dict[_Whose, Applying | None] = {}
+    for principal_id, role, run_id, _, removed, budget, name, *counts in rows:
+        who = (principal_id, role, run_id)
+        if who not in whose:
+            whose[who] = found.get(who)
+            if who not in found:
+                found[who] = Applying(Account(scope_id, *who), () if removed else _limits_of(budget), {})
+        if name is not None and whose[who] is None:
+            found[who].counters[name] = Counter(tuple(counts[:_WIDTH]), tuple(counts[_WIDTH:]))
+    return tuple(whose)
+
+
+@lru_cache(maxsize=1024)
+def _limits_of(budget: str) -> tuple[Limit, ...]:
+    """Of a stored budget. Kept, because every call asks for the same few."""
+    return Budget.model_validate_json(budget).limits()
+
+
+def _count_anew(budget: Applying, at: int) -> Op[None]:
+    """Counters for the limited windows that have none, from what the account's events add up to.
+
+    A run's total is counted from its first budget on, limited or not: it is also what the runs below it have used.
+    """
+    windows = _counted_windows(budget.limits, of_run=bool(budget.account.run_id))
+    for window in windows:
+        name = period(window, at)
+        if name not in budget.counters:
+            budget.counters[name] = yield from _so_far(budget.account, window, at)
+            budget.fresh.add(name)
+
+
+@lru_cache(maxsize=1024)
+def _counted_windows(limits: tuple[Limit, ...], *, of_run: bool) -> tuple[Window, ...]:
+    return tuple(sorted({limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if of_run else set())))
+
+
+def _so_far(account: Account, window: Window, at: int) -> Op[Counter]:
+    clauses, params = _in_window(account, window, at)
+    [sums] = yield Sql(_SO_FAR + clauses, params)
+    numbers = tuple(int(each) for each in sums)
+    return Counter(numbers[:_WIDTH], numbers[_WIDTH:])
+
+
+def _in_window(account: Account, window: Window, at: int) -> tuple[str, tuple[SqlValue, ...]]:
+    """The account's own events in the window that `at` is in."""
+    begin, end = begins_at(window, at), ends_at(window, at)
+    # By the index on `timestamp`, which a database may have rounded up into the next second.
+    text, params = "scope_id = ? AND timestamp >= ? AND at_second >= ?", [account.scope_id, begin, begin]
+    for clause, value in (
+        (" AND timestamp <= ?", end),
+        (" AND at_second < ?", end),
+        (" AND principal_id = ?", account.principal_id or None),
+        (" AND role = ?", account.role or None),
+        (" AND run_id = ?", account.run_id or None),
+    ):
+        if value is not None:
+            text += clause
+            params.append(value)
+    return text, tuple(params)
+
+
+def store_fresh(budget: Applying, at: int) -> Op[None]:
+    """Store the counters that `applying` had to make; whoever is in one and has not ended learns of it."""
+    account = budget.account
+    for window in COUNTED if budget.fresh else ():
+        name = period(window, at)
+        if name in budget.fresh:
+            counter, scope_id = budget.counters[name], account.scope_id
+            place = (account.principal_id, account.role, account.run_id, name)
+            counts = (*counter.spent, *counter.reserved)
+            yield Sql(_NEW_COUNTER, (scope_id, *place, ends_at(window, at), *counts), counts=True)
+            clauses, params = _in_window(account, window, at)
+            yield Sql(_COUNTED_TOO + clauses, (counted_in([place]), *params), counts=True)
+    budget.fresh.clear()
+
+
+def places_of(budgets: Iterable[Applying]) -> list[Place]:
+    """All their counters."""
+    return [
+        (budget.account.principal_id, budget.account.role, budget.account.run_id, name)
+        for budget in budgets
+        for name in budget.counters
+    ]
+
+
+def counted_in(places: Iterable[Place]) -> str:
+    """As an entry keeps it. No part of a place has a control character in it."""
+    return "".join(["\t".join(place) + "\n" for place in places])
+
+
+@lru_cache(maxsize=1024)
+def places_in(counted: str) -> tuple[Place, ...]:
+    """Of lines, each once: a counter that was forgotten and made again is noted twice."""
+    return tuple(dict.fromkeys(tuple(line.split("\t")) for line in counted.splitlines()))
+
+
+def change(changes: Changes, places: Iterable[Place], by: tuple[int, ...]) -> None:
+    """Add to what is to be counted."""
+    for place in places:
+        before = changes.get(place)
+        changes[place] = by if before is None else tuple(map(add, before, by))
+
+
+def count(scope_id: str, changes: Mapping[Place, tuple[int, ...]]) -> Op[None]:
+    """Change those counters, where they are still there."""
+    alike: dict[tuple[int, ...], list[Place]] = {}
+    for place, by in changes.items():
+        alike.setdefault(by, []).append(place)
+    for by, places in alike.items():
+        told = _filled(places)
+        yield Sql(_count_sql(len(told)), (*by, scope_id, *chain.from_iterable(told)), counts=True)
+
+
+def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:
+    """Change what an entry holds back, wherever it is `counted`."""
+    by = {"tokens": tokens, "cost_micro": cost_micro}
+    reserved = tuple(by.get(measure, 0) for measure in MEASURES)
+    yield from count(scope_id, dict.fromkeys(places_in(counted), (*NOTHING.values(), *reserved)))
+
+
+def _filled(items: Sequence[T]) -> Sequence[T]:
+    """With its last one repeated up to a power of two: databases then see few texts."""
+    missing = (1 << (len(items) - 1).bit_length()) - len(items)
+    return [*items, *[items[-1]] * missing] if missing else items
+
+
+@lru_cache(maxsize=256)
+def _applying_sql(accounts: int) -> str:
+    return _APPLYING.replace("{values}", ", ".join(["(?, ?, ?)"] * accounts))
+
+
+@lru_cache(maxsize=256)
+def _count_sql(places: int) -> str:
+    if places == 1:
+        return _COUNT + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
+    values = ", ".join(["(?, ?, ?, ?)"] * places)
+    return _COUNT + f"(principal_id, role, run_id, period) IN (VALUES {values})"

@@ -90,8 +90,13 @@ async def test_calls_of_several_scopes_go_together_on_every_database(
         folder.mkdir()
         async with open_database(await fresh_store_url(kind, request, folder), node_id="node-1") as database:
             await prepare_ledger(database)
-            await database.run(lambda: budget_ops.set_budget(Budget(scope_id="a", max_tokens_daily=50), "b1", MINUTE))
-            booked = [(_attempt(n), _entry(f"call-{n}", "ab"[n % 2], "ann", "chat", f"r{n}", 10, 0)) for n in range(13)]
+            for principal in (None, "ann", "bob"):
+                budget = Budget(scope_id="a", principal_id=principal, max_tokens_daily=50)
+                await database.run(lambda each=budget: budget_ops.set_budget(each, f"b-{each.principal_id}", MINUTE))
+            booked = [
+                (_attempt(n), _entry(f"call-{n}", "ab"[n % 2], "ann" if n < 5 else "bob", "chat", f"r{n}", 10, 0))
+                for n in range(13)
+            ]
             refusals = await _run(database, [reserving(*each) for each in booked], at_once=at_once)
             fitting = [each for each, refusal in zip(booked, refusals, strict=True) if refusal is None]
             endings = [(attempt, _ending(n), entry) for n, (attempt, entry) in enumerate(fitting)]

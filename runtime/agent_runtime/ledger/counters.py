@@ -17,7 +17,7 @@ from agent_runtime.ledger.budgets import Account, Budget, Limit
 from agent_runtime.ledger.decide import Applying, Counter
 from agent_runtime.ledger.schema import COUNTS, RESERVED, SPENT, TAKEN
 from agent_runtime.ledger.windows import COUNTED, Window, begins_at, ends_at, period, periods
-from runtime_core.stores.sql import Op, Rows, Sql, SqlValue
+from runtime_core.stores.sql import Op, Rows, Sql, SqlValue, rows_of
 
 T = TypeVar("T")
 
@@ -54,11 +54,18 @@ _ABOVE = (
     + _WITH_COUNTERS.replace("{accounts}", "")
     + " AND b.principal_id IN ('', ?) AND b.role IN ('', ?) AND b.run_id IN (SELECT run_id FROM chain)"
 )
-_COUNT = (
+_COUNT_ALIKE = (
     "UPDATE ledger_counters SET "
     + ", ".join(f"{name} = {name} + ?" for name in (*SPENT, *RESERVED))
     + " WHERE scope_id = ? AND "
 )
+_COUNT_EACH = (
+    "UPDATE ledger_counters SET "
+    + ", ".join(f"{name} = {name} + c.column{number}" for number, name in enumerate((*SPENT, *RESERVED), 5))
+    + " FROM (VALUES {rows}) AS c WHERE scope_id = ? AND principal_id = c.column1 AND role = c.column2"
+    " AND run_id = c.column3 AND period = c.column4"
+)
+_CHANGE = (*["CAST(? AS TEXT)"] * 4, *["CAST(? AS BIGINT)"] * 2 * len(MEASURES))
 _NEW_COUNTER = (
     "INSERT INTO ledger_counters (scope_id, principal_id, role, run_id, period, ends_at, " + COUNTS + ")"
     " VALUES (?, ?, ?, ?, ?, ?, " + ", ".join("?" * 2 * len(MEASURES)) + ")"
@@ -219,13 +226,20 @@ def change(changes: Changes, places: Iterable[Place], by: tuple[int, ...]) -> No
 
 
 def count(scope_id: str, changes: Mapping[Place, tuple[int, ...]]) -> Op[None]:
-    """Change those counters, where they are still there."""
-    alike: dict[tuple[int, ...], list[Place]] = {}
-    for place, by in changes.items():
-        alike.setdefault(by, []).append(place)
-    for by, places in alike.items():
-        told = _filled(places)
-        yield Sql(_count_sql(len(told)), (*by, scope_id, *chain.from_iterable(told)), counts=True)
+    """Change those counters, where they are still there.
+
+    Always in the same order, so that two transactions that change the same ones wait for each other only one way.
+    """
+    if not changes:
+        return
+    told = _filled(sorted(changes.items()))
+    _, one = told[0]
+    if all(by == one for _, by in told):
+        alike = (*one, scope_id, *chain.from_iterable(place for place, _ in told))
+        yield Sql(_count_alike_sql(len(told)), alike, counts=True)
+    else:
+        each = (*chain.from_iterable((*place, *by) for place, by in told), scope_id)
+        yield Sql(_count_each_sql(len(told)), each, counts=True)
 
 
 def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:
@@ -243,12 +257,16 @@ def _filled(items: Sequence[T]) -> Sequence[T]:
 
 @lru_cache(maxsize=256)
 def _applying_sql(accounts: int) -> str:
-    return _APPLYING.replace("{values}", ", ".join(["(?, ?, ?)"] * accounts))
+    return _APPLYING.replace("{values}", rows_of("???", accounts))
 
 
 @lru_cache(maxsize=256)
-def _count_sql(places: int) -> str:
+def _count_alike_sql(places: int) -> str:
     if places == 1:
-        return _COUNT + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
-    values = ", ".join(["(?, ?, ?, ?)"] * places)
-    return _COUNT + f"(principal_id, role, run_id, period) IN (VALUES {values})"
+        return _COUNT_ALIKE + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
+    return _COUNT_ALIKE + f"(principal_id, role, run_id, period) IN (VALUES {rows_of('????', places)})"
+
+
+@lru_cache(maxsize=256)
+def _count_each_sql(places: int) -> str:
+    return _COUNT_EACH.replace("{rows}", rows_of(_CHANGE, places))

@@ -281,7 +281,7 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]]) -> Op[None]:
                 raise Apart("Some of these entries were there before.")
             yield from _is_there(fitting[0][0])
             return
-    if changes:
+    if fitting:
         yield from count(fitting[0][0].scope_id, changes)
 
 

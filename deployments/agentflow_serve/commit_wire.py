@@ -6,6 +6,7 @@ Both ends run the same release, and what is sent was checked when it was made; s
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from agent_runtime.ledger import transactions
@@ -17,6 +18,7 @@ from agent_runtime.ledger.windows import Window
 from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done, InFlight, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
 from runtime_core.call_log.schema import just_ended, values_of
+from runtime_core.frozen import made
 from runtime_core.stores.sql import OpFactory
 
 WireCommand = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]
@@ -24,7 +26,8 @@ WireAnswer = tuple[bool, Any]
 """True and the result, or False and the error that the command raised."""
 
 _ATTEMPT_FIELDS = tuple(Attempt.model_fields)
-_ENTRY_FIELDS = tuple(field.name for field in fields(Entry))
+_ENTRY_FIELDS = tuple(field.name for field in fields(Entry) if field.name != "most")
+_facts_of = attrgetter(*_ENTRY_FIELDS)
 _REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
 _USAGE_FIELDS = tuple(Usage.model_fields)
 
@@ -107,7 +110,7 @@ def _row(command: Command, wire: Any) -> LoggedAttempt:
         assert command.ending is not None
         return just_ended(command.attempt, command.ending, wire)
     values, status, ending, answer_hash = wire
-    return LoggedAttempt.model_construct(
+    return LoggedAttempt(
         attempt=_attempt(values), status=AttemptStatus(status), ending=_ending(ending), answer_hash=answer_hash
     )
 
@@ -122,16 +125,16 @@ def _row_to_wire(command: Command, row: LoggedAttempt) -> Any:
 def _attempt(values: tuple[Any, ...]) -> Attempt:
     facts = dict(zip(_ATTEMPT_FIELDS, values, strict=True))
     facts["kind"] = CallKind(facts["kind"])
-    return Attempt.model_construct(**facts)
+    return made(Attempt, facts)
 
 
 def _entry_to_wire(entry: Entry) -> tuple[Any, ...]:
-    return tuple(entry.most.values() if name == "most" else getattr(entry, name) for name in _ENTRY_FIELDS)
+    return (entry.most.values(), *_facts_of(entry))
 
 
 def _entry(wire: tuple[Any, ...]) -> Entry:
-    facts = dict(zip(_ENTRY_FIELDS, wire, strict=True))
-    return Entry(**{**facts, "most": Amounts(*facts["most"])})
+    most, *facts = wire
+    return Entry(most=Amounts(*most), **dict(zip(_ENTRY_FIELDS, facts, strict=True)))
 
 
 def _ending_to_wire(ending: Ending) -> tuple[Any, ...]:
@@ -141,14 +144,15 @@ def _ending_to_wire(ending: Ending) -> tuple[Any, ...]:
 
 def _ending(wire: tuple[Any, ...]) -> Ending:
     status, ended_at, usage, cost_micro, error, answer = wire
-    return Ending.model_construct(
-        status=AttemptStatus(status),
-        ended_at=ended_at,
-        usage=None if usage is None else Usage.model_construct(**dict(zip(_USAGE_FIELDS, usage, strict=True))),
-        cost_micro=cost_micro,
-        error=error,
-        answer=answer,
-    )
+    facts = {
+        "status": AttemptStatus(status),
+        "ended_at": ended_at,
+        "usage": None if usage is None else made(Usage, dict(zip(_USAGE_FIELDS, usage, strict=True))),
+        "cost_micro": cost_micro,
+        "error": error,
+        "answer": answer,
+    }
+    return made(Ending, facts)
 
 
 def _key_to_wire(key: KeyState | None) -> tuple[Any, ...] | None:

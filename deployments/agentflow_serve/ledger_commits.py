@@ -19,6 +19,7 @@ from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.outcome import Done, Failed, Outcome, share
+from runtime_core.stores.scope import in_scope, in_scopes
 from runtime_core.stores.sql import Op
 
 MOST_AT_ONCE = 256
@@ -112,13 +113,14 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
     `sent`: they were sent to an actor that did not answer, which may run them later.
     """
     try:
-        return [Done(result) for result in await database.run(lambda: _all(commands, sent=sent))]
+        together = in_scopes((each.attempt.scope_id for each in commands), lambda: _all(commands, sent=sent))
+        return [Done(result) for result in await database.run(together)]
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
         if len(commands) == 1:
             return [Failed(exc)]
-    alone = [database.run(lambda each=each: each.op(sent=sent)) for each in commands]
+    alone = [database.run(in_scope(each.attempt.scope_id, lambda each=each: each.op(sent=sent))) for each in commands]
     return [_outcome(result) for result in await asyncio.gather(*alone, return_exceptions=True)]
 
 

@@ -373,7 +373,7 @@ def test_a_store_on_a_server_is_asked_for_an_answer(desk: Path, postgres_server:
         assert app.store is not None and app.store.server is not None
         assert (app.store.refusal is None) if refusal is None else (refusal in str(app.store.refusal))
         assert not app.store.shows_password
-    edit(desk / "serve.yaml", store=url.replace("postgres@", "postgres:s3cret@"))
+    edit(desk / "serve.yaml", store=url.replace("app@", "app:s3cret@"))
     result = agentflow("doctor", "--config", "serve.yaml")
     assert "PGPASSWORD" in result.out and "s3cret" not in result.out + result.err
 

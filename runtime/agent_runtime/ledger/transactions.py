@@ -22,6 +22,7 @@ from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, Logged
 from runtime_core.call_log.schema import MIGRATIONS as CALL_LOG_MIGRATIONS
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import migrate
+from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import Op
 
 _COUNTERS_KEPT_S = 2 * 86_400.0
@@ -66,15 +67,17 @@ class StoredTransactions:
         self._database = database
 
     async def reserve(self, attempt: Attempt, entry: Entry) -> Refusal | None:
-        return await self._database.run(lambda: reserve(attempt, entry))
+        return await self._database.run(in_scope(attempt.scope_id, lambda: reserve(attempt, entry)))
 
     async def end(self, attempt: Attempt, ending: Ending, entry: Entry) -> LoggedAttempt:
-        return await self._database.run(lambda: end(attempt, ending, entry))
+        return await self._database.run(in_scope(attempt.scope_id, lambda: end(attempt, ending, entry)))
 
     async def end_with_claim(
         self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
     ) -> Completion:
-        return await self._database.run(lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
+        return await self._database.run(
+            in_scope(attempt.scope_id, lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
+        )
 
 
 async def prepare_ledger(database: Database) -> None:

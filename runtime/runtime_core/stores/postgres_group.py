@@ -72,7 +72,7 @@ class Writes:
     async def _transact(self, session: Session, batch: Batch) -> Outcomes | Exception:
         """The outcomes of the committed group, or what kept it from being stored."""
         try:
-            await session.begin(reading=False, alone=len(batch) == 1)
+            await session.begin(first=batch[0], reading=False, alone=len(batch) == 1)
             outcomes: Outcomes = [Done(await session.run(op_factory)) for op_factory in batch]
         except Interrupted as error:
             await _roll_back(session)
@@ -112,7 +112,7 @@ class Reads:
     async def _look(self, session: Session, batch: Batch) -> Outcomes:
         outcomes: Outcomes = []
         try:
-            await session.begin(reading=True)
+            await session.begin(first=batch[0], reading=True)
             for op_factory in batch:
                 outcomes.append(await _outcome(session, op_factory))
         except Interrupted as error:

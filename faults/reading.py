@@ -15,7 +15,7 @@ from llmhub_runtime.sim import LogEntry
 from runtime_core.call_log import finds as call_finds
 from runtime_core.call_log.finds import Cursor, Filter
 from runtime_core.call_log.records import LoggedAttempt
-from runtime_core.stores import Database, Op, Sql
+from runtime_core.stores import Database, Op, Sql, in_scope
 
 _PAGE = 1000
 _PLACE = "scope_id, principal_id, role, run_id, period"
@@ -69,7 +69,9 @@ async def read_books(
 async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttempt]:
     after: Cursor | None = None
     while True:
-        page = await database.read(partial(call_finds.attempts, scope_id, Filter(), after=after, limit=_PAGE))
+        page = await database.read(
+            in_scope(scope_id, partial(call_finds.attempts, scope_id, Filter(), after=after, limit=_PAGE))
+        )
         for row in page.attempts:
             yield row
         if (after := page.next) is None:
@@ -79,7 +81,7 @@ async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttemp
 async def _events(database: Database, scope_id: str) -> AsyncIterator[LedgerEvent]:
     after: EventCursor | None = None
     while True:
-        page = await database.read(partial(finds.events, scope_id, EventFilter(), after, _PAGE))
+        page = await database.read(in_scope(scope_id, partial(finds.events, scope_id, EventFilter(), after, _PAGE)))
         for event in page.events:
             yield event
         if (after := page.next) is None:
@@ -89,7 +91,7 @@ async def _events(database: Database, scope_id: str) -> AsyncIterator[LedgerEven
 async def _budgets(database: Database, scope_id: str) -> AsyncIterator[Budget]:
     after: Account | None = None
     while True:
-        page = await database.read(partial(budget_ops.list_budgets, scope_id, after, _PAGE))
+        page = await database.read(in_scope(scope_id, partial(budget_ops.list_budgets, scope_id, after, _PAGE)))
         for budget in page:
             yield budget
         if len(page) < _PAGE:
@@ -102,7 +104,7 @@ async def _counted(database: Database, table: str, scope_id: str) -> list[Counte
         rows = yield Sql("SELECT " + _PLACE + ", " + COUNTS + " FROM " + table + " WHERE scope_id = ?", (scope_id,))
         return [_counter(*row) for row in rows]
 
-    return await database.read(op)
+    return await database.read(in_scope(scope_id, op))
 
 
 def _counter(scope_id: str, principal_id: str, role: str, run_id: str, period: str, *counts: int) -> Counted:

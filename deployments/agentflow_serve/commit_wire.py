@@ -6,6 +6,7 @@ Both ends run the same release, and what is sent was checked when it was made; s
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -19,6 +20,7 @@ from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
 from runtime_core.call_log.schema import just_ended, values_of
 from runtime_core.frozen import made
+from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import OpFactory
 
 WireCommand = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, tuple[Any, ...] | None]
@@ -47,11 +49,12 @@ class Command:
         attempt, entry, ending, claim = self.attempt, self.entry, self.ending, self.claim
         if ending is None:
             if sent:
-                return lambda: transactions.reserve_for_good(attempt, entry)
+                return in_scope(attempt.scope_id, lambda: transactions.reserve_for_good(attempt, entry))
             return transactions.reserving(attempt, entry)
         if claim is None:
             return transactions.ending_of(attempt, ending, entry)
-        return lambda: transactions.end_with_claim(attempt, ending, entry, claim=claim, now=self.now)
+        complete = partial(transactions.end_with_claim, attempt, ending, entry, claim=claim, now=self.now)
+        return in_scope(attempt.scope_id, complete)
 
 
 def command_to_wire(command: Command) -> WireCommand:

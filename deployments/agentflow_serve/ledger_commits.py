@@ -20,6 +20,7 @@ from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.joint import together
 from runtime_core.stores.outcome import Done, Failed, Outcome, share
+from runtime_core.stores.scope import in_scopes
 
 MOST_AT_ONCE = 256
 """Commands of one call, and of one commit: longer ones keep other writers of the store waiting."""
@@ -113,7 +114,8 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
     """
     factories = [command.op_factory(sent=sent) for command in commands]
     try:
-        return [Done(result) for result in await database.run(lambda: together(factories))]
+        all_of_them = in_scopes((each.attempt.scope_id for each in commands), lambda: together(factories))
+        return [Done(result) for result in await database.run(all_of_them)]
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller

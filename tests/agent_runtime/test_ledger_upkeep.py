@@ -21,7 +21,7 @@ from llm_client.leases import LeaseKeeper
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import AttemptStatus
 from runtime_core.clock import ManualClock
-from runtime_core.stores import Database, open_database
+from runtime_core.stores import Database, everywhere, in_scope, open_database
 from runtime_core.stores.sql import Op, Sql
 from support.call_log import claim_of, settled
 from support.commits import MOST, booked
@@ -79,11 +79,11 @@ async def test_however_much_is_due_goes_in_one_round(database: Database, clock: 
         budget = Budget(scope_id=SCOPE, run_id=f"r-{number}", max_tokens_total=10)
         now = ledger.now()
         beginning = runs.Beginning(budget, "ann", now, now + 60)
-        assert await database.run(partial(runs.begin, beginning)) is None
-    assert await database.read(left) == (50, 100)
+        assert await database.run(in_scope(SCOPE, partial(runs.begin, beginning))) is None
+    assert await database.read(everywhere(left)) == (50, 100)
     clock.advance(3 * 86_400)
     assert await upkeep(database, clock, keep_s=None).once()
-    assert await database.read(left) == (0, 0)
+    assert await database.read(everywhere(left)) == (0, 0)
 
 
 async def test_an_engines_own_log_forgets_all_that_is_old_at_once(

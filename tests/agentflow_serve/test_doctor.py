@@ -28,7 +28,7 @@ from agentflow_serve.doctor.mounts import filesystem_of
 from agentflow_serve.doctor.service import check_port, check_service
 from agentflow_serve.doctor.surroundings import check_surroundings, joins_a_cluster
 from support.command_line import agentflow
-from support.postgres import PostgresServer
+from support.postgres import ROLE, SUPERUSER, PostgresServer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SECRET = "s3cret-value"
@@ -372,10 +372,19 @@ def test_a_store_on_a_server_is_asked_for_an_answer(desk: Path, postgres_server:
         [app] = read_config_facts(desk / "serve.yaml").apps
         assert app.store is not None and app.store.server is not None
         assert (app.store.refusal is None) if refusal is None else (refusal in str(app.store.refusal))
-        assert not app.store.shows_password
-    edit(desk / "serve.yaml", store=url.replace("postgres@", "postgres:s3cret@"))
+        assert not app.store.shows_password and not app.store.sees_all
+    edit(desk / "serve.yaml", store=url.replace("app@", "app:s3cret@"))
     result = agentflow("doctor", "--config", "serve.yaml")
     assert "PGPASSWORD" in result.out and "s3cret" not in result.out + result.err
+
+
+def test_a_role_that_no_policy_holds_for_is_told(desk: Path, postgres_server: PostgresServer):
+    for role, told in ((ROLE, False), (SUPERUSER, True)):
+        edit(desk / "serve.yaml", store=postgres_server.url(role=role))
+        checks = named(check_service(read_config_facts(desk / "serve.yaml"), {}))
+        assert checks["app.helper.store"].status == "ok"
+        assert ("app.helper.store.role" in checks) is told
+    assert "BYPASSRLS" in checks["app.helper.store.role"].message
 
 
 def test_a_flow_or_a_model_that_cannot_be_used_fails_and_says_why(desk: Path):

@@ -21,7 +21,7 @@ from llm_client import CallStoreError
 from runtime_core.clock import ManualClock
 from runtime_core.context import ExecutionContext
 from runtime_core.errors import StoreUnavailableError
-from runtime_core.stores import Database
+from runtime_core.stores import Database, everywhere, in_scope
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sql import Op, Sql
 from support.ledgers import SCOPE, held, ledger_database, opened
@@ -111,15 +111,17 @@ async def test_of_many_runs_as_many_begin_as_fit_whole_and_all_is_given_back(
         at = ledger.now()
         for number in began:
             entry = call_of(f"r{number}", 1, 25, at)
-            assert await persist(lambda entry=entry: database.run(lambda: holds.reserve(entry))) is None
+            assert (
+                await persist(lambda entry=entry: database.run(in_scope(SCOPE, lambda: holds.reserve(entry)))) is None
+            )
             used = Used(EventState.SETTLED, at, Amounts(10, 10))
             ending = lambda entry=entry, used=used: holds.end(SCOPE, entry.event_id, used, run_id=entry.run_id)  # noqa: E731
-            await persist(lambda ending=ending: database.run(ending))
+            await persist(lambda ending=ending: database.run(in_scope(SCOPE, ending)))
         usage = await ledger.usage(SCOPE)
         assert usage.total_tokens == 4 * 40, "what is held shrinks by what is used, and counts with it"
     clock.advance(RUN_LEASE_S + 1)
     await ledger.expire()  # the end of a run may have met a store that was not there
-    assert await persist(lambda: database.read(left)) == 0
+    assert await persist(lambda: database.read(everywhere(left))) == 0
     assert (await ledger.usage(SCOPE)).total_tokens == 40
     assert (await held(database))[:2] == (0, 0)
 
@@ -134,8 +136,10 @@ async def test_a_run_whose_process_died_leaves_nothing_and_may_use_nothing(
     clock.advance(RUN_LEASE_S + 1)
     await ledger.expire()
     assert (await held(database))[:2] == (0, 0)
-    assert await persist(lambda: database.read(left)) == 0
-    refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("gone", 1, 1, ledger.now()))))
+    assert await persist(lambda: database.read(everywhere(left))) == 0
+    refusal = await persist(
+        lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call_of("gone", 1, 1, ledger.now()))))
+    )
     assert refusal is not None and refusal.reason == "run_over"
     assert "the replicas of this app do not share a run store" in str(refusal.error())
     async with AsyncExitStack() as inner:
@@ -148,13 +152,13 @@ async def test_a_raised_limit_holds_and_is_never_lowered(runs: RunLedger, ledger
     async with AsyncExitStack() as stack:
         await begun(stack, runs, run_of("r"))
         wanted = call_of("r", 1, 60, ledger.now())
-        refusal = await persist(lambda: database.run(lambda: holds.reserve(wanted)))
+        refusal = await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(wanted))))
         assert refusal is not None
         assert (refusal.allowed, refusal.missing, refusal.account.run_id) == (40.0, 20.0, "r")
         for most in (60, 50):
             raising = {"max_tokens_total": most, "max_cost_total": 1}
             assert await persist(lambda raising=raising: runs.raise_limits(SCOPE, "r", raising))
-        assert await persist(lambda: database.run(lambda: holds.reserve(wanted))) is None
+        assert await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(wanted)))) is None
         assert not await persist(lambda: runs.raise_limits(SCOPE, "nobody", {"max_tokens_total": 1}))
 
 
@@ -167,7 +171,12 @@ async def test_a_run_that_another_process_takes_over_keeps_its_budget(
         await begun(stack, RunLedger(database, clock=clock), run_of("moved"))
         clock.advance(20)
         await ledger.expire()
-        assert await persist(lambda: database.run(lambda: holds.reserve(call_of("moved", 1, 1, ledger.now())))) is None
+        assert (
+            await persist(
+                lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call_of("moved", 1, 1, ledger.now()))))
+            )
+            is None
+        )
 
 
 async def test_a_budget_set_by_hand_leaves_a_running_child_below_its_parent(
@@ -177,7 +186,9 @@ async def test_a_budget_set_by_hand_leaves_a_running_child_below_its_parent(
         await begun(stack, runs, run_of("top"))
         await begun(stack, runs, run_of("child", parent="top"))
         await ledger.set_budget(Budget(scope_id=SCOPE, run_id="child", max_tokens_total=100))
-        refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("child", 1, 60, ledger.now()))))
+        refusal = await persist(
+            lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call_of("child", 1, 60, ledger.now()))))
+        )
         assert refusal is not None and refusal.account.run_id == "top"
 
 
@@ -193,9 +204,9 @@ async def test_a_budget_set_by_hand_for_a_run_leaves_nothing_when_it_is_removed(
 ) -> None:
     budget = Budget(scope_id=SCOPE, run_id="by-hand", max_tokens_total=10)
     await ledger.set_budget(budget)
-    assert await persist(lambda: database.read(left)) == 2
+    assert await persist(lambda: database.read(everywhere(left))) == 2
     assert await ledger.remove_budget(budget)
-    assert await persist(lambda: database.read(left)) == 0
+    assert await persist(lambda: database.read(everywhere(left))) == 0
 
 
 async def test_a_call_again_whose_run_has_ended_since_is_still_the_same_call(
@@ -204,12 +215,12 @@ async def test_a_call_again_whose_run_has_ended_since_is_still_the_same_call(
     async with AsyncExitStack() as stack:
         await begun(stack, runs, run_of("r"))
         call = call_of("r", 1, 5, ledger.now())
-        assert await persist(lambda: database.run(lambda: holds.reserve(call))) is None
+        assert await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call)))) is None
         clock.advance(RUN_LEASE_S + 1)
         await ledger.expire()
-        assert await persist(lambda: database.run(lambda: holds.reserve(call))) is None
+        assert await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call)))) is None
         other = call_of("r", 2, 5, ledger.now())
-        refusal = await persist(lambda: database.run(lambda: holds.reserve(other)))
+        refusal = await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(other))))
         assert refusal is not None and refusal.reason == "run_over"
 
 
@@ -249,7 +260,7 @@ async def test_the_budget_of_a_run_that_goes_on_is_renewed() -> None:
             async with other.budgeted(run_of("other"), SPEC):
                 await other._renew()  # pyright: ignore[reportPrivateUsage] - its timer is not due for a while
             assert await database.read(lease)
-        assert await database.read(left) == 0
+        assert await database.read(everywhere(left)) == 0
         await mine.aclose()
         await other.aclose()
 

@@ -66,7 +66,7 @@ STORED: dict[str, Rows] = {
         ("tenant-1", KEY_1, "request-1", "owner-1", "done", T0 + 60, T0 + 86_400, ANSWER, "attempt-1"),
         ("tenant-1", KEY_2, "request-1", "owner-2", "in_flight", T0 + 60, T0 + 86_460, None, None),
     ],
-    "schema_versions": [("call_log", 1)],
+    "schema_versions": [("call_log", 2)],
 }
 
 

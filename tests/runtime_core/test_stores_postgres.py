@@ -22,7 +22,7 @@ from runtime_core.errors import (
 from runtime_core.stores import Migration, Op, Sql, migrate
 from runtime_core.stores.failpoints import armed
 from runtime_core.stores.postgres import PostgresDatabase, PostgresOptions
-from support.postgres import PostgresServer
+from support.postgres import SUPERUSER, PostgresServer
 from support.proxy import proxy_to
 from support.stores import add, entry_ids, persist, prepare_journal, record, total
 from support.waiting import until
@@ -84,7 +84,7 @@ async def test_writes_to_a_server_that_is_far_go_side_by_side(
     postgres_server: PostgresServer, database: PostgresDatabase, url: str
 ) -> None:
     async with proxy_to(postgres_server.socket) as proxy:
-        through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?search_path={url.rpartition('=')[2]}"
+        through = f"postgresql://app@127.0.0.1:{proxy.port}/postgres?search_path={url.rpartition('=')[2]}"
         proxy.delay_s = 0.005
         async with PostgresDatabase(through) as far:
             await far.run(total)
@@ -252,11 +252,13 @@ class TestServer:
             assert "s3cret" not in f"{error} {error!r}"
             error = error.__cause__
 
-    async def test_a_database_or_a_user_that_is_refused_is_an_error_at_once(self, url: str) -> None:
-        await _ask(url, "CREATE ROLE nologin NOLOGIN")
+    async def test_a_database_or_a_user_that_is_refused_is_an_error_at_once(
+        self, postgres_server: PostgresServer, url: str
+    ) -> None:
+        await _ask(postgres_server, "CREATE ROLE nologin NOLOGIN")
         for address, says in (
             (url.replace("/postgres?", "/nowhere?"), '"nowhere" does not exist'),
-            (url.replace("postgres@", "nologin:s3cret@"), "not permitted to log in"),
+            (url.replace("app@", "nologin:s3cret@"), "not permitted to log in"),
         ):
             database = PostgresDatabase(address)
             started = time.monotonic()
@@ -267,12 +269,14 @@ class TestServer:
             assert "s3cret" not in "".join(traceback.format_exception(caught.value))
             await database.close()
 
-    async def test_a_server_without_a_free_connection_is_waited_for_and_then_named(self, url: str) -> None:
-        await _ask(url, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
-        database = PostgresDatabase(url.replace("postgres@", "crowded@"), options=HASTY)
+    async def test_a_server_without_a_free_connection_is_waited_for_and_then_named(
+        self, postgres_server: PostgresServer, url: str
+    ) -> None:
+        await _ask(postgres_server, "CREATE ROLE crowded LOGIN CONNECTION LIMIT 0")
+        database = PostgresDatabase(url.replace("app@", "crowded@"), options=HASTY)
         with pytest.raises(StoreUnavailableError, match="no free connection"):
             await database.read(total)
-        await _ask(url, "ALTER ROLE crowded SUPERUSER CONNECTION LIMIT -1")
+        await _ask(postgres_server, "ALTER ROLE crowded SUPERUSER CONNECTION LIMIT -1")
         async with database:
             await prepare_journal(database)
             assert await database.read(total) == 0
@@ -295,8 +299,8 @@ class TestServer:
                 await standby.run(lambda: record("e1"))
 
 
-async def _ask(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
+async def _ask(server: PostgresServer, statement: str) -> None:
+    connection = await asyncpg.connect(server.url(role=SUPERUSER))
     try:
         await connection.execute(statement)
     finally:
@@ -309,7 +313,7 @@ class TestNetwork:
     ) -> None:
         schema = url.rpartition("=")[2]
         async with proxy_to(postgres_server.socket) as proxy:
-            through = f"postgresql://postgres:s3cret@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
+            through = f"postgresql://app:s3cret@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
             async with PostgresDatabase(through, options=HASTY) as far:
                 assert await far.run(lambda: record("e1")) == 1
                 proxy.block()
@@ -328,7 +332,7 @@ class TestNetwork:
     ) -> None:
         schema = url.rpartition("=")[2]
         async with proxy_to(postgres_server.socket) as proxy:
-            through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
+            through = f"postgresql://app@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
             async with PostgresDatabase(through) as far:
                 for number in range(5):
                     assert await far.run(lambda number=number: record(f"e{number}")) == number + 1
@@ -340,7 +344,7 @@ class TestNetwork:
     ) -> None:
         schema = url.rpartition("=")[2]
         async with proxy_to(postgres_server.socket) as proxy:
-            through = f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
+            through = f"postgresql://app@127.0.0.1:{proxy.port}/postgres?search_path={schema}"
             async with PostgresDatabase(through) as far:
                 proxy.cut_after(b"COMMIT")
                 calls = [far.run(lambda n=n: record(f"e{n}")) for n in range(10)]

@@ -11,7 +11,7 @@ from agent_runtime import Ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from runtime_core.clock import Clock
 from runtime_core.context import ExecutionContext, Identity
-from runtime_core.stores import Database, open_database
+from runtime_core.stores import Database, in_scope, open_database
 from runtime_core.stores.faults import FaultyDatabase
 from runtime_core.stores.sql import Op, OpFactory, Sql
 from support.stores import persist
@@ -62,4 +62,4 @@ def _sums(scope_id: str) -> Op[tuple[int, int, int]]:
 
 async def held(database: Database, scope_id: str = SCOPE) -> tuple[int, int, int]:
     """Reserved tokens of all counters, the lowest of them, and reserved requests."""
-    return await persist(lambda: database.read(lambda: _sums(scope_id)))
+    return await persist(lambda: database.read(in_scope(scope_id, lambda: _sums(scope_id))))

@@ -1,5 +1,6 @@
 """A PostgreSQL server of the tests' own, from a wheel: started once, with a schema for each test that asks.
 
+Tests are an ordinary role, as a service should be: a superuser would not notice an operation without a scope.
 Without `fsync` it flushes nothing to the disk, which only a crash of the machine could tell.
 """
 
@@ -20,6 +21,13 @@ from pathlib import Path
 
 import asyncpg
 
+ROLE = "app"
+SUPERUSER = "postgres"
+_ROLE = (
+    f"CREATE ROLE {ROLE} LOGIN",
+    f"GRANT CREATE ON DATABASE postgres TO {ROLE}",
+    f"ALTER SCHEMA public OWNER TO {ROLE}",
+)
 _SETTINGS = {"shared_buffers": "32MB", "autovacuum": "off", "listen_addresses": ""}
 
 
@@ -35,15 +43,16 @@ class PostgresServer:
         if self._user is not None:
             folder.chmod(0o755)
             os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
-        self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", "postgres")
+        self._run("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-sync", "-U", SUPERUSER)
+        self._run("postgres", "--single", "postgres", says="\n".join(_ROLE))
         self.process = self._start()
 
     @property
     def socket(self) -> Path:
         return self._folder / ".s.PGSQL.5432"
 
-    def url(self, schema: str = "public") -> str:
-        return f"postgresql://postgres@/postgres?host={self._folder}&search_path={schema}"
+    def url(self, schema: str = "public", *, role: str = ROLE) -> str:
+        return f"postgresql://{role}@/postgres?host={self._folder}&search_path={schema}"
 
     async def fresh_url(self) -> str:
         """The address of a new, empty schema."""
@@ -84,9 +93,9 @@ class PostgresServer:
         pid_file = self._folder / "data" / "postmaster.pid"
         return pid_file.exists() and pid_file.read_text().rstrip().endswith("ready")
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [_programs() / program, *arguments, "-D", self._folder / "data"]
-        done = subprocess.run(command, user=self._user, capture_output=True, text=True)
+    def _run(self, program: str, *arguments: str, says: str = "") -> None:
+        command = [_programs() / program, *arguments[:1], "-D", self._folder / "data", *arguments[1:]]
+        done = subprocess.run(command, user=self._user, input=says, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 

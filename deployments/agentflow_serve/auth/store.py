@@ -9,6 +9,7 @@ from agentflow_serve.auth.keys import ApiKey
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.scope import everywhere, in_scope, in_scope_or_everywhere
 from runtime_core.stores.sql import Op, Sql
 
 _COLUMNS = "key_id, scope_id, principal_id, name, flows, created_at, expires_at, revoked_at"
@@ -26,20 +27,20 @@ class ApiKeys:
 
     async def add(self, key: ApiKey, *, digest: str) -> None:
         """Keep a new key, by the digest of its text."""
-        await self._database.run(lambda: _add(key, digest))
+        await self._database.run(in_scope(key.scope_id, lambda: _add(key, digest)))
 
     async def find(self, digest: str) -> ApiKey | None:
         """The key with this digest, expired and revoked ones included."""
-        return await self._database.read(lambda: _find(digest))
+        return await self._database.read(everywhere(lambda: _find(digest)))
 
     async def list(self, *, scope_id: str | None = None, limit: int = 1000) -> list[ApiKey]:
         """The latest `limit` keys of a scope, or of all scopes, the newest first."""
         scope = None if scope_id is None else check_scope_id(scope_id)
-        return await self._database.read(lambda: _list(scope, limit))
+        return await self._database.read(in_scope_or_everywhere(scope, lambda: _list(scope, limit)))
 
     async def revoke(self, key_id: str, *, now: float) -> ApiKey | None:
         """End a key for good, and give it as it is then; None where there is none. A second time changes nothing."""
-        return await self._database.run(lambda: _revoke(key_id, now))
+        return await self._database.run(everywhere(lambda: _revoke(key_id, now)))
 
 
 def _add(key: ApiKey, digest: str) -> Op[None]:
@@ -96,4 +97,5 @@ MIGRATIONS = (
             "CREATE UNIQUE INDEX api_keys_id ON api_keys (key_id)",
         ),
     ),
+    Migration(version=2, scoped=("api_keys",)),
 )

@@ -93,7 +93,8 @@ class Provider:
 class Store:
     """`problem` is what the address itself has wrong; the rest is about the SQLite file that it names.
 
-    Or about the `server` that it names, and its `refusal` to answer us.
+    Or about the `server` that it names, its `refusal` to answer us, and whether we are a role that `sees_all` rows,
+    whatever the tables' policies say.
     """
 
     url: str
@@ -106,6 +107,7 @@ class Store:
     server: str | None = None
     refusal: str | None = None
     shows_password: bool = False
+    sees_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,12 @@ def _app(name: str, app: App, lookups: Mapping[str, Lookup], environ: Mapping[st
             yield _host(name, provider, provider.host, lookups.get(provider.host), environ)
     if app.store is not None:
         yield _store(f"{name}.store", app.store)
+        if app.store.sees_all:
+            yield warn(
+                f"{name}.store.role",
+                f"the store's role is a superuser or has BYPASSRLS, so {app.store.server} cannot keep tenants apart",
+                "use an ordinary role; it may own the tables (docs/threats.md)",
+            )
 
 
 def _callers(name: str, app: App, host: str) -> Check:

@@ -72,4 +72,5 @@ MIGRATIONS = (
             " WHERE resolved_at IS NOT NULL",
         ),
     ),
+    Migration(version=2, scoped=("runtime_actions",)),
 )

@@ -14,6 +14,7 @@ from agent_runtime.stores import SqlStore, on_sqlite
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.database import Database
 from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.scope import everywhere, in_scope
 
 
 class SqlActionStore(SqlStore):
@@ -23,33 +24,33 @@ class SqlActionStore(SqlStore):
     MIGRATIONS = MIGRATIONS
 
     async def create(self, action: ActionRecord, *, token_hash: str) -> ActionRecord:
-        return await self._run(lambda: ops.create(action, token_hash))
+        return await self._run(in_scope(action.scope_id, lambda: ops.create(action, token_hash)))
 
     async def get(self, scope_id: str, action_id: str) -> ActionRecord | None:
         check_scope_id(scope_id)
-        return await self._read(lambda: ops.find(scope_id, action_id))
+        return await self._read(in_scope(scope_id, lambda: ops.find(scope_id, action_id)))
 
     async def find(self, scope_id: str, *, token_hash: str) -> ActionRecord | None:
         check_scope_id(scope_id)
-        return await self._read(lambda: ops.find_by_token(scope_id, token_hash))
+        return await self._read(in_scope(scope_id, lambda: ops.find_by_token(scope_id, token_hash)))
 
     async def apply(self, scope_id: str, action_id: str, event: ActionEvent, *, now: datetime) -> ActionRecord:
         check_scope_id(scope_id)
-        return await self._run(lambda: ops.apply(scope_id, action_id, event, now))
+        return await self._run(in_scope(scope_id, lambda: ops.apply(scope_id, action_id, event, now)))
 
     async def list(self, scope_id: str, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
         check_scope_id(scope_id)
-        return await self._read(lambda: ops.newest(scope_id, which or ActionFilter(), limit))
+        return await self._read(in_scope(scope_id, lambda: ops.newest(scope_id, which or ActionFilter(), limit)))
 
     async def due(self, *, now: datetime, limit: int) -> list[ActionRecord]:
-        return await self._read(lambda: ops.due(now, limit))
+        return await self._read(everywhere(lambda: ops.due(now, limit)))
 
     async def untold(self, *, limit: int) -> list[ActionRecord]:
-        return await self._read(lambda: ops.untold(limit))
+        return await self._read(everywhere(lambda: ops.untold(limit)))
 
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int = 1000) -> int:
         check_scope_id(scope_id)
-        return await self._run(lambda: ops.forget(scope_id, older_than, limit))
+        return await self._run(in_scope(scope_id, lambda: ops.forget(scope_id, older_than, limit)))
 
 
 class InMemoryActionStore(SqlActionStore):

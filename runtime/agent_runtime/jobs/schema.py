@@ -93,4 +93,5 @@ MIGRATIONS = (
             "CREATE INDEX runtime_jobs_ended ON runtime_jobs (scope_id, completed_at) WHERE completed_at IS NOT NULL",
         ),
     ),
+    Migration(version=2, scoped=("runtime_jobs",)),
 )

@@ -18,6 +18,7 @@ from runtime_core.ids import check_scope_id
 from runtime_core.quota import Quota
 from runtime_core.stores.database import Database
 from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.scope import everywhere, in_scope
 
 
 class SqlJobStore(SqlStore):
@@ -45,19 +46,19 @@ class SqlJobStore(SqlStore):
 
     async def _create(self, job: JobRecord) -> JobRecord:
         if job.idempotency_key is None:
-            return await self._run(lambda: ops.create(job))
+            return await self._run(in_scope(job.scope_id, lambda: ops.create(job)))
         async with self._quota.place(job.scope_id, lambda: self._kept_keys(job.scope_id)) as may_add:
             full_at = None if may_add else self._quota.limit
-            return await self._run(lambda: ops.create(job, full_at=full_at))
+            return await self._run(in_scope(job.scope_id, lambda: ops.create(job, full_at=full_at)))
 
     async def get(self, scope_id: str, job_id: str) -> JobRecord | None:
         check_scope_id(scope_id)
-        return await self._read(lambda: ops.find(scope_id, job_id))
+        return await self._read(in_scope(scope_id, lambda: ops.find(scope_id, job_id)))
 
     async def apply(self, scope_id: str, job_id: str, event: JobEvent, *, now: datetime) -> JobRecord:
         check_scope_id(scope_id)
         known = self._recent.get(scope_id, job_id)
-        job = await self._run(lambda: ops.apply(scope_id, job_id, event, now, known))
+        job = await self._run(in_scope(scope_id, lambda: ops.apply(scope_id, job_id, event, now, known)))
         self._recent.keep(job)
         return job
 
@@ -65,20 +66,20 @@ class SqlJobStore(SqlStore):
         self, scope_id: str, which: JobFilter | None = None, *, after: JobCursor | None = None, limit: int = 100
     ) -> JobPage:
         check_scope_id(scope_id)
-        return await self._read(lambda: ops.page(scope_id, which or JobFilter(), after, limit))
+        return await self._read(in_scope(scope_id, lambda: ops.page(scope_id, which or JobFilter(), after, limit)))
 
     async def overdue(self, *, now: datetime, limit: int) -> list[JobRecord]:
-        return await self._read(lambda: ops.overdue(now, limit))
+        return await self._read(everywhere(lambda: ops.overdue(now, limit)))
 
     async def lapsed(self, *, now: datetime, limit: int) -> list[JobRecord]:
-        return await self._read(lambda: ops.lapsed(now, limit))
+        return await self._read(everywhere(lambda: ops.lapsed(now, limit)))
 
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int = 1000) -> int:
         check_scope_id(scope_id)
-        return await self._run(lambda: ops.forget(scope_id, older_than, limit))
+        return await self._run(in_scope(scope_id, lambda: ops.forget(scope_id, older_than, limit)))
 
     async def _kept_keys(self, scope_id: str) -> int:
-        return await self._read(lambda: ops.count_keys(scope_id, self._quota.limit))
+        return await self._read(in_scope(scope_id, lambda: ops.count_keys(scope_id, self._quota.limit)))
 
 
 class InMemoryJobStore(SqlJobStore):

@@ -10,6 +10,7 @@ from agent_runtime.stores import SqlStore
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.migrations import Migration
+from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import Op, Sql
 
 _PUT = (
@@ -48,6 +49,7 @@ class SqlResultStore(SqlStore):
                 "CREATE INDEX runtime_results_time ON runtime_results (scope_id, stored_at)",
             ),
         ),
+        Migration(version=2, scoped=("runtime_results",)),
     )
 
     async def put(self, scope_id: str, result: ExecutionResult, *, now: datetime) -> None:
@@ -57,7 +59,7 @@ class SqlResultStore(SqlStore):
         def write() -> Op[None]:
             yield Sql(_PUT, row)
 
-        await self._run(write)
+        await self._run(in_scope(scope_id, write))
 
     async def get(self, scope_id: str, job_id: str) -> ExecutionResult | None:
         check_scope_id(scope_id)
@@ -66,7 +68,7 @@ class SqlResultStore(SqlStore):
             rows = yield Sql(_GET, (scope_id, job_id))
             return ExecutionResult.model_validate_json(rows[0][0]) if rows else None
 
-        return await self._read(read)
+        return await self._read(in_scope(scope_id, read))
 
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int = 1000) -> int:
         check_scope_id(scope_id)
@@ -74,7 +76,7 @@ class SqlResultStore(SqlStore):
         def delete() -> Op[int]:
             return len((yield Sql(_FORGET, (scope_id, scope_id, older_than.timestamp(), limit))))
 
-        return await self._run(delete)
+        return await self._run(in_scope(scope_id, delete))
 
 
 class InMemoryResultStore(SqlResultStore):

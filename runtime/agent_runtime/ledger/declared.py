@@ -19,6 +19,7 @@ from runtime_core.clock import Clock
 from runtime_core.ids import IdSource
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.scope import everywhere
 from runtime_core.stores.sql import Op, Sql
 
 DECLARED = (
@@ -31,6 +32,7 @@ DECLARED = (
             "CREATE INDEX ledger_declared_source ON ledger_declared (source)",
         ),
     ),
+    Migration(version=2, scoped=("ledger_declared",)),
 )
 _DECLARED = "SELECT scope_id, principal_id, role, budget FROM ledger_declared WHERE source = ?"
 _STORED = (
@@ -63,7 +65,8 @@ async def declare_budgets(
     await migrate(database, "runtime_ledger", MIGRATIONS)
     await migrate(database, "ledger_declared", DECLARED)
     declaration, now = ids.new("evt"), clock.now().timestamp()
-    return await until_known(lambda: database.run(lambda: _declare(source, budgets, declaration, now)), clock)
+    declare = everywhere(lambda: _declare(source, budgets, declaration, now))  # a source has budgets of any scope
+    return await until_known(lambda: database.run(declare), clock)
 
 
 def _declare(source: str, budgets: Sequence[Budget], declaration: str, now: float) -> Op[Declared]:

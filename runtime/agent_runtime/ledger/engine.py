@@ -36,6 +36,7 @@ from runtime_core.call_log.records import Attempt, Ending, LoggedAttempt
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
+from runtime_core.stores.scope import everywhere, in_scope_or_everywhere
 
 _MOST_KNOWN = 10_000
 _NONE = frozenset[Limit]()
@@ -204,17 +205,19 @@ class LedgerLog(CallLog):
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         now, ended = self.now(), list[LoggedAttempt]()
         for left in range(limit, 0, -EXPIRED_TOGETHER):
-            lapsed = await self._database.run(partial(expire_attempts, now, min(EXPIRED_TOGETHER, left)))
+            lapsed = await self._database.run(everywhere(partial(expire_attempts, now, min(EXPIRED_TOGETHER, left))))
             ended += lapsed.attempts
             if not lapsed.more:
                 break
-        await self._database.run(partial(forget_counters, now))
+        await self._database.run(everywhere(partial(forget_counters, now)))
         return ended
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
         """Of the ledger's events too: budgets have counted them, and only one that is set later does not see them."""
         attempts = await super().forget(older_than=older_than, scope_id=scope_id, limit=limit)
-        events = await self._database.run(lambda: retention.forget_events(scope_id, older_than, limit))
+        events = await self._database.run(
+            in_scope_or_everywhere(scope_id, lambda: retention.forget_events(scope_id, older_than, limit))
+        )
         return attempts + events
 
     def _entry(self, attempt: Attempt) -> Entry:

@@ -33,6 +33,7 @@ from runtime_core.context import ExecutionContext, Identity
 from runtime_core.errors import StoreConflictError
 from runtime_core.ids import IdSource, RandomIds, check_scope_id
 from runtime_core.stores.joint import Joint
+from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import Op, OpFactory
 
 T = TypeVar("T")
@@ -81,18 +82,21 @@ class Ledger:
 
     async def _store_budget(self, budget: Budget) -> None:
         event_id, now = self._ids.new("evt"), self.now()
-        await until_known(lambda: self._writer.run(lambda: budget_ops.set_budget(budget, event_id, now)), self._clock)
+        setting = in_scope(budget.scope_id, lambda: budget_ops.set_budget(budget, event_id, now))
+        await until_known(lambda: self._writer.run(setting), self._clock)
 
     async def remove_budget(self, budget: Budget) -> bool:
         """Of the same scope, principal, role and run; its limits do not matter. False if there was none."""
         event_id, now = self._ids.new("evt"), self.now()
-        return await self._run(lambda: budget_ops.remove_budget(budget.account, event_id, now))
+        return await self._run(
+            in_scope(budget.scope_id, lambda: budget_ops.remove_budget(budget.account, event_id, now))
+        )
 
     async def budgets(self, scope_id: str, *, after: Budget | None = None, limit: int = 100) -> list[Budget]:
         """The scope's own first; `after` is the last one of the page before."""
         check_scope_id(scope_id)
         place = None if after is None else after.account
-        return await self._read(lambda: budget_ops.list_budgets(scope_id, place, limit))
+        return await self._read(in_scope(scope_id, lambda: budget_ops.list_budgets(scope_id, place, limit)))
 
     async def check_budget(
         self,
@@ -113,7 +117,7 @@ class Ledger:
         most = _amounts(pending_tokens, pending_cost, requests, tool_calls, turns, runtime_seconds)
         wanted = Wanted(most, int(self.now()))
         account = _account(ctx, role)
-        refusal = await self._read(lambda: ops.check(account, wanted))
+        refusal = await self._read(in_scope(account.scope_id, lambda: ops.check(account, wanted)))
         return BudgetAnswer(BudgetDecision.ALLOW if refusal is None else BudgetDecision.DENY, refusal)
 
     async def reserve(
@@ -147,7 +151,8 @@ class Ledger:
     async def renew(self, reservation: Reservation) -> bool:
         """Hold it for another `lease_s`; False if it has ended, or lapsed."""
         until = self.now() + self._lease_s
-        return await self._run(lambda: ops.renew(reservation.scope_id, reservation.reservation_id, until))
+        scope_id, event_id = reservation.scope_id, reservation.reservation_id
+        return await self._run(in_scope(scope_id, lambda: ops.renew(scope_id, event_id, until)))
 
     async def settle(
         self,
@@ -206,14 +211,16 @@ class Ledger:
     async def usage(self, scope_id: str, which: EventFilter | None = None) -> LedgerUsage:
         """What the scope, or a part of it, has used."""
         check_scope_id(scope_id)
-        return await self._read(lambda: finds.usage(scope_id, which or EventFilter()))
+        return await self._read(in_scope(scope_id, lambda: finds.usage(scope_id, which or EventFilter())))
 
     async def list_events(
         self, scope_id: str, which: EventFilter | None = None, *, after: EventCursor | None = None, limit: int = 100
     ) -> EventPage:
         """A page of the scope's events, the oldest first; `after` is the page before's `next`."""
         check_scope_id(scope_id)
-        return await self._read(lambda: finds.events(scope_id, which or EventFilter(), after, limit))
+        return await self._read(
+            in_scope(scope_id, lambda: finds.events(scope_id, which or EventFilter(), after, limit))
+        )
 
     async def export_csv(self, scope_id: str, which: EventFilter | None = None) -> str:
         """All events, one line each."""
@@ -229,7 +236,7 @@ class Ledger:
         The budgets of runs that nobody renews any more go as well.
         """
         now = self.now()
-        return await self._run(lambda: _expired(now, limit))
+        return await self._run(everywhere(lambda: _expired(now, limit)))
 
     async def _all(self, scope_id: str, which: EventFilter | None) -> AsyncIterator[LedgerEvent]:
         page = await self.list_events(scope_id, which, limit=_EXPORTED_AT_ONCE)
@@ -272,7 +279,7 @@ class Ledger:
         return await self._run(Joint(_ended, (scope_id, event_id, used), scope_id))
 
     async def _record(self, entry: Entry, used: Used) -> LedgerEvent:
-        return await self._run(lambda: _recorded(entry, used))
+        return await self._run(in_scope(entry.scope_id, lambda: _recorded(entry, used)))
 
     async def _run(self, op_factory: OpFactory[T]) -> T:
         await self._set_budgets()

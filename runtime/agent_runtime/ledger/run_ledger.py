@@ -20,6 +20,7 @@ from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
+from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class RunLedger:
         budget = Budget.of_run(*place, limits, parent_run_id=within)
         beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds)
         try:
-            refusal = await self._done(lambda: runs.begin(beginning))
+            refusal = await self._done(in_scope(run.scope_id, lambda: runs.begin(beginning)))
         except BaseException:  # it may have begun all the same
             await self._detached.run(self._finish(*place))
             raise
@@ -98,7 +99,8 @@ class RunLedger:
         Raises pydantic's ValidationError for what is no limit, and errors of the StoreError tree.
         """
         now = self._now()
-        return await self._done(lambda: runs.raise_limits(scope_id, run_id, limits, now)) is not None
+        raised = in_scope(scope_id, lambda: runs.raise_limits(scope_id, run_id, limits, now))
+        return await self._done(raised) is not None
 
     async def _done(self, change: OpFactory[T]) -> T:
         return await until_known(lambda: self._writer.run(change), self._clock)
@@ -106,7 +108,7 @@ class RunLedger:
     async def _finish(self, scope_id: str, run_id: str) -> None:
         now = self._now()
         try:
-            await self._done(lambda: runs.finish(scope_id, run_id, now))
+            await self._done(in_scope(scope_id, lambda: runs.finish(scope_id, run_id, now)))
         except StoreError as exc:  # its lease runs out
             log.warning("The budget of run %s could not be taken away yet: %s", run_id, exc)
 
@@ -125,11 +127,12 @@ class RunLedger:
         try:
             for place, until in list(self._open.items()):
                 if until - now < self._lease_s * 3 / 4:
-                    if not await self._writer.run(partial(runs.renew, *place, now + self._lease_s)):
+                    renewal = partial(runs.renew, *place, now + self._lease_s)
+                    if not await self._writer.run(in_scope(place[0], renewal)):
                         log.warning("The budget of run %s is gone while it goes on: it may use nothing more.", place[1])
                     if place in self._open:
                         self._open[place] = now + self._lease_s
-            await self._writer.run(lambda: runs.expire(now, _EXPIRED_AT_ONCE))
+            await self._writer.run(everywhere(lambda: runs.expire(now, _EXPIRED_AT_ONCE)))
         except StoreError as exc:  # the next tick tries again
             log.warning("The budgets of runs could not be renewed: %s", exc)
 

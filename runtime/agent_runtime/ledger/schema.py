@@ -118,4 +118,5 @@ MIGRATIONS = (
             "CREATE INDEX ledger_runs_lease ON ledger_runs (lease_until)",
         ),
     ),
+    Migration(version=4, scoped=("ledger_budgets", "ledger_counters", "runtime_ledger", "ledger_runs")),
 )

@@ -21,6 +21,7 @@ from llm_client.errors import CallStoreError
 from runtime_core.clock import Clock, SteadyTime, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource, RandomIds
+from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import Op
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class ToolLedger:
 
         async def reserve() -> Refusal | None:
             nonlocal reserved
-            refusal = await until_known(lambda: self._writer.run(lambda: holds.reserve(entry)), self._clock)
+            hold = in_scope(entry.scope_id, lambda: holds.reserve(entry))
+            refusal = await until_known(lambda: self._writer.run(hold), self._clock)
             reserved = refusal is None
             if gone and reserved:
                 await self._release(entry)
@@ -93,7 +95,8 @@ class ToolLedger:
 
     async def _end(self, entry: Entry, used: Used) -> None:
         try:
-            await until_known(lambda: self._writer.run(lambda: _ended(entry, used)), self._clock)
+            ended = in_scope(entry.scope_id, lambda: _ended(entry, used))
+            await until_known(lambda: self._writer.run(ended), self._clock)
         except StoreError:  # what the tool did is done; its lease runs out, and it is counted as unknown
             log.exception("The end of the tool call %s could not be written.", entry.event_id)
 

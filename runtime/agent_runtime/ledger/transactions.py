@@ -24,6 +24,7 @@ from runtime_core.call_log.schema import MIGRATIONS as CALL_LOG_MIGRATIONS
 from runtime_core.stores.database import Database
 from runtime_core.stores.joint import Joint
 from runtime_core.stores.migrations import migrate
+from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import Op, OpFactory
 
 _COUNTERS_KEPT_S = 2 * 86_400.0
@@ -76,7 +77,9 @@ class StoredTransactions:
     async def end_with_claim(
         self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
     ) -> Completion:
-        return await self._database.run(lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
+        return await self._database.run(
+            in_scope(attempt.scope_id, lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
+        )
 
 
 async def prepare_ledger(database: Database) -> None:
@@ -88,14 +91,14 @@ async def prepare_ledger(database: Database) -> None:
 def reserving(attempt: Attempt, entry: Entry) -> OpFactory[Refusal | None]:
     """`reserve`, together with others where it does not draw on what is held for a run."""
     if entry.budgeted:
-        return lambda: reserve(attempt, entry)
+        return in_scope(attempt.scope_id, lambda: reserve(attempt, entry))
     return Joint(_reserve_all, (attempt, entry), attempt.scope_id)
 
 
 def ending_of(attempt: Attempt, ending: Ending, entry: Entry) -> OpFactory[LoggedAttempt]:
     """`end`, together with others where nothing goes back to what is held for a run."""
     if entry.budgeted:
-        return lambda: end(attempt, ending, entry)
+        return in_scope(attempt.scope_id, lambda: end(attempt, ending, entry))
     return Joint(_end_all, (attempt, ending, entry), attempt.scope_id)
 
 

@@ -15,6 +15,7 @@ from runtime_core.call_log.log import CallLog
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError
 from runtime_core.stores.database import Database
+from runtime_core.stores.scope import everywhere
 
 log = logging.getLogger(__name__)
 
@@ -74,19 +75,19 @@ class Upkeep:
     async def _expire(self) -> bool:
         """Whether more may be due."""
         now = self._log.now()
-        return (await self._database.run(lambda: expire_attempts(now, EXPIRED_TOGETHER))).more
+        return (await self._database.run(everywhere(lambda: expire_attempts(now, EXPIRED_TOGETHER)))).more
 
     async def _forget(self) -> None:
         await self._log.forget_keys(limit=_AT_ONCE * _MOST_BATCHES)
         now = self._log.now()
         for _ in range(_MOST_BATCHES):
-            if not await self._database.run(lambda: forget_counters(now)):
+            if not await self._database.run(everywhere(lambda: forget_counters(now))):
                 break
         if self._keep_s is None:
             return
         before = self._log.now() - self._keep_s
         for _ in range(_MOST_BATCHES):
             gone = await self._log.forget(older_than=before, limit=_AT_ONCE)
-            gone += await self._database.run(lambda: retention.forget_events(None, before, _AT_ONCE))
+            gone += await self._database.run(everywhere(lambda: retention.forget_events(None, before, _AT_ONCE)))
             if not gone:
                 break

@@ -15,6 +15,7 @@ from runtime_core.call_log.finds import Cursor
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.database import Database
+from runtime_core.stores.scope import everywhere, in_scope
 
 
 class LedgerView:
@@ -42,13 +43,13 @@ class LedgerView:
     ) -> GroupPage:
         """`after` is the page before's `next`, here and below."""
         await self._ready(scope_id)
-        return await self._database.read(lambda: usage.usage(scope_id, which, by, after, limit))
+        return await self._database.read(in_scope(scope_id, lambda: usage.usage(scope_id, which, by, after, limit)))
 
     async def attempts(
         self, *, scope_id: str, which: EventFilter, after: Cursor | None = None, limit: int = 100
     ) -> AttemptPage:
         await self._ready(scope_id)
-        return await self._database.read(lambda: attempts.attempts(scope_id, which, after, limit))
+        return await self._database.read(in_scope(scope_id, lambda: attempts.attempts(scope_id, which, after, limit)))
 
     async def budgets(
         self, *, scope_id: str, which: BudgetFilter, after: Account | None = None, limit: int = 100
@@ -56,14 +57,16 @@ class LedgerView:
         """As they stand now."""
         await self._ready(scope_id)
         now = self._clock.now().timestamp()
-        return await self._database.read(lambda: standing.budgets(scope_id, which, now, after, limit))
+        return await self._database.read(
+            in_scope(scope_id, lambda: standing.budgets(scope_id, which, now, after, limit))
+        )
 
     async def unknown_in(self, seconds: float) -> int:
         """How many attempts of all scopes have ended as unknown in the last `seconds`: not for tenants to see."""
         if not self._is_prepared:
             await self.prepare()
         since = self._clock.now().timestamp() - seconds
-        return await self._database.read(lambda: attempts.unknown_since(since))
+        return await self._database.read(everywhere(lambda: attempts.unknown_since(since)))
 
     async def _ready(self, scope_id: str) -> None:
         check_scope_id(scope_id)

@@ -14,6 +14,7 @@ from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.joint import Joint
 from runtime_core.stores.migrations import migrate
+from runtime_core.stores.scope import everywhere, in_scope, in_scope_or_everywhere
 
 
 class CallLog:
@@ -48,7 +49,7 @@ class CallLog:
 
     async def renew(self, key: AttemptKey, *, lease_until: float) -> bool:
         """Move the attempt's lease forward, never back; False if it is not reserved any more."""
-        return await self._database.run(lambda: ops.renew(key, lease_until))
+        return await self._database.run(in_scope(key.scope_id, lambda: ops.renew(key, lease_until)))
 
     async def end(self, attempt: Attempt, ending: Ending) -> LoggedAttempt:
         """Write how the attempt ended, keep its answer, and return the row as it now is.
@@ -65,14 +66,16 @@ class CallLog:
         """`end` with an answer, and the claimed key gets that answer if the claim still holds, in one commit."""
         failpoint("call_log.before_end")
         now = self.now()
-        completion = await self._database.run(lambda: keys.end_with_claim(attempt, ending, claim, now))
+        completion = await self._database.run(
+            in_scope(attempt.scope_id, lambda: keys.end_with_claim(attempt, ending, claim, now))
+        )
         failpoint("call_log.after_end")
         return completion
 
     async def expire(self, *, limit: int = 1000) -> list[LoggedAttempt]:
         """Mark up to `limit` attempts of all scopes whose lease has run out as unknown; those, oldest first."""
         now = self.now()
-        return await self._database.run(lambda: ops.expire(now, limit))
+        return await self._database.run(everywhere(lambda: ops.expire(now, limit)))
 
     async def begin(self, claim: Claim) -> Started | KeyState:
         """Claim an idempotency key. Of many claimants exactly one is Started; a lapsed claim is taken over.
@@ -82,56 +85,64 @@ class CallLog:
         now = self.now()
         async with self._quota.place(claim.scope_id, lambda: self._kept_keys(claim.scope_id)) as may_add:
             full_at = None if may_add else self._quota.limit
-            return await self._database.run(lambda: keys.begin(claim, now, full_at=full_at))
+            return await self._database.run(in_scope(claim.scope_id, lambda: keys.begin(claim, now, full_at=full_at)))
 
     async def renew_claim(self, claim: Claim) -> bool:
         """Hold the key for another `lease_s`; False if the claim was lost."""
         now = self.now()
-        return await self._database.run(lambda: keys.renew(claim, now))
+        return await self._database.run(in_scope(claim.scope_id, lambda: keys.renew(claim, now)))
 
     async def fail(self, claim: Claim) -> bool:
         """Free the key, because failures are not stored; False if the claim was lost."""
-        return await self._database.run(lambda: keys.fail(claim))
+        return await self._database.run(in_scope(claim.scope_id, lambda: keys.fail(claim)))
 
     async def attempts(
         self, scope_id: str, which: Filter | None = None, *, after: Cursor | None = None, limit: int = 100
     ) -> Page:
         """A page of the scope's attempts, in the order they were reserved; `after` is the page before's `next`."""
-        return await self._database.read(lambda: finds.attempts(scope_id, which or Filter(), after=after, limit=limit))
+        return await self._database.read(
+            in_scope(scope_id, lambda: finds.attempts(scope_id, which or Filter(), after=after, limit=limit))
+        )
 
     async def totals(self, scope_id: str, run_id: str) -> RunTotals:
         """What the run has used so far; zeros for a run without attempts."""
-        return await self._database.read(lambda: totals(scope_id, run_id))
+        return await self._database.read(in_scope(scope_id, lambda: totals(scope_id, run_id)))
 
     async def answer(self, scope_id: str, answer_hash: str) -> str | None:
         """The kept answer of that hash, None if it was never kept or is forgotten."""
-        return await self._database.read(lambda: finds.answer(scope_id, answer_hash))
+        return await self._database.read(in_scope(scope_id, lambda: finds.answer(scope_id, answer_hash)))
 
     async def cached(self, scope_id: str, request_hash: str, *, newer_than: float) -> Answer | None:
         """The newest success with that request hash that ended after `newer_than`, if its answer is still kept."""
-        return await self._database.read(lambda: finds.cached(scope_id, request_hash, newer_than))
+        return await self._database.read(in_scope(scope_id, lambda: finds.cached(scope_id, request_hash, newer_than)))
 
     async def forget(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
         """Delete up to `limit` attempts that ended before `older_than`, and as many answers, of one scope or of all.
 
         How many were deleted: repeat it until that is none. An answer stays while a key still has to give it.
         """
-        return await self._database.run(lambda: retention.forget(scope_id, older_than, limit))
+        return await self._database.run(
+            in_scope_or_everywhere(scope_id, lambda: retention.forget(scope_id, older_than, limit))
+        )
 
     async def forget_answers(self, *, older_than: float, scope_id: str | None = None, limit: int = 1000) -> int:
         """Delete up to `limit` answers that no attempt has given since `older_than`; the accounts stay."""
-        return await self._database.run(lambda: retention.forget_answers(scope_id, older_than, limit))
+        return await self._database.run(
+            in_scope_or_everywhere(scope_id, lambda: retention.forget_answers(scope_id, older_than, limit))
+        )
 
     async def forget_keys(self, *, limit: int = 1000) -> int:
         """Free the space of up to `limit` expired idempotency keys of all scopes; how many there were."""
         now = self.now()
-        return await self._database.run(lambda: retention.forget_keys(now, limit))
+        return await self._database.run(everywhere(lambda: retention.forget_keys(now, limit)))
 
     async def _kept_keys(self, scope_id: str) -> int:
         """How many keys the scope has; where those are too many, without some that have expired."""
         limit = self._quota.limit
-        kept = await self._database.read(lambda: keys.count(scope_id, limit))
+        kept = await self._database.read(in_scope(scope_id, lambda: keys.count(scope_id, limit)))
         if kept < limit:
             return kept
         now = self.now()
-        return kept - await self._database.run(lambda: retention.forget_keys_of(scope_id, now, 1000))
+        return kept - await self._database.run(
+            in_scope(scope_id, lambda: retention.forget_keys_of(scope_id, now, 1000))
+        )

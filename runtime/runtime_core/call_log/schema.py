@@ -118,4 +118,5 @@ MIGRATIONS = (
             "CREATE INDEX idempotency_answer ON idempotency (scope_id, answer_hash) WHERE answer_hash IS NOT NULL",
         ),
     ),
+    Migration(version=2, scoped=("calls", "answers", "idempotency")),
 )

@@ -64,4 +64,5 @@ MIGRATIONS = (
             "CREATE UNIQUE INDEX session_records_id ON session_records (scope_id, session_id, record_id)",
         ),
     ),
+    Migration(version=2, scoped=("sessions", "session_records")),
 )

@@ -17,6 +17,7 @@ from runtime_core.sessions.schema import MIGRATIONS, SessionKey, from_store, to_
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
 from runtime_core.stores.migrations import migrate
+from runtime_core.stores.scope import everywhere, in_scope
 
 NO_LIMITS_SAID = SessionLimits()
 SWEEP_EVERY = 64
@@ -58,13 +59,13 @@ class StoredSessions:
         A version below `since` says that the session was deleted, or has expired, after that version was read.
         """
         key, now = SessionKey(scope_id, session_id), self._time.now()
-        found = await self._database.read(lambda: ops.read(key, now, since=since))
+        found = await self._database.read(in_scope(scope_id, lambda: ops.read(key, now, since=since)))
         return SessionRead(found.version, tuple(map(from_store, found.contents)))
 
     async def follow(self, key: SessionKey, *, version: int, last: str) -> Following:
         """What stands behind the record `last`, with which the session had `version`."""
         now = self._time.now()
-        found = await self._database.read(lambda: ops.read(key, now, since=version, last=last))
+        found = await self._database.read(in_scope(key.scope_id, lambda: ops.read(key, now, since=version, last=last)))
         return Following(found.version, tuple(map(from_store, found.contents)), found.follows)
 
     async def append(self, *, scope_id: str, session_id: str, records: Sequence[SessionRecord], base: int) -> int:
@@ -78,7 +79,7 @@ class StoredSessions:
         key, rows = SessionKey(scope_id, session_id), [to_store(record) for record in records]
         write = await self._write()
         failpoint("sessions.before_append")
-        version = await self._database.run(lambda: ops.append(key, rows, write))
+        version = await self._database.run(in_scope(scope_id, lambda: ops.append(key, rows, write)))
         failpoint("sessions.after_append")
         return version
 
@@ -89,7 +90,7 @@ class StoredSessions:
         """
         source, target = SessionKey(scope_id, session_id), SessionKey(scope_id, into)
         write = await self._write()
-        return await self._database.run(lambda: branches.fork(source, target, at, write))
+        return await self._database.run(in_scope(scope_id, lambda: branches.fork(source, target, at, write)))
 
     async def merge(self, *, scope_id: str, session_id: str, sources: Sequence[str]) -> int:
         """Add to a session what it lacks of each source's records, in the order of the sources; its version then.
@@ -98,28 +99,30 @@ class StoredSessions:
         """
         key, others = SessionKey(scope_id, session_id), [SessionKey(scope_id, source) for source in sources]
         write = await self._write()
-        return await self._database.run(lambda: branches.merge(key, others, write))
+        return await self._database.run(in_scope(scope_id, lambda: branches.merge(key, others, write)))
 
     async def info(self, *, scope_id: str, session_id: str) -> SessionInfo | None:
         """The session without its records; None if it is not there."""
         key, now = SessionKey(scope_id, session_id), self._time.now()
-        return await self._database.read(lambda: catalog.info(key, now))
+        return await self._database.read(in_scope(scope_id, lambda: catalog.info(key, now)))
 
     async def list(self, *, scope_id: str, after: SessionCursor | None = None, limit: int = 100) -> SessionPage:
         """A page of the scope's sessions, the one that was written to last first."""
         check_scope_id(scope_id)
         now = self._time.now()
-        return await self._database.read(lambda: catalog.sessions(scope_id, now, after=after, limit=limit))
+        return await self._database.read(
+            in_scope(scope_id, lambda: catalog.sessions(scope_id, now, after=after, limit=limit))
+        )
 
     async def delete(self, *, scope_id: str, session_id: str) -> bool:
         """Forget a session; False if there was nothing to forget. A run that is going on may begin it anew."""
         key = SessionKey(scope_id, session_id)
-        return await self._database.run(lambda: ops.delete(key))
+        return await self._database.run(in_scope(scope_id, lambda: ops.delete(key)))
 
     async def expire(self, *, limit: int = 1000) -> int:
         """Free the space of up to `limit` expired sessions of all scopes; nobody sees them in any case."""
         now = self._time.now()
-        return await self._database.run(lambda: ops.expire(now, limit))
+        return await self._database.run(everywhere(lambda: ops.expire(now, limit)))
 
     async def _write(self) -> Write:
         """The terms of the next write. Now and then it frees expired sessions, as fast as new ones can come."""

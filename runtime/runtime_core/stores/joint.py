@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from runtime_core.errors import StoreError
+from runtime_core.stores.scope import ScopedOp, in_scopes, scope_ids_of
 from runtime_core.stores.sql import Op, OpFactory
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -35,6 +36,10 @@ class Joint(Generic[I, T]):
     item: I
     scope_id: str
 
+    @property
+    def scope_ids(self) -> tuple[str]:
+        return (self.scope_id,)
+
     def __call__(self) -> Op[T]:
         [result] = yield from self.together((self.item,))
         return result
@@ -53,18 +58,21 @@ def joined(group: Sequence[OpFactory[Any]]) -> list[Share]:
 
     The callers of a group wait for their answers, so none of its operations can depend on another one's.
     """
-    shares: list[Share] = []
-    kinds: dict[Callable[[Sequence[Any]], Op[Sequence[Any]]], list[int]] = {}
+    shares: dict[object, list[int]] = {}
     for place, op_factory in enumerate(group):
-        if not isinstance(op_factory, Joint):
-            shares.append(Share(_alone(op_factory), (place,)))
-            continue
-        kind = cast("Joint[Any, Any]", op_factory).together
-        if (places := kinds.get(kind)) is None:
-            places = kinds[kind] = list[int]()
-            shares.append(Share(_all_of(kind, group, places), places))
-        places.append(place)
-    return shares
+        kind = cast("Joint[Any, Any]", op_factory).together if isinstance(op_factory, Joint) else place
+        shares.setdefault(kind, []).append(place)
+    return [_share(group, places) for places in shares.values()]
+
+
+def _share(group: Sequence[OpFactory[Any]], places: Sequence[int]) -> Share:
+    first = group[places[0]]
+    if not isinstance(first, Joint):
+        return Share(ScopedOp(lambda: _alone(first), scope_ids_of(first)), places)
+    joint = cast("Joint[Any, Any]", first)
+    own = [cast("Joint[Any, Any]", group[place]) for place in places]
+    op_factory = in_scopes((each.scope_id for each in own), lambda: joint.together([each.item for each in own]))
+    return Share(op_factory, places)
 
 
 def together(group: Sequence[OpFactory[Any]]) -> Op[list[Any]]:
@@ -86,14 +94,5 @@ def by_rows(items: Sequence[I]) -> Iterator[Sequence[I]]:
         begin += size
 
 
-def _alone(op_factory: OpFactory[Any]) -> OpFactory[Sequence[Any]]:
-    def operation() -> Op[Sequence[Any]]:
-        return ((yield from op_factory()),)
-
-    return operation
-
-
-def _all_of(
-    kind: Callable[[Sequence[Any]], Op[Sequence[Any]]], group: Sequence[Any], places: Sequence[int]
-) -> OpFactory[Sequence[Any]]:
-    return lambda: kind([group[place].item for place in places])
+def _alone(op_factory: OpFactory[Any]) -> Op[Sequence[Any]]:
+    return ((yield from op_factory()),)

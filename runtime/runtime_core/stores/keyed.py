@@ -14,6 +14,7 @@ from runtime_core.errors import StoreConflictError, StoreFullError, StoreValueEr
 from runtime_core.ids import check_name, check_scope_id
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
+from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import Op, Sql
 
 MAX_TEXT_CHARS = 512
@@ -67,12 +68,12 @@ class KeyedStore:
 
     async def get(self, bucket: Bucket, key: str, *, now: float) -> Entry | None:
         """The value, or None if it was never set or has expired."""
-        found = await self._database.read(lambda: _get(bucket, key, now))
+        found = await self._database.read(in_scope(bucket.scope_id, lambda: _get(bucket, key, now)))
         return None if found is None else Entry(value=json.loads(found[0]), version=found[1])
 
     async def keys(self, bucket: Bucket, *, now: float, limit: int = 1000) -> list[str]:
         """The first `limit` keys of the bucket, in order."""
-        return await self._database.read(lambda: _keys(bucket, now, limit))
+        return await self._database.read(in_scope(bucket.scope_id, lambda: _keys(bucket, now, limit)))
 
     async def set(self, bucket: Bucket, key: str, value: Any, *, now: float, ttl_s: float | None = None) -> int:
         """Store the value, whatever was there, and return its version.
@@ -80,7 +81,7 @@ class KeyedStore:
         Raises StoreValueError for a value that cannot be stored, StoreFullError over the scope's quota.
         """
         write = self._write(bucket, key, value, now=now, ttl_s=ttl_s)
-        return await self._database.run(lambda: _put(write, expected_version=None))
+        return await self._database.run(in_scope(bucket.scope_id, lambda: _put(write, expected_version=None)))
 
     async def compare_and_set(
         self,
@@ -94,27 +95,29 @@ class KeyedStore:
     ) -> int:
         """`set` if the stored version is the expected one (0: nothing is stored), else StoreConflictError."""
         write = self._write(bucket, key, value, now=now, ttl_s=ttl_s)
-        return await self._database.run(lambda: _put(write, expected_version=expected_version))
+        return await self._database.run(
+            in_scope(bucket.scope_id, lambda: _put(write, expected_version=expected_version))
+        )
 
     async def delete(self, bucket: Bucket, key: str) -> None:
         """Forget one value; its bucket's expiry stays as it is."""
-        await self._database.run(lambda: _delete(bucket, key))
+        await self._database.run(in_scope(bucket.scope_id, lambda: _delete(bucket, key)))
 
     async def delete_space(self, scope_id: str, space: str) -> int:
         """Forget every bucket of a space of one scope; how many values they had."""
         check_scope_id(scope_id)
-        return await self._database.run(lambda: _delete_space(scope_id, space))
+        return await self._database.run(in_scope(scope_id, lambda: _delete_space(scope_id, space)))
 
     async def delete_bucket(self, bucket: Bucket) -> int:
         """Forget the bucket; how many values it had, expired ones included."""
-        return await self._database.run(lambda: _delete_bucket(bucket))
+        return await self._database.run(in_scope(bucket.scope_id, lambda: _delete_bucket(bucket)))
 
     async def sweep(self, *, now: float, limit: int = 1000) -> int:
         """Free the space of at most `limit` expired values of all scopes; how many there were.
 
         For the operator's clean-up: readers do not see expired values in any case.
         """
-        return await self._database.run(lambda: _sweep(now, limit))
+        return await self._database.run(everywhere(lambda: _sweep(now, limit)))
 
     def _write(self, bucket: Bucket, key: str, value: Any, *, now: float, ttl_s: float | None) -> _Write:
         _check_text(key, what="key")
@@ -281,4 +284,5 @@ MIGRATIONS = (
             "CREATE INDEX kv_expiry ON kv (expires_at) WHERE expires_at IS NOT NULL",
         ),
     ),
+    Migration(version=2, scoped=("kv",)),
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from runtime_core.errors import StoreSchemaError
 from runtime_core.stores.database import Database
 from runtime_core.stores.dialect import Dialect
+from runtime_core.stores.scope import everywhere
 from runtime_core.stores.sql import Op, Sql
 
 _COMPONENT = re.compile(r"[a-z_][a-z0-9_]{0,30}")
@@ -20,10 +21,15 @@ _COMPONENT = re.compile(r"[a-z_][a-z0-9_]{0,30}")
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: `version` counts 1, 2, 3, ...; statements write column types as {int}, {text}, ..."""
+    """One step: `version` counts 1, 2, 3, ...; statements write column types as {int}, {text}, ...
+
+    From this step on the rows of the tables in `scoped` belong to their `scope_id`, where the database can see to that:
+    every table that has one is named in some step.
+    """
 
     version: int
-    statements: tuple[str, ...]
+    statements: tuple[str, ...] = ()
+    scoped: tuple[str, ...] = ()
 
 
 async def migrate(database: Database, component: str, migrations: Sequence[Migration]) -> None:
@@ -32,7 +38,7 @@ async def migrate(database: Database, component: str, migrations: Sequence[Migra
         raise ValueError(f"component {component!r} does not match {_COMPONENT.pattern}")
     if [step.version for step in migrations] != list(range(1, len(migrations) + 1)):
         raise ValueError(f"the migrations of {component} must be numbered 1, 2, 3, ... without a gap")
-    await database.run(lambda: _migrate(component, migrations, database.dialect))
+    await database.run(everywhere(lambda: _migrate(component, migrations, database.dialect)))
 
 
 def _migrate(component: str, migrations: Sequence[Migration], dialect: Dialect) -> Op[None]:
@@ -54,6 +60,9 @@ def _migrate(component: str, migrations: Sequence[Migration], dialect: Dialect) 
     for step in migrations[found:]:
         for statement in step.statements:
             yield Sql(statement.format_map(types))
+        for table in step.scoped:
+            for statement in dialect.protection:
+                yield Sql(statement.format(table=table))
     yield Sql(
         "INSERT INTO schema_versions (component, version) VALUES (?, ?)"
         " ON CONFLICT (component) DO UPDATE SET version = excluded.version",

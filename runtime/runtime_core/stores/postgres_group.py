@@ -72,10 +72,11 @@ class Writes:
 
     async def _transact(self, session: Session, batch: Batch) -> Outcomes | Exception:
         """The outcomes of the committed group, or what kept it from being stored."""
+        shares = joined(batch)
         try:
-            await session.begin(reading=False, alone=len(batch) == 1)
+            await session.begin(first=shares[0].op_factory, reading=False, alone=len(batch) == 1)
             outcomes: Outcomes = [None] * len(batch)
-            for share in joined(batch):
+            for share in shares:
                 results = await session.run(share.op_factory)
                 for place, result in zip(share.places, results, strict=True):
                     outcomes[place] = Done(result)
@@ -117,7 +118,7 @@ class Reads:
     async def _look(self, session: Session, batch: Batch) -> Outcomes:
         outcomes: Outcomes = []
         try:
-            await session.begin(reading=True)
+            await session.begin(first=batch[0], reading=True)
             for op_factory in batch:
                 outcomes.append(await _outcome(session, op_factory))
         except Interrupted as error:

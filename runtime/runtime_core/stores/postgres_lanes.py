@@ -21,6 +21,7 @@ from runtime_core.stores.postgres_driver import DriverConnection, DriverPool
 from runtime_core.stores.postgres_errors import DRIVER_ERRORS, Trouble, translate, trouble_of
 from runtime_core.stores.postgres_group import Engine, copies
 from runtime_core.stores.postgres_session import Session
+from runtime_core.stores.scope import scope_ids_of
 from runtime_core.stores.settle import settle
 from runtime_core.stores.sql import OpFactory
 
@@ -173,7 +174,9 @@ class Lanes:
         """What waits, less a share for each other lane that has nothing to do."""
         idle = max(1, self._wanted() - self._busy)
         share = math.ceil(len(self._waiting) / idle)
-        return [self._waiting.popleft() for _ in range(min(share, self._options.max_batch))]
+        batch = [self._waiting.popleft() for _ in range(min(share, self._options.max_batch))]
+        # Neighbours of one scope need no statement between them; in a scope they keep their order.
+        return sorted(batch, key=lambda job: repr(scope_ids_of(job.op_factory)))
 
     async def _handle(self, session: Session, batch: list[_Job]) -> None:
         collisions = self._engine.collisions

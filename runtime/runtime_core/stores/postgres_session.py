@@ -14,6 +14,7 @@ from runtime_core.stores.dialect import POSTGRES
 from runtime_core.stores.postgres_driver import DriverConnection
 from runtime_core.stores.postgres_errors import DRIVER_ERRORS, Interrupted, Trouble, interruption
 from runtime_core.stores.qmarks import numbered
+from runtime_core.stores.row_security import set_local, setting_of
 from runtime_core.stores.sql import OpFactory, Rows, Sql, SqlValue, drive_async
 
 T = TypeVar("T")
@@ -47,11 +48,12 @@ class Session:
         self._location = location
         self._reading = False
         self._alone = False
+        self._setting = ""
         self.broken: StoreError | None = None
         self.round_trip_s = 0.0
 
-    async def begin(self, *, reading: bool, alone: bool = False) -> None:
-        """Start a serializable transaction, or one on a snapshot. `alone`: for one operation.
+    async def begin(self, *, first: OpFactory[Any], reading: bool, alone: bool = False) -> None:
+        """Start a serializable transaction, or one on a snapshot, with that operation. `alone`: with no other one.
 
         The server gives up on a statement by itself, and on us should we vanish in the middle.
         """
@@ -59,17 +61,30 @@ class Session:
         self._alone = alone
         level = "REPEATABLE READ READ ONLY" if reading else "SERIALIZABLE"
         patience_ms = max(1, int(self._timeout_s * 800))
+        scopes = self._scopes(setting_of(first))
         clock = asyncio.get_running_loop().time
         began = clock()
         await self._execute(
             f"BEGIN ISOLATION LEVEL {level}; SET LOCAL statement_timeout = {patience_ms};"
-            f" SET LOCAL idle_in_transaction_session_timeout = {max(30_000, 3 * patience_ms)}"
+            f" SET LOCAL idle_in_transaction_session_timeout = {max(30_000, 3 * patience_ms)}; {scopes}"
         )
         self.round_trip_s = clock() - began
 
     async def run(self, op_factory: OpFactory[T]) -> T:
         """Run an operation inside the open transaction; after an error only rollback() is left to do."""
+        setting = setting_of(op_factory)
+        if setting != self._setting:
+            await self._execute(self._scopes(setting))
         return await drive_async(op_factory(), self._fetch)
+
+    def _scopes(self, setting: str) -> str:
+        """The statement that lets the next operation touch the rows of its scopes."""
+        try:
+            statement = set_local(setting)
+        except StoreValueError as error:
+            raise Interrupted(Trouble.FAILED, error) from error
+        self._setting = setting
+        return statement
 
     async def commit(self) -> None:
         if await self._execute("COMMIT") != "COMMIT":

@@ -21,6 +21,7 @@ from runtime_core.errors import StoreConflictError
 from runtime_core.stores import Database, open_database
 from runtime_core.stores.joint import Apart, Joint, together
 from runtime_core.stores.memory import MemoryDatabase
+from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import Op, OpFactory, Sql
 from support.stores import fresh_store_url
 
@@ -63,7 +64,7 @@ def test_together_is_as_one_after_the_other(
             for number, entry in enumerate(earlier):
                 await database.run(Joint(ops.reserve_all, _entry(f"early-{number}", *entry), entry[0]))
             for number, budget in enumerate(budgets):
-                await database.run(lambda each=budget, number=number: budget_ops.set_budget(each, f"b{number}", MINUTE))
+                await database.run(_setting(budget, number))
             wanted = [_entry(f"late-{number}", *each) for number, each in enumerate(sorted(later, key=lambda e: e[-1]))]
             said = await _run(
                 database, [Joint(ops.reserve_all, each, each.scope_id) for each in wanted], at_once=at_once
@@ -73,7 +74,7 @@ def test_together_is_as_one_after_the_other(
                 for each, (state, actual) in zip(wanted, used, strict=False)
             ]
             rows = await _run(database, [Joint(ops.end_all, each, each[0]) for each in ends], at_once=at_once)
-            return said, rows, await database.read(_ledger)
+            return said, rows, await database.read(everywhere(_ledger))
 
     assert asyncio.run(left(at_once=True)) == asyncio.run(left(at_once=False))
 
@@ -92,7 +93,7 @@ async def test_calls_of_several_scopes_go_together_on_every_database(
             await prepare_ledger(database)
             for principal in (None, "ann", "bob"):
                 budget = Budget(scope_id="a", principal_id=principal, max_tokens_daily=50)
-                await database.run(lambda each=budget: budget_ops.set_budget(each, f"b-{each.principal_id}", MINUTE))
+                await database.run(_setting(budget, 1))
             booked = [
                 (_attempt(n), _entry(f"call-{n}", "ab"[n % 2], "ann" if n < 5 else "bob", "chat", f"r{n}", 10, 0))
                 for n in range(13)
@@ -101,7 +102,7 @@ async def test_calls_of_several_scopes_go_together_on_every_database(
             fitting = [each for each, refusal in zip(booked, refusals, strict=True) if refusal is None]
             endings = [(attempt, _ending(n), entry) for n, (attempt, entry) in enumerate(fitting)]
             rows = await _run(database, [ending_of(*each) for each in endings], at_once=at_once)
-            return refusals, rows, await database.read(_ledger), await database.read(_calls)
+            return refusals, rows, await database.read(everywhere(_ledger)), await database.read(everywhere(_calls))
 
     together, apart = await left(tmp_path / "t", at_once=True), await left(tmp_path / "a", at_once=False)
     assert together == apart
@@ -126,13 +127,18 @@ async def test_what_cannot_go_together_is_told_and_does_its_work_alone(tmp_path:
         )
         assert [each for each in said if each is not None] == [said[2]]
         assert isinstance(said[2], StoreConflictError)
-        assert len((await database.read(_ledger))[0]) == 10
+        assert len((await database.read(everywhere(_ledger)))[0]) == 10
 
 
 async def _run(database: Database, factories: Sequence[OpFactory[Any]], *, at_once: bool) -> list[Any]:
     if at_once:
-        return await database.run(lambda: together(factories))
+        return await database.run(everywhere(lambda: together(factories)))
     return [await database.run(each) for each in factories]
+
+
+def _setting(budget: Budget, number: int) -> OpFactory[None]:
+    event_id = f"b-{budget.principal_id}-{number}"
+    return in_scope(budget.scope_id, lambda: budget_ops.set_budget(budget, event_id, MINUTE))
 
 
 def _entry(

@@ -16,9 +16,13 @@ import asyncpg
 from agent_runtime import ActionManager, ActionSpec, JobManager, JobSpec
 from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.jobs.sql_store import SqlJobStore
+from agent_runtime.ledger.run_ledger import RunLedger
+from agent_runtime.ledger.tool_calls import ToolLedger
 from agent_runtime.ledger.upkeep import Upkeep
+from agent_runtime.ledger.writers import SqlLedgerWriter
 from runtime_core.call_log.log import CallLog
 from runtime_core.clock import ManualClock
+from runtime_core.context import BudgetSpec, ExecutionContext
 from runtime_core.sessions.records import SessionRecord
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.postgres import PostgresDatabase
@@ -27,6 +31,13 @@ from support.ledger_door import two_tenants
 from support.postgres import SUPERUSER, PostgresServer
 from support.scoped_tables import prepare_everything
 
+_MANY = {
+    "text": "'x' || i",
+    "bigint": "i",
+    "double precision": "i",
+    "json": "'{}'",
+    "timestamp with time zone": "to_timestamp(i)",
+}
 _SOMETHING = {"text": "x", "int8": 1, "float8": 1.0, "timestamptz": datetime(2026, 1, 1, tzinfo=UTC), "json": "{}"}
 
 
@@ -42,6 +53,12 @@ async def _work(database: PostgresDatabase) -> None:
     await log.cached("tenant-1", "request-1", newer_than=0)
     await log.totals("tenant-1", "run-1")
     await Upkeep(database, owner="me", keep_s=60, clock=clock).once()
+    run = ExecutionContext(scope_id="tenant-1", principal_id="ann", run_id="run-1")
+    tools = ToolLedger(SqlLedgerWriter(database), clock=clock)
+    runs = RunLedger(database, clock=clock)
+    async with runs.budgeted(run, BudgetSpec(max_tool_calls=2), holds=True), tools.call(run, "look", budgeted=True):
+        pass
+    await runs.aclose()
     jobs = JobManager(SqlJobStore(database), clock=clock)
     job = await jobs.create(JobSpec(principal_id="ada", idempotency_key="key"))
     await jobs.start(job.job_id)
@@ -70,6 +87,7 @@ async def test_every_statement_keeps_its_indexes(postgres_server: PostgresServer
     ordinary = await asyncpg.connect(url)
     superuser = await asyncpg.connect(postgres_server.url(url.rpartition("=")[2], role=SUPERUSER))
     try:
+        await _fill(superuser)
         found = [(text, await _paths(ordinary, text), await _paths(superuser, text)) for text in texts]
     finally:
         await ordinary.close()
@@ -79,9 +97,25 @@ async def test_every_statement_keeps_its_indexes(postgres_server: PostgresServer
     assert [text for text, ours, free in found if ours != free] == []
 
 
+async def _fill(connection: asyncpg.Connection[Any]) -> None:
+    """Tables in which the planner has something to choose between."""
+    columns = await connection.fetch(
+        "SELECT table_name, string_agg(quote_ident(column_name), ', '), array_agg(data_type::text)"
+        " FROM information_schema.columns WHERE table_schema = current_schema() AND column_name <> 'scope_id'"
+        " GROUP BY table_name HAVING table_name <> 'schema_versions'"
+    )
+    for table, names, types in columns:
+        values = ", ".join(_MANY[each] for each in types)
+        await connection.execute(
+            f"INSERT INTO {table} (scope_id, {names}) SELECT 's-' || i % 20, {values} FROM generate_series(1, 2000) i"
+        )
+        await connection.execute(f"ANALYZE {table}")
+
+
 async def _paths(connection: asyncpg.Connection[Any], text: str) -> list[tuple[str, str, str]]:
     """How a statement gets at the rows of each table."""
-    await connection.execute("SET enable_seqscan = off")  # tables are small here
+    for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"):
+        await connection.execute(f"SET enable_{way} = off")
     explain = await connection.prepare(f"EXPLAIN (FORMAT JSON) {text}")
     # Of every type something: with NULL the server sees that there is nothing to look for.
     plan = await explain.fetchval(*(_SOMETHING[each.name] for each in explain.get_parameters()))

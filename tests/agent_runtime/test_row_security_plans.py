@@ -38,7 +38,7 @@ _MANY = {
     "json": "'{}'",
     "timestamp with time zone": "to_timestamp(i)",
 }
-_SOMETHING = {"text": "x", "int8": 1, "float8": 1.0, "timestamptz": datetime(2026, 1, 1, tzinfo=UTC), "json": "{}"}
+_SOMETHING = {"text": "s-1", "int8": 1, "float8": 1.0, "timestamptz": datetime(2026, 1, 1, tzinfo=UTC), "json": "{}"}
 
 
 async def _work(database: PostgresDatabase) -> None:

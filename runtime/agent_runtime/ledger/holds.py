@@ -24,11 +24,12 @@ from runtime_core.stores.sql import Op, Sql
 
 _HOLD = "hold "
 _CHAIN = (
-    "WITH RECURSIVE chain (run_id, parent_run_id, depth) AS ("
-    " SELECT run_id, parent_run_id, 0 FROM ledger_budgets"
+    # The name of the hold is made here: in the join below row-level security would keep it from the index.
+    "WITH RECURSIVE chain (run_id, parent_run_id, hold_id, depth) AS ("
+    f" SELECT run_id, parent_run_id, '{_HOLD}' || run_id, 0 FROM ledger_budgets"
     " WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ? AND run_id <> ''"
-    " UNION ALL SELECT b.run_id, b.parent_run_id, c.depth + 1 FROM chain c JOIN ledger_budgets b ON b.scope_id = ?"
-    " AND b.principal_id = '' AND b.role = '' AND b.run_id = c.parent_run_id"
+    f" UNION ALL SELECT b.run_id, b.parent_run_id, '{_HOLD}' || b.run_id, c.depth + 1 FROM chain c"
+    " JOIN ledger_budgets b ON b.scope_id = ? AND b.principal_id = '' AND b.role = '' AND b.run_id = c.parent_run_id"
     f" WHERE c.parent_run_id <> '' AND c.depth < {MOST_ANCESTORS})"
     " SELECT b.budget, COALESCE(n.spent_tokens + n.reserved_tokens, 0),"
     " COALESCE(n.spent_cost_micro + n.reserved_cost_micro, 0),"
@@ -37,7 +38,7 @@ _CHAIN = (
     " AND b.run_id = c.run_id"
     " LEFT JOIN ledger_counters n ON n.scope_id = b.scope_id AND n.principal_id = '' AND n.role = ''"
     " AND n.run_id = b.run_id AND n.period = 'total'"
-    f" LEFT JOIN runtime_ledger h ON h.scope_id = b.scope_id AND h.event_id = '{_HOLD}' || b.run_id"
+    " LEFT JOIN runtime_ledger h ON h.scope_id = b.scope_id AND h.event_id = c.hold_id"
     " AND h.state = 'reserved' ORDER BY c.depth"
 )
 _TAKEN = "SELECT total_tokens, cost_micro FROM runtime_ledger WHERE scope_id = ? AND event_id = ?"

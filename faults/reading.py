@@ -66,6 +66,16 @@ async def read_books(
     )
 
 
+async def attempts_so_far(database: Database, scope_id: str) -> int:
+    """How many rows the scope's call log has."""
+
+    def op() -> Op[int]:
+        [[count]] = yield Sql("SELECT COUNT(*) FROM calls WHERE scope_id = ?", (scope_id,))
+        return int(count)
+
+    return await database.read(op)
+
+
 async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttempt]:
     after: Cursor | None = None
     while True:

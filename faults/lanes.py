@@ -51,7 +51,7 @@ def _forked(run: Callable[[str], Report], name: str, target: Path) -> int:
     try:
         target.write_text(json.dumps(asdict(run(name))))
         status = 0
-    except BaseException:  # noqa: BLE001 - the edge of the process
+    except Exception:  # noqa: BLE001 - the edge of the process
         traceback.print_exc()
     finally:
         sys.stdout.flush()

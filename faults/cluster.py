@@ -28,6 +28,7 @@ ATTEMPTS = 5000
 KILL_EVERY_S = 15.0
 LOOK_EVERY_S = 1.0
 STALLED_S = 120.0
+"""Without a single request, or a client without an answer in the end: then something hangs, and the run falls short."""
 LATER_S = 3600.0
 MOODS: dict[str, tuple[int, dict[str, Any]]] = {
     # what a message contains: how many of a hundred, and what the provider does then
@@ -140,7 +141,13 @@ async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[
                     last, moved_at = health["requests"], time.monotonic()
         over.set()
 
-    await asyncio.gather(watch(), *map(client, range(CLIENTS)))
+    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+    await watch()
+    answered, left_waiting = await asyncio.wait(clients, timeout=STALLED_S)
+    for task in left_waiting:
+        task.cancel()
+        ends[0] += 1
+    await asyncio.gather(*answered)
     return ends, asked
 
 

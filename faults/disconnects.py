@@ -117,8 +117,8 @@ async def _visit(port: int, how: Visits) -> Left:
         nonlocal left
         while left < how.leave:
             number = next(numbers)
-            ends[number] = _, left_at = await _client(port, number, Random(number), how.slower * LONGEST_S)
-            left += left_at is not None
+            end = await _client(port, number, Random(number), how.slower * LONGEST_S)
+            ends[number], left = end, left + (end[1] is not None)
 
     await asyncio.gather(*(visit() for _ in range(how.at_once)))
     return ends

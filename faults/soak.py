@@ -92,6 +92,8 @@ def _kill_at_random(part: Part, stop: Path, url: str, sim: SimProcess, said: Sai
                 kills, next_kill = kills + 1, count + choose.randrange(*part.kill_every)
                 if count_attempts(url, SCOPE) >= part.attempts:
                     break
+        else:
+            return kills, []
         stop.touch()
         return kills, [status for status in them.wait() if status != 0]
 

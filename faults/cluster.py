@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from typing import Any
 
 from agent_runtime import Budget
 from faults.report import Report
-from faults.rig import ShiftedClock, close_books, open_books, seen, stores
+from faults.rig import ShiftedClock, close_books, open_books, stores
 from faults.served import KINDS, Door, flow_of, hub_document, victims
 from llmhub_runtime.sim import Script, SimProcess, parse_script, read_log_file
 
@@ -25,7 +26,9 @@ SCOPE = "default"
 CLIENTS = 24
 ATTEMPTS = 5000
 KILL_EVERY_S = 15.0
-LONGEST_S = 160.0
+LOOK_EVERY_S = 1.0
+STALLED_S = 120.0
+"""Without a single request, or a client without an answer in the end: then something hangs, and the run falls short."""
 LATER_S = 3600.0
 MOODS: dict[str, tuple[int, dict[str, Any]]] = {
     # what a message contains: how many of a hundred, and what the provider does then
@@ -40,7 +43,10 @@ MOODS: dict[str, tuple[int, dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Killing:
-    """Every `every_s`, but not before what was killed last is there again: a slow machine starts things slowly."""
+    """Every `every_s`, but not before what was killed last is there again: a slow machine starts things slowly.
+
+    Each of the `kinds` once, in an order of chance, before any of them for a second time.
+    """
 
     every_s: float
     kinds: frozenset[str]
@@ -62,8 +68,10 @@ def run(short: bool) -> Report:
             ray.deploy(**{APP: app(AppArgs.model_validate({"flow": flow, **args}))})
             every_s, attempts = (5.0, 200) if short else (KILL_EVERY_S, ATTEMPTS)
             door = Door(ray.port, APP, APP)
-            ask_while_killing(door, sim, report, attempts=attempts, every_s=every_s)
+            killed = ask_while_killing(door, sim, report, attempts=attempts, every_s=every_s)
         books = close_books(url, read_log_file(log), clock=ShiftedClock(LATER_S), scope_id=SCOPE)
+    report.reach("attempts", len(books.rows), attempts)
+    report.reach("kinds of processes killed", len(killed), len(KINDS))
     report.check(books, "I1", "I2", "I4")
     report.say(books.summary())
     return report.end()
@@ -85,8 +93,11 @@ def ask_while_killing(
     every_s: float,
     kinds: frozenset[str] = frozenset(KINDS),
     most: int = 10**6,
-) -> None:
-    """Ask until the provider has seen that many attempts, while the app loses up to `most` processes of these kinds."""
+) -> Counter[str]:
+    """Ask until the provider has seen that many attempts, while the app loses up to `most` processes of these kinds.
+
+    How many of each it lost.
+    """
     done = threading.Event()
     killed = Counter[str]()
     killer = threading.Thread(target=_kill, args=(done, Killing(every_s, kinds, most), door, killed))
@@ -100,6 +111,7 @@ def ask_while_killing(
     report.say(f"killed with -9: {dead}; {sum(ends.values()):,} requests were asked {asked:,} times: {_told(ends)}")
     report.expect("processes were killed while clients asked", killed)
     report.expect("every client got an answer", set(ends) <= {200, 500}, dict(ends))
+    return killed
 
 
 def _told(ends: Counter[int]) -> str:
@@ -108,8 +120,7 @@ def _told(ends: Counter[int]) -> str:
 
 async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[int], int]:
     """The statuses of all requests, and how often they were asked."""
-    ends, asked = Counter[int](), 0
-    over, give_up = asyncio.Event(), time.monotonic() + LONGEST_S
+    ends, asked, over = Counter[int](), 0, asyncio.Event()
 
     async def client(number: int) -> None:
         nonlocal asked
@@ -121,30 +132,45 @@ async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[
             asked += times
 
     async def watch() -> None:
-        while await asyncio.to_thread(seen, sim) < attempts and time.monotonic() < give_up:  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
+        last, moved_at = 0, time.monotonic()
+        with sim.control() as control:
+            while last < attempts and time.monotonic() < moved_at + STALLED_S:
+                await asyncio.sleep(LOOK_EVERY_S)
+                health = await asyncio.to_thread(control.health)
+                if health["requests"] > last:
+                    last, moved_at = health["requests"], time.monotonic()
         over.set()
 
-    await asyncio.gather(watch(), *map(client, range(CLIENTS)))
+    clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]
+    await watch()
+    answered, left_waiting = await asyncio.wait(clients, timeout=STALLED_S)
+    for task in left_waiting:
+        task.cancel()
+        ends[0] += 1
+    await asyncio.gather(*answered)
     return ends, asked
 
 
 def _kill(done: threading.Event, how: Killing, door: Door, killed: Counter[str]) -> None:
     choose, whole = Random(door.app), len(_alive(door))
-    pause_s = 1.0
-    while not done.wait(pause_s) and killed.total() < how.most:
-        alive = _alive(door)
-        there = [(kind, pid) for kind, pid in alive if kind in how.kinds]
-        if not there or len(alive) < whole:
+    order, kill_at = _order(how.kinds, choose), time.monotonic() + LOOK_EVERY_S
+    kind = next(order)
+    while not done.wait(LOOK_EVERY_S) and killed.total() < how.most:
+        if time.monotonic() < kill_at or len(alive := _alive(door)) < whole:
             continue
-        kind = choose.choice(sorted({kind for kind, _ in there}))
-        pid = choose.choice([pid for each, pid in there if each == kind])
+        if not (there := [pid for each, pid in alive if each == kind]):
+            continue
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(choose.choice(there), signal.SIGKILL)
         except ProcessLookupError:
             continue
         killed[kind] += 1
-        pause_s = how.every_s
+        kind, kill_at = next(order), time.monotonic() + how.every_s
+
+
+def _order(kinds: frozenset[str], choose: Random) -> Iterator[str]:
+    while True:
+        yield from choose.sample(sorted(kinds), len(kinds))
 
 
 def _alive(door: Door) -> list[tuple[str, int]]:

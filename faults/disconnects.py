@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
 
 from agent_runtime import Budget
 from faults.doors import PLAIN, STREAM, port_of, serve_until
 from faults.report import Report
-from faults.rig import Said, ShiftedClock, close_books, crew, open_books, stores, warm_up
+from faults.rig import Said, ShiftedClock, close_books, crew, open_books, stores
 from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
 from runtime_core.call_log.records import LEASE_LAPSED
 
@@ -31,9 +32,9 @@ WORDS = " ".join(f"word{number}" for number in range(40))
 
 @dataclass(frozen=True, slots=True)
 class Visits:
-    """`at_once` is how many clients are there at a time; provider and clients take `slower` times as long."""
+    """How many clients leave, and how many are there at a time; provider and clients take `slower` times as long."""
 
-    clients: int
+    leave: int
     at_once: int
     slower: float
 
@@ -44,7 +45,6 @@ LONG, SHORT = Visits(2000, 16, 1.0), Visits(60, 6, 3.0)
 def run(short: bool) -> Report:
     report = Report("disconnects")
     how = SHORT if short else LONG
-    warm_up()
     script = parse_script(
         {
             "rules": [
@@ -70,6 +70,7 @@ def run(short: bool) -> Report:
     lapsed = [row for row in books.rows if row.ending is not None and row.ending.error == LEASE_LAPSED]
     report.expect("every attempt was ended by whoever made it, none by its lease", not lapsed, len(lapsed))
     ends = Counter(how for how, _ in left.values())
+    report.reach("clients left", sum(at is not None for _, at in left.values()), how.leave)
     report.say(f"{len(left):,} clients: {', '.join(f'{count:,} {how}' for how, count in ends.most_common())}")
     report.say(books.summary())
     _judge_delays(books.requests, left, report, lag_s=lag_s)
@@ -109,13 +110,18 @@ def _number(entry: LogEntry) -> int:
 
 
 async def _visit(port: int, how: Visits) -> Left:
-    turns = asyncio.Semaphore(how.at_once)
+    """Client after client, until enough of them have left."""
+    ends, left, numbers = dict[int, tuple[str, float | None]](), 0, count()
 
-    async def visit(number: int) -> tuple[int, tuple[str, float | None]]:
-        async with turns:
-            return number, await _client(port, number, Random(number), how.slower * LONGEST_S)
+    async def visit() -> None:
+        nonlocal left
+        while left < how.leave:
+            number = next(numbers)
+            end = await _client(port, number, Random(number), how.slower * LONGEST_S)
+            ends[number], left = end, left + (end[1] is not None)
 
-    return dict(await asyncio.gather(*map(visit, range(how.clients))))
+    await asyncio.gather(*(visit() for _ in range(how.at_once)))
+    return ends
 
 
 async def _client(port: int, number: int, choose: Random, longest_s: float) -> tuple[str, float | None]:

@@ -12,7 +12,7 @@ import httpx
 from agent_runtime import Budget
 from faults.doors import PLAIN, port_of, serve_until
 from faults.report import Report
-from faults.rig import Said, ShiftedClock, close_books, crew, open_books, requests_since, seen, stores, warm_up
+from faults.rig import Said, ShiftedClock, close_books, crew, open_books, requests_since, seen, stores
 from llmhub_runtime.sim import SimProcess
 
 SCOPE = "default"
@@ -24,7 +24,6 @@ LATER_S = 3600.0
 
 def run(short: bool) -> Report:
     report = Report("full_disk")
-    warm_up()
     with (
         tempfile.TemporaryDirectory(prefix="af-") as name,
         stores(Path(name)) as databases,

@@ -13,7 +13,7 @@ from typing import Any
 from agent_runtime import Budget
 from faults.report import Report
 from faults.rig import ShiftedClock, Stores, close_books, open_books, requests_since, seen, set_budgets, stores
-from faults.served import Door, flow_of, hub_document, new_key
+from faults.served import PATIENCE_S, Door, flow_of, hub_document, new_key
 from llmhub_runtime.sim import SimProcess
 
 REQUESTS, FITS, PREDICTORS = 1000, 100, 3
@@ -52,7 +52,8 @@ def _app(name: str, url: str, sim: SimProcess) -> Any:
     from agentflow_serve import AppArgs, app
 
     args = {"llmhub": hub_document(sim.openai_base), "store": url, "placement": "inline", "auth": "keys"}
-    return app(AppArgs.model_validate({"flow": flow_of(name, predictors=PREDICTORS), **args}))
+    limits = {"deadline_s": PATIENCE_S}
+    return app(AppArgs.model_validate({"flow": flow_of(name, predictors=PREDICTORS), "limits": limits, **args}))
 
 
 def race(

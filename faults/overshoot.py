@@ -30,7 +30,6 @@ from faults.rig import (
     requests_since,
     seen,
     stores,
-    warm_up,
 )
 from llm_client import CallStoreError, RequestContext, RequestSpec
 from llmhub_runtime.sim import SimProcess, parse_script
@@ -60,7 +59,6 @@ class Round:
 
 def run(short: bool) -> Report:
     report = Report("overshoot")
-    warm_up()
     usage = {"prompt_tokens": BOUND, "completion_tokens": MAX_TOKENS}
     script = parse_script({"rules": [{"reply": {"answer": "There is.", "usage": usage}}]})
     with (

@@ -21,16 +21,19 @@ _PAGE = 1000
 _PLACE = "scope_id, principal_id, role, run_id, period"
 _HISTORY = "CREATE TABLE faults_history AS SELECT " + _PLACE + ", " + COUNTS + " FROM ledger_counters WHERE 1 = 0"
 _NEW = ", ".join(f"NEW.{name.strip()}" for name in f"{_PLACE}, {COUNTS}".split(","))
+_SAME_PLACE = " AND ".join(f"{name} = NEW.{name}" for name in _PLACE.split(", "))
 _NOTE = "INSERT INTO faults_history VALUES (" + _NEW + ")"
 _TRIGGERS = {
     "sqlite": tuple(
         f"CREATE TRIGGER faults_{event} AFTER {event} ON ledger_counters BEGIN {_NOTE}; END"
         for event in ("INSERT", "UPDATE")
     ),
+    # Deferred, so that what a transaction itself takes back again is not taken for something that others saw.
     "postgresql": (
-        "CREATE FUNCTION faults_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN " + _NOTE + "; RETURN NULL; END $$",
-        "CREATE TRIGGER faults_counters AFTER INSERT OR UPDATE ON ledger_counters"
-        " FOR EACH ROW EXECUTE FUNCTION faults_note()",
+        "CREATE FUNCTION faults_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO faults_history SELECT "
+        f"{_PLACE}, {COUNTS} FROM ledger_counters c WHERE c = NEW AND {_SAME_PLACE}; RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER faults_counters AFTER INSERT OR UPDATE ON ledger_counters"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION faults_note()",
     ),
 }
 
@@ -64,6 +67,16 @@ async def read_books(
         keyed=keyed,
         rates=rates or {},
     )
+
+
+async def attempts_so_far(database: Database, scope_id: str) -> int:
+    """How many rows the scope's call log has."""
+
+    def op() -> Op[int]:
+        [[count]] = yield Sql("SELECT COUNT(*) FROM calls WHERE scope_id = ?", (scope_id,))
+        return int(count)
+
+    return await database.read(op)
 
 
 async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttempt]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -18,12 +20,12 @@ from typing import Any
 from agent_runtime import Budget, EngineLedger, Ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from faults.books import Books, Rates
-from faults.reading import keep_history, read_books
-from llm_client import ExecutionEngine, HubRouter, RetryPolicy
+from faults.reading import attempts_so_far, keep_history, read_books
+from llm_client import EmbeddingSpec, ExecutionEngine, HubRouter, RequestContext, RequestSpec, RetryPolicy
 from llm_client.providers.protocol import Target
 from llm_client.retry import NO_RETRY
 from llmhub_runtime import LLMHub, parse_runtime_config
-from llmhub_runtime.sim import LogEntry, SimProcess
+from llmhub_runtime.sim import LogEntry, SimProcess, SimServer
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.stores import Database, open_database
 from support.postgres import PostgresServer, postgres_server
@@ -115,6 +117,16 @@ def close_books(url: str, requests: Sequence[LogEntry], *, clock: Clock, scope_i
     return asyncio.run(work())
 
 
+def count_attempts(url: str, scope_id: str) -> int:
+    """Rows of the call log so far."""
+
+    async def work() -> int:
+        async with open_database(url) as database:
+            return await attempts_so_far(database, scope_id)
+
+    return asyncio.run(work())
+
+
 def _log_of(database: Database, clock: Clock | None) -> Any:
     model: Any = _NoModel()
     return EngineLedger(database, provider=model, clock=clock or SystemClock()).log
@@ -169,14 +181,20 @@ def stores(folder: Path) -> Iterator[Stores]:
 
 
 def warm_up() -> None:
-    """What every process would otherwise import and build for itself."""
-    import any_llm.providers.openai  # pyright: ignore[reportMissingImports] # noqa: F401
+    """What every process would otherwise import, build and cache for itself: one call of each kind."""
 
-    async def work() -> None:
-        async with hub_on("http://127.0.0.1:9/v1") as hub:
-            await HubRouter(hub).provider(ROLE).warm_up()
+    async def work(folder: str) -> None:
+        question = RequestSpec.of("Is anybody there?", role=ROLE, max_tokens=1)
+        context = RequestContext(tenant_id=SCOPE)
+        async with SimServer() as sim, desk(f"sqlite:///{folder}/warm.db", sim.openai_base) as place:
+            await place.engine.complete(question, context=context)
+            async for _ in place.engine.stream(question, context=context):
+                pass
+            await place.engine.embed(EmbeddingSpec(inputs=("anybody",), role="embed"), context=context)
 
-    asyncio.run(work())
+    with tempfile.TemporaryDirectory(prefix="af-") as folder:
+        asyncio.run(work(folder))
+    gc.freeze()  # what is forked from here shares these objects as long as nobody touches them
 
 
 class Crew:

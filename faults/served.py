@@ -22,6 +22,8 @@ HOST = "127.0.0.1"
 MAX_TOKENS = 40
 RETRIED = frozenset({0, 408, 429, 502, 503, 504})
 PAUSE_S = 0.2
+PATIENCE_S = 200.0
+"""Of everybody: on a slow machine a thousand requests at once take long, and a call that was given up is paid for."""
 MOST_ASKED = 200
 KINDS = ("node replica", "predictor", "shared actor")
 
@@ -36,7 +38,7 @@ def flow_of(name: str, *, predictors: int, replicas: int = 1) -> dict[str, Any]:
             "idempotent": True,
             "retries": 2,
             "retry_backoff_ms": 20,
-            "timeout_ms": 20_000,
+            "timeout_ms": int(PATIENCE_S * 1000),
             "autoscaling": {"min_replicas": replicas, "max_replicas": replicas},
         },
     }
@@ -93,7 +95,7 @@ class Door:
             reader, writer = await asyncio.open_connection(HOST, self.port)
             try:
                 writer.write(head.encode() + b"\r\n" + body)
-                async with asyncio.timeout(90):
+                async with asyncio.timeout(PATIENCE_S):
                     answer = await reader.read()
             finally:
                 writer.close()

@@ -27,11 +27,11 @@ from llmhub_runtime.sim import Script, parse_script
 LEASE_S = 5.0
 CLAIM_LEASE_S = 10.0
 KEY_EVERY_S = 0.4
-CALLERS = 5
+CALLERS = 9
 RETRY = RetryPolicy(attempts=3, backoff_s=0.01, max_backoff_s=0.05)
 NEVER_OPEN = BreakerConfig(failure_threshold=10**9)
 PAUSE_S = 0.02
-MAX_TOKENS = 40
+MAX_TOKENS = 16
 
 MOODS: dict[str, tuple[int, dict[str, Any]]] = {
     # what a message contains: how many of a hundred, and what the provider does then

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 from faults.__main__ import IN_PROCESS
+from faults.lanes import run_lanes
+from faults.report import Report, closing
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", IN_PROCESS)
-def test_a_short_run_finds_no_violation(name: str):
+def test_a_short_run_finds_no_violation():
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "faults", name, "--short"],
+        [sys.executable, "-m", "faults", *IN_PROCESS, "--short"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -26,3 +27,42 @@ def test_a_short_run_finds_no_violation(name: str):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("\n0 violations\n")
+    began = {line.split(" (")[0] for line in done.stdout.splitlines() if line.endswith(" s)")}
+    assert began == set(IN_PROCESS)
+
+
+@pytest.mark.parametrize(("found", "short", "holds"), [(20, False, True), (19, False, False), (19, True, True)])
+def test_a_run_that_falls_short_of_its_counts_fails_and_says_by_how_much(found: int, short: bool, holds: bool):
+    report = Report("soak")
+    report.reach("attempts", found, 20)
+    said, held = closing([report], short=short)
+    assert held is holds
+    assert any("NOT REACHED by soak: 19 of 20 attempts" in line for line in said) is not holds
+    assert report.did == [f"{found} of 20 attempts"]
+
+
+def test_a_violation_fails_even_a_short_run():
+    report = Report("soak")
+    report.expect("the sky is up", False)
+    said, held = closing([report], short=True)
+    assert not held
+    assert said[-1] == "1 violations"
+
+
+def test_scenarios_run_side_by_side_and_one_that_dies_is_a_violation(tmp_path: Path):
+    """The first two can only end if both run at once."""
+    os.mkfifo(tmp_path / "pipe")
+
+    def run(name: str) -> Report:
+        if name == "dying":
+            os._exit(3)
+        (tmp_path / "pipe").open("rb" if name == "reading" else "wb").close()
+        return Report(name).end()
+
+    reports = {report.name: report for report in run_lanes(["reading", "writing", "dying"], run, at_once=2)}
+    assert {name: len(report.violations) for name, report in reports.items()} == {
+        "reading": 0,
+        "writing": 0,
+        "dying": 1,
+    }
+    assert "exit status 3" in reports["dying"].violations[0]

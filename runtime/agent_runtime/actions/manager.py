@@ -16,7 +16,7 @@ from agent_runtime.actions import announce
 from agent_runtime.actions.machine import ActionEvent, Expire, JobTold, Resolve, Withdraw
 from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
 from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
-from agent_runtime.actions.store import ActionFilter, ActionStore
+from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.actions.tokens import NewToken, new_token, token_hash
 from agent_runtime.errors import (
     ActionExpiredError,
@@ -115,9 +115,11 @@ class ActionManager:
             raise ActionNotFoundError(f"There is no action {action_id!a} in this scope.", action_id=action_id)
         return action
 
-    async def list(self, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
+    async def list(
+        self, which: ActionFilter | None = None, *, after: ActionCursor | None = None, limit: int = 100
+    ) -> list[ActionRecord]:
         """The scope's actions, the newest first."""
-        return await self.store.list(self._scopes.for_new(None), which, limit=limit)
+        return await self.store.list(self._scopes.for_new(None), which, after=after, limit=limit)
 
     async def resolve(
         self,

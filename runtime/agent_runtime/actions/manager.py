@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -70,6 +71,7 @@ class ActionManager:
         self._ids = ids or RandomIds()
         self._tokens = tokens
         self._poll_s = poll_s
+        self.waiting: Counter[tuple[str | None, str]] = Counter()  # see ask_together
 
     @property
     def scope_id(self) -> str | None:

@@ -113,6 +113,13 @@ async def test_whoever_stops_waiting_withdraws_the_question(actions: ActionManag
     assert {action.status for action in await actions.list()} == {ActionStatus.CANCELLED}
 
 
+async def test_a_store_that_is_gone_is_told_apart_from_a_question_that_is_wrong(actions: ActionManager) -> None:
+    store = InMemoryActionStore()
+    await store.close()
+    report = await (await asked(ActionManager(store)))
+    assert report.output == {"late": "nobody: unavailable"}
+
+
 async def until_settled(actions: ActionManager) -> None:
     seen: list[bool] = [False]
 

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from agent_runtime.actions.records import ActionSpec, ActionStatus
 from agent_runtime.errors import AgentRuntimeError
 from agentflow.placeholders import compile_args
-from flow_runtime.errors import OperationFailed, OperationTimeout
+from flow_runtime.errors import LedgerUnavailable, OperationFailed, OperationTimeout
 from flow_runtime.operations.base import OperationBinding, OperationCall, OperationFactory
 from runtime_core.context import ExecutionContext
+from runtime_core.errors import StoreError
 from runtime_core.ids import check_scope_id
 
 
@@ -38,6 +39,8 @@ class RequireAction:
         spec = self._spec(self._args.resolve(values), run)
         try:
             action = await self._actions.for_scope(self._scope or run.scope_id).ask(spec)
+        except StoreError as exc:
+            raise LedgerUnavailable(f"{self._op} could not ask: {exc}") from exc
         except AgentRuntimeError as exc:
             raise OperationFailed(f"{self._op} could not ask: {exc}", op=self._op) from exc
         if action.status is ActionStatus.EXPIRED:

@@ -33,6 +33,7 @@ from flow_runtime.local import LocalSettings
 from flow_runtime.models import Models
 from runtime_core.context import Identity
 from runtime_core.report import RunReport
+from runtime_core.stores.url import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,7 @@ def _settings(args: AgentArgs, given: LocalSettings | None) -> LocalSettings:
         embedder=args.embedder,
         slot_modules=args.slot_modules,
         policy=policy,
-        ledger=None if args.store == "memory:" else args.store,
+        ledger=None if args.store == MEMORY else args.store,
     )
 
 

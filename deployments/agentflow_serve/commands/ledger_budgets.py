@@ -16,6 +16,7 @@ from agentflow_serve.commands.stores import (
     canonical,
     canonical_id,
     json_option,
+    printable,
     scope_option,
     show_json,
     store_url,
@@ -24,7 +25,9 @@ from agentflow_serve.commands.stores import (
 
 if TYPE_CHECKING:
     from agent_runtime.ledger.budgets import Budget
+    from agent_runtime.ledger.declared import Dispute
     from agent_runtime.ledger.ledger import Ledger
+    from agent_runtime.ledger.standing import BudgetPage
     from runtime_core.stores.database import Database
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ def budgets(
     if context.invoked_subcommand is not None:
         _no_options_before(context)
         return None
+    from agent_runtime.ledger.declared import disputes
     from agent_runtime.ledger.standing import BudgetFilter
     from agent_runtime.ledger.view import LedgerView
     from agentflow_serve.ledger_documents import budget_cursor, budgets_document
@@ -74,10 +78,14 @@ def budgets(
     scope = canonical(scope, "--scope")
     which = BudgetFilter(principal_id=principal, role=role, run_id=run, runs=runs)
     place = place_of(after, lambda text: budget_cursor(text, scope))
-    page = ask(
-        store_url(config, store),
-        lambda database: LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit),
-    )
+
+    async def look(database: Database) -> tuple[BudgetPage, list[Dispute]]:
+        page = await LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit)
+        return page, await disputes(database, scope)
+
+    page, disputed = ask(store_url(config, store), look)
+    for each in disputed:
+        click.echo(f"warning: {printable(str(each))}", err=True)
     if as_json:
         show_json(budgets_document(scope, page))
         return Exit.OK

@@ -3,11 +3,13 @@
 For each one the store remembers what was declared last. A budget that is declared anew, or differently, is set; one
 that is not declared any more is removed. What somebody else has set stays: budgets that no document named, and one
 that was changed by hand after it was declared, until the document says something new about it. One that another
-document declares as well stays too.
+document declares as well stays too: of two that declare different limits for the same, the last one to say
+something new counts, which is told in the log.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +22,8 @@ from runtime_core.ids import IdSource
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
 from runtime_core.stores.sql import Op, Sql
+
+logger = logging.getLogger(__name__)
 
 DECLARED = (
     Migration(
@@ -43,6 +47,13 @@ _REMEMBER = (
 )
 _OTHERS = "SELECT 1 FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source <> ?"
 _FORGET = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source = ?"
+_DISPUTED = (
+    "SELECT one.scope_id, one.principal_id, one.role, one.source, other.source FROM ledger_declared AS one"
+    " JOIN ledger_declared AS other ON other.scope_id = one.scope_id AND other.principal_id = one.principal_id"
+    " AND other.role = one.role AND other.source > one.source AND other.budget <> one.budget"
+    " WHERE {whose} ORDER BY one.scope_id, one.principal_id, one.role, one.source, other.source LIMIT ?"
+)
+_MOST_DISPUTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,21 @@ class Declared:
 
     set: tuple[Account, ...] = ()
     removed: tuple[Account, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Two documents that declare different limits for the same account; those that were declared last hold."""
+
+    account: Account
+    sources: tuple[str, str]
+
+    def __str__(self) -> str:
+        one, other = self.sources
+        return (
+            f"{one} and {other} declare different budgets for {self.account} of {self.account.scope_id}: the one that "
+            "was declared last holds; declare it in one of them"
+        )
 
 
 async def declare_budgets(
@@ -63,7 +89,21 @@ async def declare_budgets(
     await migrate(database, "runtime_ledger", MIGRATIONS)
     await migrate(database, "ledger_declared", DECLARED)
     declaration, now = ids.new("evt"), clock.now().timestamp()
-    return await until_known(lambda: database.run(lambda: _declare(source, budgets, declaration, now)), clock)
+    done = await until_known(lambda: database.run(lambda: _declare(source, budgets, declaration, now)), clock)
+    for dispute in await database.read(lambda: _disputes("(one.source = ? OR other.source = ?)", source, source)):
+        logger.warning("%s", dispute)
+    return done
+
+
+async def disputes(database: Database, scope_id: str) -> list[Dispute]:
+    """Those over the budgets of a scope. Raises errors of the StoreError tree."""
+    await migrate(database, "ledger_declared", DECLARED)
+    return await database.read(lambda: _disputes("one.scope_id = ?", scope_id))
+
+
+def _disputes(whose: str, *values: str) -> Op[list[Dispute]]:
+    rows = yield Sql(_DISPUTED.format(whose=whose), (*values, _MOST_DISPUTES))
+    return [Dispute(Account(*place), (one, other)) for *place, one, other in rows]
 
 
 def _declare(source: str, budgets: Sequence[Budget], declaration: str, now: float) -> Op[Declared]:

@@ -117,16 +117,20 @@ def test_all_attempts_as_csv_run_no_formula_and_a_table_steers_no_terminal(store
 
 
 def test_budgets_say_which_apps_disagree_about_them(store: str):
-    async def declare() -> None:
+    async def declare(*sources: str) -> None:
         async with open_database(store) as database:
-            for source, most in (("desk", 5), ("shop", 6)):
-                told = [Budget(max_tokens_total=most)]
+            for source in sources:
+                told = [Budget(max_tokens_total=len(source) + sources.index(source))]
                 await declare_budgets(database, source, told, clock=ManualClock(), ids=RandomIds())
 
-    asyncio.run(declare())
+    asyncio.run(declare("desk", "shop"))
     ended = ledger("budgets", "--store", store)
     assert (ended.code, ended.out != "") == (0, True)
     assert ended.err.startswith("warning: desk and shop declare different budgets for the scope of default: ")
+    ledger("budgets", "remove", "--store", store)
+    asyncio.run(declare("shop"))  # the other one is gone
+    ended = ledger("budgets", "--store", store)
+    assert (ended.code, ended.out != "", ended.err) == (0, True, "")
 
 
 def test_budgets_show_their_windows_and_operators_set_and_remove_them(store: str):

@@ -128,9 +128,14 @@ def set_budget(
 def remove_budget(
     config: Path | None, store: str | None, scope: str, principal: str | None, role: str | None, run: str | None
 ) -> int:
-    """Remove a budget with all its limits."""
-    budget = _budget(scope, principal, role, run, ())
-    if not _with_ledger(store_url(config, store), lambda ledger: ledger.remove_budget(budget)):
+    """Remove a budget with all its limits. An app that declares it sets it again when it starts."""
+    from agent_runtime.ledger.declared import forget_declared
+
+    budget, url = _budget(scope, principal, role, run, ()), store_url(config, store)
+    removed = _with_ledger(url, lambda ledger: ledger.remove_budget(budget))
+    if run is None:
+        ask(url, lambda database: forget_declared(database, budget.account))
+    if not removed:
         click.echo(f"error: there is no budget for {_name(budget)}", err=True)
         return Exit.FAILED
     click.echo(f"removed the budget for {_name(budget)}")

@@ -46,7 +46,8 @@ _REMEMBER = (
     " ON CONFLICT (scope_id, principal_id, role, source) DO UPDATE SET budget = excluded.budget"
 )
 _OTHERS = "SELECT 1 FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source <> ?"
-_FORGET = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source = ?"
+_FORGET_ALL = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ?"
+_FORGET = _FORGET_ALL + " AND source = ?"
 _DISPUTED = (
     "SELECT one.scope_id, one.principal_id, one.role, one.source, other.source FROM ledger_declared AS one"
     " JOIN ledger_declared AS other ON other.scope_id = one.scope_id AND other.principal_id = one.principal_id"
@@ -99,6 +100,19 @@ async def disputes(database: Database, scope_id: str) -> list[Dispute]:
     """Those over the budgets of a scope. Raises errors of the StoreError tree."""
     await migrate(database, "ledger_declared", DECLARED)
     return await database.read(lambda: _disputes("one.scope_id = ?", scope_id))
+
+
+async def forget_declared(database: Database, account: Account) -> None:
+    """Whoever declared the account's budget has not, until it starts again: the way out where an app is gone.
+
+    Raises errors of the StoreError tree.
+    """
+    await migrate(database, "ledger_declared", DECLARED)
+    await database.run(lambda: _forget_all(account))
+
+
+def _forget_all(account: Account) -> Op[None]:
+    yield Sql(_FORGET_ALL, _place(account), counts=True)
 
 
 def _disputes(whose: str, *values: str) -> Op[list[Dispute]]:

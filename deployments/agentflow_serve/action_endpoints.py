@@ -19,15 +19,20 @@ from agent_runtime.actions.records import ActionRecord, ActionStatus
 from agent_runtime.actions.store import ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionExpiredError, ActionNotFoundError
 from agent_runtime.policy.approval import APPROVE
+from agentflow_serve.action_documents import action_cursor, actions_document
 from agentflow_serve.action_routes import PATH
 from agentflow_serve.call import ANYBODY, CallMeta, admitted_call
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
+from agentflow_serve.query_routes import PageQuery, page_after, query_router
 from flow_runtime.exceeding import RAISE_BUDGET
 from runtime_core.errors import AgentflowError, IdentityError, StoreValueError
 from runtime_core.ids import check_id
 
-MOST = 1000
 OF_SOMEBODY_ELSE = frozenset({APPROVE, RAISE_BUDGET})
+
+
+class _Actions(PageQuery):
+    status: ActionStatus | None = None
 
 
 class Answer(BaseModel):
@@ -42,15 +47,15 @@ class Answer(BaseModel):
 def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     """Add the routes of actions to a predictor's application."""
 
-    async def list_actions(
-        status: ActionStatus | None = None, limit: Annotated[int, Query(ge=1, le=MOST)] = 100
-    ) -> dict[str, Any]:
+    async def list_actions(asked: Annotated[_Actions, Query()]) -> dict[str, Any]:
         """The scope's actions, the newest first."""
+        mine, which = actions.for_scope(_caller().scope_id), ActionFilter(status=asked.status)
+        place = page_after(asked.after, action_cursor)
         try:
-            found = await actions.for_scope(_caller().scope_id).list(ActionFilter(status=status), limit=limit)
+            found = await mine.list(which, after=place, limit=asked.limit + 1)
         except AgentflowError as exc:
             raise _refused(exc) from exc
-        return {"actions": [action.model_dump(mode="json") for action in found]}
+        return actions_document(found, asked.limit)
 
     async def show(action_id: str) -> dict[str, Any]:
         """One action, with its answer if there is one."""
@@ -78,9 +83,11 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
             raise _refused(exc) from exc
         return resolved.model_dump(mode="json")
 
-    app.add_api_route(PATH, list_actions, methods=["GET"])
-    app.add_api_route(PATH + "/{action_id:path}/resolve", resolve, methods=["POST"])
-    app.add_api_route(PATH + "/{action_id:path}", show, methods=["GET"])
+    routes = query_router()
+    routes.add_api_route(PATH, list_actions, methods=["GET"])
+    routes.add_api_route(PATH + "/{action_id:path}/resolve", resolve, methods=["POST"])
+    routes.add_api_route(PATH + "/{action_id:path}", show, methods=["GET"])
+    app.include_router(routes)
 
 
 def _caller() -> CallMeta:

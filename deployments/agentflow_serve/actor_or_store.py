@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from agentflow_serve.errors import LedgerAway
 from runtime_core.errors import StoreUnavailableError
+from runtime_core.stores.url import MEMORY as MEMORY
 
 Store = TypeVar("Store")
 
@@ -22,7 +23,6 @@ ANSWER_WITHIN_S = 2.0
 """With a store of one's own there is no reason to wait for a restart."""
 AWAY_S = 5.0
 """How long an actor that did not answer is passed by."""
-MEMORY = "memory:"
 logger = logging.getLogger(__name__)
 
 

@@ -6,12 +6,11 @@ are those of `agentflow ledger ... --json`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Query, Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from fastapi import FastAPI, Query
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from agent_runtime.ledger.attempts import AttemptPage
 from agent_runtime.ledger.budgets import Account
@@ -23,7 +22,6 @@ from agentflow_serve.call import caller_scope
 from agentflow_serve.durations import FORMS, moment_of
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
 from agentflow_serve.ledger_documents import (
-    MOST_AT_ONCE,
     attempt_cursor,
     attempts_document,
     budget_cursor,
@@ -31,12 +29,12 @@ from agentflow_serve.ledger_documents import (
     group_cursor,
     usage_document,
 )
+from agentflow_serve.query_routes import PageQuery, page_after, query_router
 from runtime_core.call_log.finds import Cursor
 from runtime_core.context import CallerId
 from runtime_core.errors import AgentflowError
 
 PATH = "/v1/ledger"
-T = TypeVar("T")
 
 
 class LedgerDoor(Protocol):
@@ -67,19 +65,17 @@ def _ended(state: EventState) -> EventState:
     return state
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "description": f"{FORMS}, such as 2h, or a time in ISO 8601"}),
+]
 
 
-class _Question(BaseModel):
-    """The query of a request; anything else in it is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Question(PageQuery):
     principal: CallerId | None = None
     role: CallerId | None = None
     run: CallerId | None = None
-    limit: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 100
-    after: str | None = None
 
 
 class _Events(_Question):
@@ -109,111 +105,44 @@ class _Budgets(_Question):
     runs: bool = False
 
 
-Text = Annotated[str | None, Query()]
-"""For the description of the API; what a parameter means is for _Question, whose no is a 400 in our form."""
-
-
 def register_ledger_endpoints(app: FastAPI, ledger: LedgerDoor) -> None:
     """Add the routes of the ledger to a predictor's application."""
 
-    async def usage(
-        request: Request,
-        by: Text = None,
-        principal: Text = None,
-        role: Text = None,
-        run: Text = None,
-        since: Text = None,
-        until: Text = None,
-        limit: Text = None,
-        after: Text = None,
-    ) -> dict[str, Any]:
+    async def usage(asked: Annotated[_Usage, Query()]) -> dict[str, Any]:
         """What was used, for each role, principal, run, model, day or hour."""
-        asked, scope_id = _asked(_Usage, request), caller_scope()
-        place = _place(asked.after, lambda text: group_cursor(text, asked.by))
+        scope_id, which = caller_scope(), asked.filter()
+        place = page_after(asked.after, lambda text: group_cursor(text, asked.by))
         try:
-            page = await ledger.usage(
-                scope_id=scope_id, which=asked.filter(), by=asked.by, after=place, limit=asked.limit
-            )
+            page = await ledger.usage(scope_id=scope_id, which=which, by=asked.by, after=place, limit=asked.limit)
         except AgentflowError as exc:
             raise _away() from exc
-        return usage_document(scope_id, asked.filter(), asked.by, page)
+        return usage_document(scope_id, which, asked.by, page)
 
-    async def attempts(
-        request: Request,
-        status: Text = None,
-        principal: Text = None,
-        role: Text = None,
-        run: Text = None,
-        since: Text = None,
-        until: Text = None,
-        limit: Text = None,
-        after: Text = None,
-    ) -> dict[str, Any]:
+    async def attempts(asked: Annotated[_Attempts, Query()]) -> dict[str, Any]:
         """Attempts at models, the newest first."""
-        asked, scope_id = _asked(_Attempts, request), caller_scope()
-        place = _place(asked.after, attempt_cursor)
+        scope_id, which = caller_scope(), asked.filter(asked.status)
+        place = page_after(asked.after, attempt_cursor)
         try:
-            page = await ledger.attempts(
-                scope_id=scope_id, which=asked.filter(asked.status), after=place, limit=asked.limit
-            )
+            page = await ledger.attempts(scope_id=scope_id, which=which, after=place, limit=asked.limit)
         except AgentflowError as exc:
             raise _away() from exc
         return attempts_document(scope_id, page)
 
-    async def budgets(
-        request: Request,
-        principal: Text = None,
-        role: Text = None,
-        run: Text = None,
-        runs: Text = None,
-        limit: Text = None,
-        after: Text = None,
-    ) -> dict[str, Any]:
+    async def budgets(asked: Annotated[_Budgets, Query()]) -> dict[str, Any]:
         """How the budgets stand; those of single runs only with `runs=true`, or `run`."""
-        asked, scope_id = _asked(_Budgets, request), caller_scope()
+        scope_id = caller_scope()
         which = BudgetFilter(asked.principal, asked.role, asked.run, asked.runs)
-        place = _place(asked.after, lambda text: budget_cursor(text, scope_id))
+        place = page_after(asked.after, lambda text: budget_cursor(text, scope_id))
         try:
             page = await ledger.budgets(scope_id=scope_id, which=which, after=place, limit=asked.limit)
         except AgentflowError as exc:
             raise _away() from exc
         return budgets_document(scope_id, page)
 
+    routes = query_router()
     for name, route in (("usage", usage), ("attempts", attempts), ("budgets", budgets)):
-        app.add_api_route(f"{PATH}/{name}", route, methods=["GET"], response_model=None)
-
-
-Asked = TypeVar("Asked", bound=_Question)
-
-
-def _asked(kind: type[Asked], request: Request) -> Asked:
-    """Raises RequestRefused (400) for a parameter that is wrong, unknown or given twice."""
-    given = request.query_params.multi_items()
-    query = dict(given)
-    if len(query) < len(given):
-        raise _bad("Give each parameter once.")
-    try:
-        return kind.model_validate(query)
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        name = ascii(str(problem["loc"][0])[:40]) if problem["loc"] else "query"
-        if problem["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            raise _bad(f"There is no parameter {name} here; there are {known}.") from exc
-        raise _bad(f"The parameter {name} is wrong: {problem['msg'].removeprefix('Value error, ')}.") from exc
-
-
-def _place(text: str | None, read: Callable[[str], T]) -> T | None:
-    if text is None:
-        return None
-    try:
-        return read(text)
-    except ValueError as exc:
-        raise _bad("No page of such a request has given this `after` as its `next`.") from exc
-
-
-def _bad(message: str) -> PredictorError:
-    return RequestRefused(message, status=400, code="bad_input")
+        routes.add_api_route(f"{PATH}/{name}", route, methods=["GET"], response_model=None)
+    app.include_router(routes)
 
 
 def _away() -> PredictorError:

@@ -135,7 +135,7 @@ class Predictor:
         self._ledger = SharedState(self._app_name) if shares else None
         self._keeping = keeping if together else None
         self._beat: asyncio.Task[None] | None = None
-        if self._asks_models and not together:
+        if (self._asks_models or self._actions is not None) and not together:
             self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
         if self._spending is not None:
             counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())

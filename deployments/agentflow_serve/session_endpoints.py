@@ -11,6 +11,7 @@ from fastapi import FastAPI, Query, Response
 
 from agentflow_serve.call import caller_scope
 from agentflow_serve.errors import RETRY_AFTER_S, PredictorError, RequestRefused
+from agentflow_serve.query_routes import query_router
 from runtime_core.errors import AgentflowError, IdentityError
 from runtime_core.sessions.catalog import SessionInfo
 from runtime_core.sessions.protocol import SessionRead
@@ -54,8 +55,10 @@ def register_session_endpoints(app: FastAPI, sessions: SessionDoor) -> None:
             raise _absent()
         return Response(status_code=204)
 
-    app.add_api_route(PATH, show, methods=["GET"])
-    app.add_api_route(PATH, delete, methods=["DELETE"])
+    routes = query_router()
+    routes.add_api_route(PATH, show, methods=["GET"])
+    routes.add_api_route(PATH, delete, methods=["DELETE"])
+    app.include_router(routes)
 
 
 def _absent() -> PredictorError:

@@ -10,6 +10,7 @@ from agentflow.subflows import all_flows, all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid
 from flow_runtime.budgets import asks_for_more
+from runtime_core.stores.url import MEMORY
 
 if TYPE_CHECKING:
     from agent_runtime.policy.rules import PolicyDocument
@@ -43,7 +44,7 @@ def keeps_state(flow: Flow) -> bool:
 
 def check_memory_store(planned: Plan, policy: PolicyDocument | None, args: AppArgs) -> None:
     """Raises AppInvalid where replicas must share a store and each would have its own `memory:`."""
-    if args.store != "memory:":
+    if args.store != MEMORY:
         return
     apart = any(stage.deployment for stage in stages(planned, args.placement))
     asked = why_asked(planned.flow, policy)

@@ -1,9 +1,11 @@
-"""Who keeps the run store of a served app in order: its shared actor, or without one its predictors, one at a time."""
+"""Who keeps a run store in order: the app's shared actor; without one its predictors, or kserve agents, in turn."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from agent_runtime.ledger.transactions import prepare_ledger
@@ -20,6 +22,18 @@ class Keeping(NamedTuple):
 
     store: str
     keep_s: float | None
+
+
+@asynccontextmanager
+async def kept_in_order(keeping: Keeping) -> AsyncGenerator[None]:
+    """While the block runs, through a database of its own."""
+    async with AsyncExitStack() as stack:
+        upkeep = asyncio.create_task(keep_in_order(RunStore(stack, keeping.store), keeping))
+        try:
+            yield
+        finally:
+            upkeep.cancel()
+            await asyncio.wait([upkeep])
 
 
 async def keep_in_order(store: RunStore, keeping: Keeping) -> None:

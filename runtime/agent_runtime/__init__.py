@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
     from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
     from agent_runtime.actions.sql_store import InMemoryActionStore, SqliteActionStore
-    from agent_runtime.actions.store import ActionFilter, ActionStore
+    from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
     from agent_runtime.context import BudgetSpec, ExecutionContext, PolicyRef, RunVersions
     from agent_runtime.errors import (
         ActionConflictError,
@@ -107,7 +107,7 @@ _HOMES = {
     "actions.records": ("ActionRecord", "ActionSpec", "ActionStatus"),
     "actions.signals": ("LocalSignalChannel", "SignalChannel"),
     "actions.sql_store": ("InMemoryActionStore", "SqliteActionStore"),
-    "actions.store": ("ActionFilter", "ActionStore"),
+    "actions.store": ("ActionCursor", "ActionFilter", "ActionStore"),
     "context": ("BudgetSpec", "ExecutionContext", "PolicyRef", "RunVersions"),
     "errors": (
         "ActionConflictError",
@@ -200,6 +200,7 @@ __all__ = [
     "ActionConflictError",
     "ActionError",
     "ActionExpiredError",
+    "ActionCursor",
     "ActionFilter",
     "ActionManager",
     "ActionNotFoundError",

@@ -38,11 +38,15 @@ class Policed:
         self._policy = policy
 
     async def __call__(self, call: ToolInvocation, next: Next) -> str:
+        """Raises what the policy does, and LedgerUnavailable where nobody can tell: its store is gone."""
         asking = current.get()
         assert asking is not None
         name = call.tool.name
         request = ToolRequest(self._node, name, self._targets[name], call.arguments, asking.call)
-        await self._policy.admit(request)
+        try:
+            await self._policy.admit(request)
+        except StoreError as exc:
+            raise LedgerUnavailable(str(exc)) from exc
         return await next(call)
 
 

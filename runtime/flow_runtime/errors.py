@@ -8,7 +8,7 @@ FlowRuntimeError
 ├── ImageInvalid                an image of a prompt is not a URL that may go to a model
 ├── ModelFailed                 a model gave no usable answer
 ├── CallNotAllowed              a budget or a policy refused a call; failure kind `budget_exceeded`, `policy_denied`
-├── LedgerUnavailable           the store of model calls does not answer; failure type `unavailable`
+├── LedgerUnavailable           the run store does not answer; failure type `unavailable`
 ├── NodeFailure                 a node has failed for good; only compiled flows raise it
 ├── SubflowFailed               the run of a subflow failed; its failure kind is that of the node inside
 ├── StateFailed                 a node's state could not be read or written
@@ -93,7 +93,7 @@ class CallNotAllowed(FlowRuntimeError):
 
 
 class LedgerUnavailable(FlowRuntimeError):
-    """A model was not asked, because its call cannot be recorded: the store is gone, or its disk is full."""
+    """A model, a tool or a person was not asked: that cannot be recorded, the store is gone or its disk is full."""
 
 
 class NodeFailure(FlowRuntimeError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from decimal import Decimal
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from agent_runtime.actions.records import ActionSpec
-from agent_runtime.errors import ActionConflictError, AgentRuntimeError, BudgetExceededError
+from agent_runtime.errors import AgentRuntimeError, BudgetExceededError
 from flow_runtime.asking import Asking, current
 from flow_runtime.attempt_time import stopped
 from flow_runtime.errors import OperationFailed
@@ -120,12 +119,10 @@ def _name(refused: BudgetExceededError) -> str:
 
 
 async def _answered(spec: ActionSpec, actions: ActionManager, refused: BudgetExceededError) -> ActionRecord:
-    """Whoever stops waiting withdraws nothing: other calls of the run may wait for the same answer."""
+    from agent_runtime.actions.together import ask_together
+
     try:
-        with suppress(ActionConflictError):  # another call of the run asks already, with other words
-            await actions.require_action(spec)
-            logger.info("the action %s waits for a person to raise a budget", spec.action_id)
-        return await actions.wait_for_resolution(spec.action_id or "")
+        return await ask_together(actions, spec)
     except AgentRuntimeError as exc:
         raise refused from exc
 

@@ -16,6 +16,7 @@ from flow_runtime.local import LocalFlow, LocalSettings
 from flow_runtime.scripted_models import ScriptedModels
 from runtime_core.clock import SystemClock
 from runtime_core.report import NodeStatus, RunReport
+from runtime_core.stores.url import MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ async def run_tests(
     People who are asked do not answer.
     """
     settings = LocalSettings(
-        store="memory:",
+        store=MEMORY,
         clock=_Hurried(),
         feature_store=feature_store,
         embedder=embedder,

@@ -30,7 +30,7 @@ from runtime_core.report import RunReport
 from runtime_core.sessions.protocol import SessionStore
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.database import Database
-from runtime_core.stores.url import DEFAULT_STORE, open_database
+from runtime_core.stores.url import DEFAULT_STORE, MEMORY, open_database
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
@@ -134,7 +134,7 @@ class LocalFlow:
         await self._stack.aclose()
 
     async def _state_backends(self, stack: AsyncExitStack) -> dict[str, StateBackend]:
-        urls = {"memory": "memory:", "store": self._settings.store}
+        urls = {"memory": MEMORY, "store": self._settings.store}
         used = {node.state.backend for node in all_nodes(self._plan.flow.nodes.values()) if node.state}
         return {
             name: await StoredState.open(await self._database(stack, url), self._settings.clock)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from agent_runtime import (
     BudgetSpec,
     ChainOperator,
     ExecutionRequest,
+    InMemoryJobStore,
     InMemoryLedgerWriter,
     Ledger,
     OperatorContext,
@@ -25,6 +27,7 @@ from agent_runtime import (
 from agent_runtime.ledger.finds import EventFilter
 from llm_client import Agent, ExecutionEngine, HubRouter
 from llmhub_runtime.sim import SimServer, parse_script
+from runtime_core.clock import ManualClock
 from support.engine import QUICK, hub_for
 
 LOOKS = {"match": {"last_role": "user"}, "reply": {"tool_calls": [{"name": "look", "arguments": {}}] * 5}}
@@ -101,6 +104,47 @@ async def test_what_jobs_below_use_counts_for_the_job_above():
         done = await place.ask("below", max_turns=2)
         assert sorted(done.content.split()) == ["done", "done", "refused"]
         assert len(place.sim.log()) == 2
+
+
+async def test_a_job_that_is_done_again_has_what_its_first_attempt_left():
+    clock, kernels, used_one = ManualClock(datetime.now(UTC)), list[RuntimeKernel](), asyncio.Event()
+
+    async def below(given: dict[str, Any], context: OperatorContext) -> str:
+        kernel, done = kernels[-1], 0
+        asked = ExecutionRequest(prompt="x", scope_id=context.scope_id, parent_job_id=context.job_id)
+        while True:
+            try:
+                await (await kernel.execute(asked)).result()
+            except BudgetExceededError:
+                return f"{done} more"
+            done += 1
+            if kernel is kernels[0]:
+                used_one.set()
+                await asyncio.Event().wait()  # as a process that hangs, or died
+
+    async with SimServer() as sim, InMemoryLedgerWriter() as writer, InMemoryJobStore() as store:
+        sim.set_script(parse_script({"rules": [DONE]}))
+        async with (
+            hub_for(sim) as hub,
+            ExecutionEngine(router=HubRouter(hub), retry=QUICK) as engine,
+            AsyncExitStack() as stack,
+        ):
+            for _ in range(2):
+                agent = Agent(engine=engine, role="chat")
+                kernel = RuntimeKernel(
+                    engine=engine, agent=agent, job_store=store, ledger_writer=writer, operators=[below], clock=clock
+                )
+                kernels.append(await stack.enter_async_context(kernel))
+                if len(kernels) == 1:
+                    request = ExecutionRequest(
+                        prompt="hi", scope_id="acme", operator_id="below", budgets=BudgetSpec(max_turns=3)
+                    )
+                    await kernel.execute(request)
+                    await asyncio.wait_for(used_one.wait(), 20)
+            clock.step(1000)  # for the leases, as if nobody had renewed them
+            await Ledger(writer, clock=clock).expire()
+            [taken] = await kernels[1].recover()
+            assert (await taken.result()).content == "2 more"
 
 
 async def test_a_budget_of_the_scope_binds_jobs_too():

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent_runtime import Budget, EngineLedger, EventFilter, Ledger
+from agent_runtime import ActionManager, ActionSpec, Budget, EngineLedger, EventFilter, Ledger
+from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.ledger import runs
 from agent_runtime.ledger.records import EventState
 from agent_runtime.ledger.transactions import StoredTransactions, prepare_ledger
@@ -64,6 +65,19 @@ async def test_a_call_whose_replica_died_is_unknown_soon_and_counts_at_its_most(
     assert (usage.open, usage.unknown, usage.total_tokens) == (0, 3, 3 * MOST.tokens)
     assert await held(database) == (0, 0, 0)
     assert {row.status for row in (await log.attempts(SCOPE)).attempts} == {AttemptStatus.UNKNOWN}
+
+
+async def test_a_question_whose_asker_died_expires_in_every_scope(database: Database, clock: ManualClock) -> None:
+    store = SqlActionStore(database)
+    for scope_id in ("tenant-1", "tenant-2"):
+        for timeout_s in (30, 300, None):
+            desk = ActionManager(store, clock=clock, scope_id=scope_id)
+            await desk.require_action(ActionSpec(type="confirm", timeout_seconds=timeout_s))
+    clock.advance(31)
+    assert await upkeep(database, clock).once()
+    for scope_id in ("tenant-1", "tenant-2"):
+        found = await store.list(scope_id)
+        assert sorted(each.status for each in found) == ["expired", "pending", "pending"]
 
 
 async def test_however_much_is_due_goes_in_one_round(database: Database, clock: ManualClock) -> None:

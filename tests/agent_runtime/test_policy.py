@@ -44,6 +44,7 @@ from llm_client.errors import CallRefused
 from llm_client.guard import Lease
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
 from support.engine import rig
+from support.waiting import until
 
 ME = ExecutionContext(scope_id="internal", principal_id="ada", run_id="run-1")
 OTHER = ExecutionContext(scope_id="tenant-1", principal_id="eve", run_id="run-2")
@@ -246,6 +247,37 @@ async def test_a_run_asks_once_for_each_thing(actions: ActionManager) -> None:
     again = asyncio.create_task(engine.check_model("gpt-4", OTHER.model_copy(update={"run_id": "run-3"})))
     await desk.resolve(action_id=(await the_open_one(desk)).action_id, resolution={})
     assert not (await again).allowed
+
+
+async def test_an_answer_counts_in_every_process_of_the_run() -> None:
+    async with InMemoryActionStore() as store:
+        desks = [ActionManager(store, poll_s=0.02) for _ in range(3)]
+        engines = [PolicyEngine([ASK], actions=desk) for desk in desks]
+        checking = [asyncio.create_task(engine.check_model("gpt-4", OTHER)) for engine in engines[:2]]
+        desk = desks[0].for_scope("tenant-1")
+        await desk.resolve(action_id=(await the_open_one(desk)).action_id, resolution={"approved": True})
+        assert all(result.allowed for result in await asyncio.gather(*checking))
+        assert (await engines[2].check_model("gpt-4", OTHER)).allowed, "a process that asks later is not told to wait"
+        assert len(await desk.list()) == 1
+
+
+async def test_a_question_that_one_process_withdraws_is_asked_again_by_another() -> None:
+    async with InMemoryActionStore() as store:
+        desks = [ActionManager(store, poll_s=0.02) for _ in range(2)]
+        here, there = (
+            asyncio.create_task(PolicyEngine([ASK], actions=desk).check_model("gpt-4", OTHER)) for desk in desks
+        )
+        desk = desks[0].for_scope("tenant-1")
+        first = await the_open_one(desk)
+        await until(lambda: all(desk.waiting for desk in desks))
+        here.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await here
+        while (second := await the_open_one(desk)).action_id == first.action_id:
+            await asyncio.sleep(0.001)
+        await desk.resolve(action_id=second.action_id, resolution={"approved": True})
+        assert (await there).allowed
+        assert not any(desk.waiting for desk in desks)
 
 
 async def test_nobody_answering_is_a_no(actions: ActionManager) -> None:

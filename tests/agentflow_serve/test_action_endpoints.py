@@ -79,6 +79,32 @@ async def test_what_is_asked_is_listed_shown_and_answered(actions: ActionManager
     assert "token" not in everything
 
 
+async def test_a_list_is_read_page_by_page(actions: ActionManager, clock: ManualClock):
+    for number in range(5):
+        await actions.require_action(CONFIRM.model_copy(update={"action_id": f"a{number}"}))
+        clock.advance(number % 2)
+    seen, query = list[str](), {"status": "pending", "limit": "2"}
+    async with predictor(actions) as client:
+        while True:
+            page = (await client.get("/v1/actions", params=query)).json()
+            seen += [each["action_id"] for each in page["actions"]]
+            if page["next"] is None:
+                break
+            query["after"] = page["next"]
+    assert seen == ["a4", "a3", "a2", "a1", "a0"]
+
+
+@pytest.mark.parametrize(
+    "query", ["status=open", "limit=0", "limit=1001", "limit=x", "after=e30", "after=WzEsMl0", "limit=1&limit=2", "x=1"]
+)
+async def test_a_wrong_parameter_is_the_clients_mistake_and_named(actions: ActionManager, query: str):
+    async with predictor(actions) as client:
+        answer = await client.get(f"/v1/actions?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_input")
+    assert list(answer.json()) == ["error", "code", "node", "trace_id", "retry_after"]
+    assert query.partition("=")[0] in answer.json()["error"] or "once" in answer.json()["error"]
+
+
 async def test_of_ten_answers_at_once_one_counts(actions: ActionManager):
     action = await actions.require_action(CONFIRM)
     async with predictor(actions) as client:
@@ -136,7 +162,8 @@ async def test_another_scopes_question_is_none_whatever_a_request_says(actions: 
     theirs = await actions.for_scope("tenant-2").require_action(CONFIRM)
     named = {header: "tenant-2"}
     async with predictor(actions) as client:
-        assert (await client.get("/v1/actions?scope_id=tenant-2", headers=named)).json() == {"actions": []}
+        assert (await client.get("/v1/actions", headers=named)).json() == {"actions": [], "next": None}
+        assert (await client.get("/v1/actions?scope_id=tenant-2", headers=named)).status_code == 400
         assert (await client.get(path_of(theirs), headers=named)).status_code == 404
         for body in (YES, {**YES, "resume_token": theirs.resume_token}):
             answer = await client.post(f"{path_of(theirs)}/resolve?scope_id=tenant-2", json=body, headers=named)

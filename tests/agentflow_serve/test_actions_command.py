@@ -50,6 +50,9 @@ def test_list_shows_what_a_scope_is_asked_the_newest_first(file: Path):
     assert "con?firm" in ended.out and "\x1b" not in ended.out
     document = json.loads(actions(file, "list", "--json", "--limit", "1").out)
     assert [each["action_id"] for each in document["actions"]] == ["second"]
+    document = json.loads(actions(file, "list", "--json", "--limit", "1", "--after", document["next"]).out)
+    assert ([each["action_id"] for each in document["actions"]], document["next"]) == (["first"], None)
+    assert actions(file, "list", "--after", "e30").code == 2
     assert actions(file, "list", "--scope", "tenant-2").out.startswith("theirs")
     assert actions(file, "list", "--status", "resolved").err == "the scope default has no resolved actions there\n"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +20,8 @@ import yaml
 from kserve import InferInput, InferRequest
 from kserve.errors import InvalidInput
 
-from agent_runtime import Ledger
+from agent_runtime import ActionManager, ActionRecord, Ledger
+from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow import loads, plan
 from agentflow_serve.compiled.args import AgentArgs, args_from
@@ -55,6 +58,7 @@ edges:
   - {from: greet.text, to: _output.text}
   - {from: halve.n, to: _output.n}
 """
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 MODELS = {"llm.writer": "Hello."}
 LLMHUB = """
 project: tests
@@ -160,6 +164,21 @@ async def test_its_store_has_the_ledger_and_forgets_budgets_that_it_is_no_longer
                 usage = await ledger.usage("default")
                 kept.append((len(await ledger.budgets("default")), usage.requests))
     assert kept == [(1, 1), (0, 2)]
+
+
+async def test_its_store_is_kept_in_order_while_it_is_served(module: ModuleType, tmp_path: Path):
+    store = f"sqlite:///{tmp_path}/agent.sqlite"
+    async with open_database(store) as database:
+        orphan = ActionRecord(scope_id="s", action_id="a", type="confirm", created_at=LONG_AGO, expires_at=LONG_AGO)
+        await SqlActionStore(database).create(orphan, token_hash="h")
+        args = AgentArgs.model_validate({"llmhub": yaml.safe_load(LLMHUB), "store": store})
+        model = module.GreeterAgent(args=args)
+        serving = asyncio.create_task(model.start_engine())
+        async with asyncio.timeout(20):
+            while not (await ActionManager(SqlActionStore(database), scope_id="s").get("a")).is_settled:
+                await asyncio.sleep(0.02)
+        model.stop_engine()
+        await serving
 
 
 def test_it_runs_under_model_server(path: Path, tmp_path: Path):

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from agent_runtime import Budget, Ledger
+from agent_runtime.ledger.declared import declare_budgets
 from agent_runtime.ledger.records import EventState
 from agent_runtime.ledger.usage import GroupBy
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from agentflow_serve.commands.ledger import GROUPS, STATUSES
 from agentflow_serve.commands.ledger_tables import bar, money
 from runtime_core.clock import ManualClock
+from runtime_core.ids import RandomIds
 from runtime_core.stores import open_database
 from support.command_line import Ended, agentflow
 from support.spending import Spending, some_of_everything
@@ -112,6 +114,23 @@ def test_all_attempts_as_csv_run_no_formula_and_a_table_steers_no_terminal(store
     assert theirs["error"] == "'=1+1"
     [row] = lines(ledger("attempts", "--store", store, "--scope", "tenant-2"))
     assert "sim/?[31mred" in row and "\x1b" not in "".join(row)
+
+
+def test_budgets_say_which_apps_disagree_about_them(store: str):
+    async def declare(*sources: str) -> None:
+        async with open_database(store) as database:
+            for source in sources:
+                told = [Budget(max_tokens_total=len(source) + sources.index(source))]
+                await declare_budgets(database, source, told, clock=ManualClock(), ids=RandomIds())
+
+    asyncio.run(declare("desk", "shop"))
+    ended = ledger("budgets", "--store", store)
+    assert (ended.code, ended.out != "") == (0, True)
+    assert ended.err.startswith("warning: desk and shop declare different budgets for the scope of default: ")
+    ledger("budgets", "remove", "--store", store)
+    asyncio.run(declare("shop"))  # the other one is gone
+    ended = ledger("budgets", "--store", store)
+    assert (ended.code, ended.out != "", ended.err) == (0, True, "")
 
 
 def test_budgets_show_their_windows_and_operators_set_and_remove_them(store: str):

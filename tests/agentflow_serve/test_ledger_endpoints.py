@@ -115,8 +115,10 @@ async def test_nobody_looks_without_a_key_and_a_closed_store_is_not_the_clients_
 async def test_the_routes_are_described_and_a_flow_without_models_has_none(ledger: LedgerView):
     async with predictor(ledger) as client:
         described = (await client.get(client.base_url.copy_with(path="/openapi.json"))).json()["paths"]
-        for route in ROUTES:
-            names = [each["name"] for each in described[f"/v1/ledger/{route}"]["get"]["parameters"]]
-            assert {"limit", "after", "principal", "role", "run"} <= set(names)
+        for name in ROUTES:
+            route = described[f"/v1/ledger/{name}"]["get"]
+            schemas = {each["name"]: each["schema"] for each in route["parameters"]}
+            assert {"limit", "after", "principal", "role", "run"} <= set(schemas)
+            assert (schemas["limit"]["maximum"], set(route["responses"])) == (1000, {"200", "4XX"})
     async with predictor(None) as client:
         assert [(await client.get(f"/{route}")).status_code for route in ROUTES] == [404] * 3

@@ -46,6 +46,8 @@ async def test_a_session_is_shown_whole_or_since_a_version(sessions: StoredSessi
         assert (shown["session_id"], shown["version"], shown["expires_at"] - shown["updated_at"]) == ("a/b c", 2, 100)
         assert shown["records"] == [said("hi").model_dump(mode="json"), FULL.model_dump(mode="json")]
         assert len((await client.get("/a%2Fb%20c?since=1")).json()["records"]) == 1
+        wrong = await client.get("/a%2Fb%20c?since=-1")
+        assert (wrong.status_code, wrong.json()["code"]) == (400, "bad_input")
 
 
 async def test_a_deleted_session_is_gone(sessions: StoredSessions):

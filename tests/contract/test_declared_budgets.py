@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_runtime import Budget, EventFilter, Ledger
-from agent_runtime.ledger.declared import Declared, declare_budgets
+from agent_runtime.ledger.declared import Declared, declare_budgets, disputes
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from runtime_core.clock import ManualClock
 from runtime_core.ids import RandomIds
@@ -85,6 +85,26 @@ async def test_a_budget_that_two_documents_declare_stays_until_neither_does(data
     assert await stored(database) == [ACME]
     assert await declare(database, source="shop") == Declared(removed=(ACME.account,))
     assert await stored(database) == []
+
+
+async def test_two_documents_that_disagree_are_told_so_until_they_agree(
+    database: Database, caplog: pytest.LogCaptureFixture
+):
+    wider = ACME.model_copy(update={"max_tokens_total": 20})
+    await declare(database, ACME, ANN, OTHER)
+    await declare(database, ACME, source="store")
+    assert caplog.messages == []
+    await declare(database, wider, ANN, source="shop")
+    assert await stored(database) == [wider, ANN, OTHER]
+    assert [each.partition(":")[0] for each in caplog.messages] == [
+        "desk and shop declare different budgets for the scope of acme",
+        "shop and store declare different budgets for the scope of acme",
+    ]
+    assert [each.sources for each in await disputes(database, "acme")] == [("desk", "shop"), ("shop", "store")]
+    assert await disputes(database, "other") == []
+    for source in ("desk", "store"):
+        await declare(database, wider, source=source)
+    assert await disputes(database, "acme") == []
 
 
 async def test_starters_at_once_declare_one_after_the_other(url: str, database: Database):

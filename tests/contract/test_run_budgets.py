@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent_runtime import Budget, BudgetExceededError, BudgetSpec, EventFilter, Ledger, ToolLedger
-from agent_runtime.ledger import holds
+from agent_runtime.ledger import holds, standing
 from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.records import MODEL, Entry, EventState, Used
 from agent_runtime.ledger.run_ledger import RUN_LEASE_S, RunLedger
@@ -71,7 +72,7 @@ async def runs(ledger: Ledger, database: Database, clock: ManualClock) -> AsyncI
     await runs.aclose()
 
 
-async def begun(stack: AsyncExitStack, runs: RunLedger, run: ExecutionContext, **options: bool) -> None:
+async def begun(stack: AsyncExitStack, runs: RunLedger, run: ExecutionContext, **options: Any) -> None:
     """Begun, however often the store fails."""
     for _ in range(100):
         try:
@@ -207,6 +208,54 @@ async def test_a_budget_set_by_hand_for_a_run_leaves_nothing_when_it_is_removed(
     assert await persist(lambda: database.read(everywhere(left))) == 2
     assert await ledger.remove_budget(budget)
     assert await persist(lambda: database.read(everywhere(left))) == 0
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_run_that_is_done_again_has_what_the_runs_below_it_left(
+    runs: RunLedger, ledger: Ledger, database: Database, clock: ManualClock, lost: bool
+) -> None:
+    began = clock.now()
+
+    async def used(run: str, number: int, tokens: int, *, ends: bool = True) -> None:
+        entry, at = call_of(run, number, tokens, ledger.now()), ledger.now()
+        assert await persist(lambda: database.run(lambda: holds.reserve(entry))) is None
+        if ends:
+            done = Used(EventState.SETTLED, at, Amounts(tokens, tokens))
+            await persist(lambda: database.run(lambda: holds.end(SCOPE, entry.event_id, done, run_id=run)))
+
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("j%b"))
+        await used("j%b", 1, 5)
+        await begun(stack, runs, run_of("below", parent="j%b"))
+        await used("below", 1, 10)
+        await begun(stack, runs, run_of("deeper", parent="below"))
+        await used("deeper", 1, 7)
+        await used("deeper", 2, 3, ends=False)
+        await begun(stack, runs, run_of("jab"))
+        await begun(stack, runs, run_of("other", parent="jab"))
+        await used("other", 1, 9)
+        if lost:
+            clock.advance(RUN_LEASE_S + 1)
+            await ledger.expire()
+    async with AsyncExitStack() as stack:
+        await begun(stack, runs, run_of("j%b"), since=began)
+        [limit, *_] = [
+            each
+            for each in await persist(lambda: database.read(lambda: standing_of("j%b")))
+            if each.measure == "tokens"
+        ]
+        assert (limit.spent, limit.reserved, limit.left) == (22, 3, 15)
+        late = Used(EventState.SETTLED, ledger.now(), Amounts(1, 1))
+        await persist(lambda: database.run(lambda: holds.end(SCOPE, "call-deeper-2", late, run_id="deeper")))
+        refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("j%b", 3, 18, ledger.now()))))
+        assert refusal is not None and refusal.limit == "max_tokens_total"
+        await used("j%b", 4, 17)
+
+
+def standing_of(run_id: str) -> Op[tuple[standing.LimitStanding, ...]]:
+    which = standing.BudgetFilter(run_id=run_id)
+    page = yield from standing.budgets(SCOPE, which, 0.0, None, 1)
+    return page.budgets[0].limits
 
 
 async def test_a_call_again_whose_run_has_ended_since_is_still_the_same_call(

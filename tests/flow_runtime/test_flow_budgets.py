@@ -321,6 +321,14 @@ async def test_a_call_that_is_given_up_leaves_the_question_to_the_others(place: 
     assert (await second).is_granted
 
 
+async def test_a_run_that_is_given_up_leaves_no_question_behind(place: Place) -> None:
+    run = asyncio.create_task(place.run(asking(budgets={"max_tokens": 5}, on_exceed="ask")))
+    [question] = await the_open_ones(place.actions, 1)
+    run.cancel()
+    await asyncio.wait([run])
+    assert (await place.actions.for_scope("acme").get(question.action_id)).status is ActionStatus.CANCELLED
+
+
 async def test_a_question_does_not_use_up_the_time_of_the_attempt_and_expires_with_the_run(place: Place) -> None:
     flow = asking(runtime=", timeout_ms: 500", budgets={"max_tokens": 30}, on_exceed="ask")
     run = asyncio.create_task(place.run(flow))

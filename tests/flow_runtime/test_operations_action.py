@@ -16,6 +16,7 @@ from flow_runtime import LocalFlow, LocalSettings, run
 from flow_runtime.errors import OperationFailed
 from flow_runtime.flow_tests import run_tests
 from flow_runtime.operations import OperationResources, OperationSettings, bind_operation
+from flow_runtime.operations.action import LATER_S
 from runtime_core.context import Identity
 from runtime_core.report import RunReport
 from support.waiting import until
@@ -113,6 +114,13 @@ async def test_whoever_stops_waiting_withdraws_the_question(actions: ActionManag
     assert {action.status for action in await actions.list()} == {ActionStatus.CANCELLED}
 
 
+async def test_a_store_that_is_gone_is_told_apart_from_a_question_that_is_wrong(actions: ActionManager) -> None:
+    store = InMemoryActionStore()
+    await store.close()
+    report = await (await asked(ActionManager(store)))
+    assert report.output == {"late": "nobody: unavailable"}
+
+
 async def until_settled(actions: ActionManager) -> None:
     seen: list[bool] = [False]
 
@@ -122,6 +130,19 @@ async def until_settled(actions: ActionManager) -> None:
 
     await asyncio.wait_for(look(), 10)
     await until(lambda: seen[0])
+
+
+async def test_a_question_without_a_time_of_its_own_ends_soon_after_its_node(actions: ActionManager) -> None:
+    settings = LocalSettings(store="memory:", actions=actions)
+    untimed = flow((", timeout_seconds: 60", ""), ("error: {", "runtime: {timeout_ms: 90000}\n    error: {"))
+    for deadline_s, expected_s in ((None, 90), (50, 50)):
+        running = asyncio.create_task(run(untimed, {"order": "o"}, settings=settings, deadline_s=deadline_s))
+        action = await the_open_one(actions)
+        assert action.expires_at is not None
+        lasts_s = (action.expires_at - action.created_at).total_seconds()
+        assert lasts_s == pytest.approx(expected_s + LATER_S, abs=5)
+        await actions.resolve(action_id=action.action_id, resolution={})
+        await running
 
 
 async def test_the_action_is_in_the_scope_of_the_run_unless_the_flow_names_another(actions: ActionManager) -> None:

@@ -155,6 +155,16 @@ async def test_nobody_answers_in_time_and_the_call_is_refused(tmp_path: Path):
         assert "nobody answered in time" in report.error.message and it.model_calls() == 0
 
 
+async def test_a_tool_is_not_called_while_the_store_of_approvals_is_gone_and_the_run_may_be_tried_again(tmp_path: Path):
+    store = InMemoryActionStore()
+    await store.close()
+    rule = {"kind": "tool", "tool_patterns": ["look"], "require_approval": True}
+    async with opened(tmp_path, looks(1), policy=policy(rule), actions=ActionManager(store)) as it:
+        report = await it.run()
+        assert report.error is not None and report.error.code == "unavailable"
+        assert "order" not in report.nodes or report.nodes["order"].attempts == 0
+
+
 async def test_the_tool_calls_of_a_scope_are_counted_exactly_over_parallel_calls_and_runs(tmp_path: Path):
     budgets = BudgetDocument(budgets=(Budget(scope_id="acme", max_tool_calls_daily=10),))
     async with opened(tmp_path, looks(6), budgets=budgets) as it, open_database(it.store) as database:

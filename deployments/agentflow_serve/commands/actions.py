@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentflow_serve.commands.exits import Exit
+from agentflow_serve.commands.paging import after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -25,6 +26,7 @@ from agentflow_serve.commands.stores import (
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
     from agent_runtime.actions.records import ActionRecord
+    from agent_runtime.actions.store import ActionCursor
     from runtime_core.stores.database import Database
 
 T = TypeVar("T")
@@ -41,16 +43,24 @@ def command() -> None:
 @where
 @scope_option
 @click.option("--status", type=click.Choice((*STATES, "all")), default="pending", show_default=True)
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Show the latest so many.")
+@limit_option
+@after_option
 @json_option
-def list_actions(config: Path | None, store: str | None, scope: str, status: str, limit: int, as_json: bool) -> int:
+def list_actions(
+    config: Path | None, store: str | None, scope: str, status: str, limit: int, after: str | None, as_json: bool
+) -> int:
     """List actions, the newest first."""
-    found = _ask(store_url(config, store), scope, lambda actions: _latest(actions, status, limit))
+    from agentflow_serve.action_documents import action_cursor, actions_document
+
+    place = place_of(after, action_cursor)
+    found = _ask(store_url(config, store), scope, lambda actions: _latest(actions, status, place, limit + 1))
     if as_json:
-        show_json({"actions": [each.model_dump(mode="json") for each in found]})
+        show_json(actions_document(found, limit))
         return Exit.OK
-    for each in found:
+    for each in found[:limit]:
         click.echo(_line(each))
+    if len(found) > limit:
+        click.echo("there are more; show them with --limit", err=True)
     if not found:
         click.echo(f"the scope {scope} has no{'' if status == 'all' else f' {status}'} actions there", err=True)
     return Exit.OK
@@ -140,11 +150,12 @@ def _ask(url: str, scope: str, question: Callable[[ActionManager], Awaitable[T]]
         raise click.ClickException(str(exc)) from exc
 
 
-async def _latest(actions: ActionManager, status: str, limit: int) -> list[ActionRecord]:
+async def _latest(actions: ActionManager, status: str, after: ActionCursor | None, limit: int) -> list[ActionRecord]:
     from agent_runtime.actions.records import ActionStatus
     from agent_runtime.actions.store import ActionFilter
 
-    return await actions.list(ActionFilter(status=None if status == "all" else ActionStatus(status)), limit=limit)
+    which = ActionFilter(status=None if status == "all" else ActionStatus(status))
+    return await actions.list(which, after=after, limit=limit)
 
 
 def _line(action: ActionRecord) -> str:

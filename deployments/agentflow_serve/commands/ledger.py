@@ -232,7 +232,7 @@ async def _write_csv(view: LedgerView, scope: str, which: EventFilter) -> None:
     """A page at a time, so that a store of any size can be written."""
     from agent_runtime.ledger.attempts import AttemptLine
     from agent_runtime.ledger.export import cell
-    from agentflow_serve.ledger_documents import MOST_AT_ONCE
+    from agentflow_serve.cursors import MOST_AT_ONCE
 
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(AttemptLine.model_fields)

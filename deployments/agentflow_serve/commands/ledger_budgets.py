@@ -16,6 +16,7 @@ from agentflow_serve.commands.stores import (
     canonical,
     canonical_id,
     json_option,
+    printable,
     scope_option,
     show_json,
     store_url,
@@ -24,7 +25,9 @@ from agentflow_serve.commands.stores import (
 
 if TYPE_CHECKING:
     from agent_runtime.ledger.budgets import Budget
+    from agent_runtime.ledger.declared import Dispute
     from agent_runtime.ledger.ledger import Ledger
+    from agent_runtime.ledger.standing import BudgetPage
     from runtime_core.stores.database import Database
 
 T = TypeVar("T")
@@ -67,6 +70,7 @@ def budgets(
     if context.invoked_subcommand is not None:
         _no_options_before(context)
         return None
+    from agent_runtime.ledger.declared import disputes
     from agent_runtime.ledger.standing import BudgetFilter
     from agent_runtime.ledger.view import LedgerView
     from agentflow_serve.ledger_documents import budget_cursor, budgets_document
@@ -74,10 +78,14 @@ def budgets(
     scope = canonical(scope, "--scope")
     which = BudgetFilter(principal_id=principal, role=role, run_id=run, runs=runs)
     place = place_of(after, lambda text: budget_cursor(text, scope))
-    page = ask(
-        store_url(config, store),
-        lambda database: LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit),
-    )
+
+    async def look(database: Database) -> tuple[BudgetPage, list[Dispute]]:
+        page = await LedgerView(database).budgets(scope_id=scope, which=which, after=place, limit=limit)
+        return page, await disputes(database, scope)
+
+    page, disputed = ask(store_url(config, store), look)
+    for each in disputed:
+        click.echo(f"warning: {printable(str(each))}", err=True)
     if as_json:
         show_json(budgets_document(scope, page))
         return Exit.OK
@@ -120,9 +128,14 @@ def set_budget(
 def remove_budget(
     config: Path | None, store: str | None, scope: str, principal: str | None, role: str | None, run: str | None
 ) -> int:
-    """Remove a budget with all its limits."""
-    budget = _budget(scope, principal, role, run, ())
-    if not _with_ledger(store_url(config, store), lambda ledger: ledger.remove_budget(budget)):
+    """Remove a budget with all its limits. An app that declares it sets it again when it starts."""
+    from agent_runtime.ledger.declared import forget_declared
+
+    budget, url = _budget(scope, principal, role, run, ()), store_url(config, store)
+    removed = _with_ledger(url, lambda ledger: ledger.remove_budget(budget))
+    if run is None:
+        ask(url, lambda database: forget_declared(database, budget.account))
+    if not removed:
         click.echo(f"error: there is no budget for {_name(budget)}", err=True)
         return Exit.FAILED
     click.echo(f"removed the budget for {_name(budget)}")

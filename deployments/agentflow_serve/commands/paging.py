@@ -1,4 +1,4 @@
-"""Options of commands that show the ledger a page at a time."""
+"""Options of commands that show what is stored a page at a time."""
 
 from __future__ import annotations
 

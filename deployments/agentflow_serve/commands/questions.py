@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runtime_core.stores.url import MEMORY
+
 if TYPE_CHECKING:
     from agent_runtime.events.types import RuntimeEvent
     from flow_runtime.local import LocalSettings
@@ -40,7 +42,7 @@ async def told(settings: LocalSettings) -> AsyncIterator[LocalSettings]:
 
 
 def _sentence(event: RuntimeEvent, store: str) -> str:
-    if store == "memory:":
+    if store == MEMORY:
         return "the run waits for a person, and nobody else can see its store in memory; name one with --store"
     scope = [] if event.scope_id == "default" else ["--scope", event.scope_id]
     resolve = ["agentflow", "actions", "resolve", event.action_id or "", "--store", store, *scope]

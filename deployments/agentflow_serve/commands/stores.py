@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentflow_serve.commands.paths import DOCUMENT
-from runtime_core.stores.url import DEFAULT_STORE
+from runtime_core.stores.url import DEFAULT_STORE, MEMORY
 
 if TYPE_CHECKING:
     from runtime_core.stores.database import Database
@@ -51,7 +51,7 @@ def ask(url: str, question: Callable[[Database], Awaitable[T]], *, make: bool = 
     """
     from runtime_core.stores.url import open_database, sqlite_path
 
-    if url == "memory:":
+    if url == MEMORY:
         raise click.BadParameter(
             "a store in memory ends with its process, and nobody else sees it; name one that stays",
             param_hint="--store",

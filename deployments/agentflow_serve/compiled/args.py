@@ -11,7 +11,7 @@ from agentflow_serve.errors import AppInvalid
 VARIABLE = "AGENTFLOW_"
 _LISTS = frozenset({"allow_hosts", "slot_modules"})
 _READ = ("llmhub", "store", "code", "allow_hosts", "feature_store", "embedder", "slot_modules")
-_READ += ("budgets", "policy", "auth")
+_READ += ("budgets", "policy", "auth", "calls_ttl_s")
 
 
 class AgentArgs(AppArgs):

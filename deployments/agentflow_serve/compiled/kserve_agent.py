@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse
 from kserve import InferResponse, Model, ModelServer
 
 from agent_runtime.ledger.budget_file import BudgetDocument
+from agentflow.feature_use import asks_people, calls_models
 from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
@@ -28,11 +29,13 @@ from agentflow_serve.errors import AppInvalid, PredictorError, answer_of
 from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
 from agentflow_serve.readiness import Readiness
+from agentflow_serve.store_upkeep import Keeping, kept_in_order
 from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.local import LocalSettings
 from flow_runtime.models import Models
 from runtime_core.context import Identity
 from runtime_core.report import RunReport
+from runtime_core.stores.url import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +91,15 @@ class KServeAgent(LocalAgent, Model):
         """Called by the server in its loop: keeps the flow open until `stop_engine`."""
         stopping = asyncio.Event()
         self._stop_serving = partial(asyncio.get_running_loop().call_soon_threadsafe, stopping.set)
-        async with self:
+        async with self, self._kept_store():
             await stopping.wait()
+
+    def _kept_store(self) -> AbstractAsyncContextManager[None]:
+        flow, store = self.plan().flow, self._governed.ledger
+        nodes = flow.nodes.values()
+        if store is None or not (calls_models(nodes, self.args.embedder) or asks_people(nodes)):
+            return nullcontext()
+        return kept_in_order(Keeping(store, self.args.calls_ttl_s))
 
     def stop_engine(self) -> None:
         self.ready = False
@@ -155,7 +165,7 @@ def _settings(args: AgentArgs, given: LocalSettings | None) -> LocalSettings:
         embedder=args.embedder,
         slot_modules=args.slot_modules,
         policy=policy,
-        ledger=None if args.store == "memory:" else args.store,
+        ledger=None if args.store == MEMORY else args.store,
     )
 
 

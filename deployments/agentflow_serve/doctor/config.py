@@ -27,7 +27,7 @@ from agentflow_serve.inputs import AppInputs, read_inputs
 from agentflow_serve.serve_config import IMPORT_PATH, address_of, check_code, read_outline
 from flow_runtime.hub_models import providers_of
 from runtime_core.errors import AgentflowError, StoreUrlError
-from runtime_core.stores.url import open_database, sqlite_path
+from runtime_core.stores.url import MEMORY, open_database, sqlite_path
 
 if TYPE_CHECKING:
     from llmhub_runtime.models import RuntimeConfig
@@ -124,7 +124,7 @@ def _needs_lookup(host: str) -> bool:
 
 
 def _store(url: str) -> Store:
-    if url == "memory:":
+    if url == MEMORY:
         return Store(url)
     try:
         open_database(url)

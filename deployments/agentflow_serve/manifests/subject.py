@@ -98,7 +98,7 @@ def _subject(document: Mapping[str, Any], args: AppArgs, inputs: AppInputs, sett
             plan.flow,
             inputs.llmhub,
             embedder=args.embedder,
-            stores=[url for url in (args.store,) if not url.startswith(("sqlite:", "memory:"))],
+            stores=[url for url in (args.store,) if is_postgres(url)],
             entries=(*args.allow_hosts, *settings.egress),
         ),
         workers=worker_groups(deployments, cpus=cpus, memory=memory, max_workers=settings.max_workers),
@@ -140,7 +140,7 @@ def _check_store(args: AppArgs, inputs: AppInputs) -> None:
     if urlsplit(args.store).password:
         raise ManifestsInvalid("--store holds a password: leave it out, and put PGPASSWORD into the Secret of the keys")
     why = _why_shared(args, inputs)
-    if why and args.store.startswith(("sqlite:", "memory:")):
+    if why and not is_postgres(args.store):
         raise ManifestsInvalid(
             f"{why}: all pods must share the run store, so name one with --store postgresql://user@host/database"
         )

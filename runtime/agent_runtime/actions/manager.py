@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ from agent_runtime.actions import announce
 from agent_runtime.actions.machine import ActionEvent, Expire, JobTold, Resolve, Withdraw
 from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
 from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
-from agent_runtime.actions.store import ActionFilter, ActionStore
+from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.actions.tokens import NewToken, new_token, token_hash
 from agent_runtime.errors import (
     ActionExpiredError,
@@ -70,6 +71,7 @@ class ActionManager:
         self._ids = ids or RandomIds()
         self._tokens = tokens
         self._poll_s = poll_s
+        self.waiting: Counter[tuple[str | None, str]] = Counter()  # see ask_together
 
     @property
     def scope_id(self) -> str | None:
@@ -115,9 +117,11 @@ class ActionManager:
             raise ActionNotFoundError(f"There is no action {action_id!a} in this scope.", action_id=action_id)
         return action
 
-    async def list(self, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
+    async def list(
+        self, which: ActionFilter | None = None, *, after: ActionCursor | None = None, limit: int = 100
+    ) -> list[ActionRecord]:
         """The scope's actions, the newest first."""
-        return await self.store.list(self._scopes.for_new(None), which, limit=limit)
+        return await self.store.list(self._scopes.for_new(None), which, after=after, limit=limit)
 
     async def resolve(
         self,

@@ -7,7 +7,7 @@ from datetime import datetime
 from agent_runtime.actions.machine import ActionEvent, transition
 from agent_runtime.actions.records import ActionRecord
 from agent_runtime.actions.schema import ASSIGNMENTS, COLUMNS, VALUES, action_of, changing_of, values_of
-from agent_runtime.actions.store import ActionFilter
+from agent_runtime.actions.store import ActionCursor, ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
 from runtime_core.stores.sql import Op, Sql, where
 
@@ -64,8 +64,11 @@ def apply(scope_id: str, action_id: str, event: ActionEvent, now: datetime) -> O
     return after
 
 
-def newest(scope_id: str, which: ActionFilter, limit: int) -> Op[list[ActionRecord]]:
+def newest(scope_id: str, which: ActionFilter, after: ActionCursor | None, limit: int) -> Op[list[ActionRecord]]:
     asked, params = where(("status = ?", which.status and which.status.value), ("job_id = ?", which.job_id))
+    if after is not None:
+        asked += " AND (created_at, action_id) < (?, ?)"
+        params += [after.created_at, after.action_id]
     text = _SELECT + " WHERE scope_id = ?" + asked + " ORDER BY created_at DESC, action_id DESC LIMIT ?"
     rows = yield Sql(text, (scope_id, *params, limit))
     return [action_of(row) for row in rows]

@@ -9,7 +9,7 @@ from agent_runtime.actions import ops
 from agent_runtime.actions.machine import ActionEvent
 from agent_runtime.actions.records import ActionRecord
 from agent_runtime.actions.schema import MIGRATIONS
-from agent_runtime.actions.store import ActionFilter
+from agent_runtime.actions.store import ActionCursor, ActionFilter
 from agent_runtime.stores import SqlStore, on_sqlite
 from runtime_core.ids import check_scope_id
 from runtime_core.stores.database import Database
@@ -38,9 +38,17 @@ class SqlActionStore(SqlStore):
         check_scope_id(scope_id)
         return await self._run(in_scope(scope_id, lambda: ops.apply(scope_id, action_id, event, now)))
 
-    async def list(self, scope_id: str, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
+    async def list(
+        self,
+        scope_id: str,
+        which: ActionFilter | None = None,
+        *,
+        after: ActionCursor | None = None,
+        limit: int = 100,
+    ) -> list[ActionRecord]:
         check_scope_id(scope_id)
-        return await self._read(in_scope(scope_id, lambda: ops.newest(scope_id, which or ActionFilter(), limit)))
+        newest = in_scope(scope_id, lambda: ops.newest(scope_id, which or ActionFilter(), after, limit))
+        return await self._read(newest)
 
     async def due(self, *, now: datetime, limit: int) -> list[ActionRecord]:
         return await self._read(everywhere(lambda: ops.due(now, limit)))

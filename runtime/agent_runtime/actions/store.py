@@ -18,6 +18,14 @@ class ActionFilter:
     job_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ActionCursor:
+    """Where a page ended; `created_at` is in seconds since the epoch. The next page begins with an older action."""
+
+    created_at: float
+    action_id: str
+
+
 class ActionStore(Protocol):
     """`tests/contract/test_action_store.py` is its contract. It never sees a token, only the SHA-256 of one.
 
@@ -45,8 +53,15 @@ class ActionStore(Protocol):
         """
         ...
 
-    async def list(self, scope_id: str, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
-        """The scope's actions, the newest first."""
+    async def list(
+        self,
+        scope_id: str,
+        which: ActionFilter | None = None,
+        *,
+        after: ActionCursor | None = None,
+        limit: int = 100,
+    ) -> list[ActionRecord]:
+        """The scope's actions, the newest first; of one moment, the one with the greater id."""
         ...
 
     async def due(self, *, now: datetime, limit: int) -> list[ActionRecord]:

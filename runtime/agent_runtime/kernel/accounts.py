@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from weakref import WeakKeyDictionary
 
 from agent_runtime.guards import GuardChain
@@ -32,14 +33,18 @@ class KernelLedger:
         self._engines: WeakKeyDictionary[ExecutionEngine, ExecutionEngine] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def job(self, execution: ExecutionContext, *, within: str | None) -> AsyncGenerator[None]:
+    async def job(
+        self, execution: ExecutionContext, *, within: str | None, since: datetime | None
+    ) -> AsyncGenerator[None]:
         """The job's budget is there while it runs; what it uses counts for the run `within` as well.
+
+        `since` is when a job that is done again was made: what it and the jobs below it used then counts.
 
         Raises BudgetExceededError, and errors of the StoreError tree.
         """
         # The time of a job is its deadline: what tools take side by side does not add up to it.
         limits = (execution.budgets or BudgetSpec()).model_copy(update={"max_runtime_seconds": None})
-        async with self._runs.budgeted(execution, limits, within=within):
+        async with self._runs.budgeted(execution, limits, within=within, since=since):
             yield
 
     def engine(self, engine: ModelEngine) -> ModelEngine:

@@ -348,7 +348,8 @@ class RuntimeKernel:
         if self._ledger is None:
             return nullcontext()
         within = run.within if self._config.inherit_budgets else None
-        return self._ledger.job(run.context.execution, within=within)
+        since = job.created_at if job.attempt > 1 else None
+        return self._ledger.job(run.context.execution, within=within, since=since)
 
     async def _keep(self, scope_id: str, result: ExecutionResult) -> None:
         """A store that is gone for a moment must not cost an answer that was paid for."""

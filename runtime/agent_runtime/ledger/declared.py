@@ -3,11 +3,13 @@
 For each one the store remembers what was declared last. A budget that is declared anew, or differently, is set; one
 that is not declared any more is removed. What somebody else has set stays: budgets that no document named, and one
 that was changed by hand after it was declared, until the document says something new about it. One that another
-document declares as well stays too.
+document declares as well stays too: of two that declare different limits for the same, the last one to say
+something new counts, which is told in the log.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +21,10 @@ from runtime_core.clock import Clock
 from runtime_core.ids import IdSource
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
-from runtime_core.stores.scope import everywhere
+from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import Op, Sql
+
+logger = logging.getLogger(__name__)
 
 DECLARED = (
     Migration(
@@ -44,7 +48,15 @@ _REMEMBER = (
     " ON CONFLICT (scope_id, principal_id, role, source) DO UPDATE SET budget = excluded.budget"
 )
 _OTHERS = "SELECT 1 FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source <> ?"
-_FORGET = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ? AND source = ?"
+_FORGET_ALL = "DELETE FROM ledger_declared WHERE scope_id = ? AND principal_id = ? AND role = ?"
+_FORGET = _FORGET_ALL + " AND source = ?"
+_DISPUTED = (
+    "SELECT one.scope_id, one.principal_id, one.role, one.source, other.source FROM ledger_declared AS one"
+    " JOIN ledger_declared AS other ON other.scope_id = one.scope_id AND other.principal_id = one.principal_id"
+    " AND other.role = one.role AND other.source > one.source AND other.budget <> one.budget"
+    " WHERE {whose} ORDER BY one.scope_id, one.principal_id, one.role, one.source, other.source LIMIT ?"
+)
+_MOST_DISPUTES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,21 @@ class Declared:
 
     set: tuple[Account, ...] = ()
     removed: tuple[Account, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """Two documents that declare different limits for the same account; those that were declared last hold."""
+
+    account: Account
+    sources: tuple[str, str]
+
+    def __str__(self) -> str:
+        one, other = self.sources
+        return (
+            f"{one} and {other} declare different budgets for {self.account} of {self.account.scope_id}: the one that "
+            "was declared last holds; declare it in one of them"
+        )
 
 
 async def declare_budgets(
@@ -66,7 +93,35 @@ async def declare_budgets(
     await migrate(database, "ledger_declared", DECLARED)
     declaration, now = ids.new("evt"), clock.now().timestamp()
     declare = everywhere(lambda: _declare(source, budgets, declaration, now))  # a source has budgets of any scope
-    return await until_known(lambda: database.run(declare), clock)
+    done = await until_known(lambda: database.run(declare), clock)
+    about_it = everywhere(lambda: _disputes("(one.source = ? OR other.source = ?)", source, source))
+    for dispute in await database.read(about_it):
+        logger.warning("%s", dispute)
+    return done
+
+
+async def disputes(database: Database, scope_id: str) -> list[Dispute]:
+    """Those over the budgets of a scope. Raises errors of the StoreError tree."""
+    await migrate(database, "ledger_declared", DECLARED)
+    return await database.read(in_scope(scope_id, lambda: _disputes("one.scope_id = ?", scope_id)))
+
+
+async def forget_declared(database: Database, account: Account) -> None:
+    """Whoever declared the account's budget has not, until it starts again: the way out where an app is gone.
+
+    Raises errors of the StoreError tree.
+    """
+    await migrate(database, "ledger_declared", DECLARED)
+    await database.run(in_scope(account.scope_id, lambda: _forget_all(account)))
+
+
+def _forget_all(account: Account) -> Op[None]:
+    yield Sql(_FORGET_ALL, _place(account), counts=True)
+
+
+def _disputes(whose: str, *values: str) -> Op[list[Dispute]]:
+    rows = yield Sql(_DISPUTED.format(whose=whose), (*values, _MOST_DISPUTES))
+    return [Dispute(Account(*place), (one, other)) for *place, one, other in rows]
 
 
 def _declare(source: str, budgets: Sequence[Budget], declaration: str, now: float) -> Op[Declared]:

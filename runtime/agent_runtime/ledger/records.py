@@ -131,7 +131,11 @@ class LedgerEvent(BaseModel):
 
 
 class LedgerUsage(BaseModel):
-    """Sums over events; `open` ones and `unknown` ones count with their reserved maximum."""
+    """Sums over events as budgets count them: `open` ones and `unknown` ones with their reserved maximum.
+
+    A run that holds its whole budget is an open event as well, of what its calls have not drawn yet; UsageSums tells
+    these apart.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

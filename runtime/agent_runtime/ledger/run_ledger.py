@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -69,16 +70,24 @@ class RunLedger:
 
     @asynccontextmanager
     async def budgeted(
-        self, run: ExecutionContext, limits: BudgetSpec, *, within: str | None = None, holds: bool = False
+        self,
+        run: ExecutionContext,
+        limits: BudgetSpec,
+        *,
+        within: str | None = None,
+        holds: bool = False,
+        since: datetime | None = None,
     ) -> AsyncGenerator[None]:
         """The run has that budget in this block; what it uses counts for the run `within` as well.
 
         With `holds` the whole of it in tokens and money is taken from the budgets above at once, and the calls of the
-        run draw on it. Raises BudgetExceededError where it does not fit, and errors of the StoreError tree.
+        run draw on it. `since` is when a run that is done again began first: what runs below it used then counts.
+        Raises BudgetExceededError where it does not fit, and errors of the StoreError tree.
         """
         now, place = self._now(), (run.scope_id, run.run_id)
         budget = Budget.of_run(*place, limits, parent_run_id=within)
-        beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds)
+        first_at = None if since is None else since.timestamp()
+        beginning = Beginning(budget, run.principal_id, now, now + self._lease_s, holds, first_at)
         try:
             refusal = await self._done(in_scope(run.scope_id, lambda: runs.begin(beginning)))
         except BaseException:  # it may have begun all the same

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent_runtime.ledger import budget_ops, holds
-from agent_runtime.ledger.amounts import Amounts
+from agent_runtime.ledger.amounts import MEASURES, Amounts
 from agent_runtime.ledger.budgets import Account, Budget
+from agent_runtime.ledger.counters import count, counted_in, places_in
 from agent_runtime.ledger.decide import Refusal
 from agent_runtime.ledger.records import HOLD, Entry, EventState, Used
+from agent_runtime.ledger.schema import RESERVED, TAKEN
+from agent_runtime.ledger.windows import Window
 from runtime_core.stores.sql import Op, Sql
 
 _THERE = "SELECT run_id FROM ledger_runs WHERE scope_id = ? AND run_id = ?"
@@ -26,17 +29,31 @@ _BUDGET = (
     "SELECT budget FROM ledger_budgets"
     " WHERE scope_id = ? AND principal_id = '' AND role = '' AND run_id = ? AND removed = 0"
 )
+# What runs below a run have used: their events name its counter, which is gone.
+_BELOW = (
+    "SELECT counted, state, "
+    + ", ".join((*TAKEN, *RESERVED))
+    + " FROM runtime_ledger WHERE scope_id = ? AND timestamp >= ? AND at_second >= ? AND run_id <> ?"
+    " AND state <> 'noted' AND counted LIKE ? ESCAPE '!'"
+)
+CLOCKS_APART_S = 60.0
+"""Events of another machine may be as much older than what came before them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """A run that begins with a budget, which is that of a run. `holds` takes all of it from the budgets above now."""
+    """A run that begins with a budget, which is that of a run. `holds` takes all of it from the budgets above now.
+
+    `since` is for a run that is done again: when it was begun first, in seconds. What the runs below it have used since
+    then counts, as its own calls do.
+    """
 
     budget: Budget
     principal_id: str
     at: float
     lease_until: float
     holds: bool = False
+    since: float | None = None
 
 
 def begin(run: Beginning) -> Op[Refusal | None]:
@@ -65,8 +82,24 @@ def begin(run: Beginning) -> Op[Refusal | None]:
         if refusal is not None:
             return refusal
     yield from budget_ops.store_budget(budget, run.at)
+    if run.since is not None:
+        yield from _count_below(*place, run.since)
     yield Sql(_BEGIN, (*place, parent, int(run.holds), run.lease_until), counts=True)
     return None
+
+
+def _count_below(scope_id: str, run_id: str, since: float) -> Op[None]:
+    """Add to the run's new counter, which knows the run's own events, what was counted there before it went."""
+    since -= CLOCKS_APART_S
+    place = ("", "", run_id, Window.TOTAL.value)
+    like = "%" + counted_in([place]).replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+    sums = [0] * (2 * len(MEASURES))
+    for counted, state, *amounts in (yield Sql(_BELOW, (scope_id, since, int(since), run_id, like))):
+        if place in places_in(counted):
+            half = len(MEASURES) if state == EventState.RESERVED else 0
+            for index, amount in enumerate(amounts[half:][: len(MEASURES)]):
+                sums[half + index] += int(amount)
+    yield from count(scope_id, {place: tuple(sums)})
 
 
 def finish(scope_id: str, run_id: str, now: float) -> Op[None]:

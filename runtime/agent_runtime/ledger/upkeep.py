@@ -1,13 +1,16 @@
 """What a run store needs now and then, requests or none: what nobody will end any more ends, and what is old goes.
 
 An engine does the first for what it holds itself, while it holds anything. Somebody has to do it for the replica that
-died with the last request of the day.
+died with the last request of the day. So it is with questions to people: whoever waits for an answer ends the question
+when its time is up, and nobody does when that process died.
 """
 
 from __future__ import annotations
 
 import logging
 
+from agent_runtime.actions.manager import ActionManager
+from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.ledger import retention
 from agent_runtime.ledger.transactions import EXPIRED_TOGETHER, expire_attempts, forget_counters
 from runtime_core.call_log.keys import Claim, Started
@@ -46,6 +49,7 @@ class Upkeep:
         self._database = database
         self._clock = clock or SystemClock()
         self._log = CallLog(database, clock=self._clock)
+        self._actions = ActionManager(SqlActionStore(database), clock=self._clock)
         self._keep_s = keep_s
         self._every_s = every_s
         self._claim = Claim(_SCOPE, "upkeep", "upkeep", owner, lease_s=3 * every_s, ttl_s=every_s)
@@ -66,6 +70,9 @@ class Upkeep:
             return False
         for _ in range(_MOST_BATCHES):
             if not await self._expire():
+                break
+        for _ in range(_MOST_BATCHES):
+            if not await self._actions.sweep(limit=_AT_ONCE):
                 break
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY_S

@@ -1,21 +1,20 @@
-"""Approvals: a person is asked once for each thing in a run, however often the run tries it."""
+"""Approvals: a person is asked once for each thing in a run, however often it is tried, in whichever processes."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections import OrderedDict
-from weakref import WeakValueDictionary
+from hashlib import sha256
 
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.records import ActionRecord, ActionSpec
+from agent_runtime.actions.together import ask_together
 from agent_runtime.policy.decide import Subject
 
 APPROVE = "approve"
 """The type of the action that asks for leave."""
 MOST_REMEMBERED = 10_000
-
-Question = tuple[str, str, str, str, str | None]
-"""Scope, principal, kind and name of what is asked for, and the job or run that it is for."""
+"""Answers that are not read again; the store of actions has all of them."""
 
 
 class Approvals:
@@ -24,29 +23,36 @@ class Approvals:
     def __init__(self, actions: ActionManager, *, timeout_s: float) -> None:
         self._actions = actions
         self._timeout_s = timeout_s
-        self._answers: OrderedDict[Question, ActionRecord] = OrderedDict()
-        self._locks: WeakValueDictionary[Question, asyncio.Lock] = WeakValueDictionary()
+        self._answers: OrderedDict[tuple[str, str], ActionRecord] = OrderedDict()
 
     async def ask(self, subject: Subject, *, kind: str, name: str, reason: str) -> ActionRecord:
         """The settled action; `is_granted` says what became of it. Raises what ActionManager raises."""
-        question = (subject.scope_id, subject.principal_id, kind, name, subject.job_id or subject.run_id)
-        lock = self._locks.setdefault(question, asyncio.Lock())
-        async with lock:
-            if (known := self._answers.get(question)) is not None:
-                return known
-            action = await self._ask(subject, {"kind": kind, "name": name, "reason": reason})
-            if question[-1] is not None:
-                self._answers[question] = action
+        actions = self._actions.for_scope(subject.scope_id)
+        action_id = _action_id(subject, kind, name)
+        spec = self._question(subject, action_id, {"kind": kind, "name": name, "reason": reason})
+        if action_id is None:
+            return await actions.ask(spec)
+        place = subject.scope_id, action_id
+        if (known := self._answers.get(place)) is None:
+            known = self._answers[place] = await ask_together(actions, spec)
             if len(self._answers) > MOST_REMEMBERED:
                 self._answers.popitem(last=False)
-            return action
+        return known
 
-    async def _ask(self, subject: Subject, about: dict[str, str]) -> ActionRecord:
-        return await self._actions.for_scope(subject.scope_id).ask(
-            ActionSpec(
-                type=APPROVE,
-                job_id=subject.job_id,
-                payload={**about, "principal_id": subject.principal_id, "run_id": subject.run_id},
-                timeout_seconds=self._timeout_s,
-            )
+    def _question(self, subject: Subject, action_id: str | None, about: dict[str, str]) -> ActionSpec:
+        return ActionSpec(
+            type=APPROVE,
+            action_id=action_id,
+            job_id=subject.job_id,
+            payload={**about, "principal_id": subject.principal_id, "run_id": subject.run_id},
+            timeout_seconds=self._timeout_s,
         )
+
+
+def _action_id(subject: Subject, kind: str, name: str) -> str | None:
+    """The same for whoever wants the same leave for the same job or run; None where there is neither."""
+    within = subject.job_id or subject.run_id
+    if within is None:
+        return None
+    identity = json.dumps([subject.principal_id, kind, name, within])
+    return f"{APPROVE}-{sha256(identity.encode()).hexdigest()[:32]}"

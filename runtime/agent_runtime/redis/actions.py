@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from agent_runtime.actions.machine import ActionEvent, transition
 from agent_runtime.actions.records import ActionRecord
-from agent_runtime.actions.store import ActionFilter
+from agent_runtime.actions.store import ActionCursor, ActionFilter
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
 from agent_runtime.redis.scripts import Script
 from agent_runtime.scopes import place, scope_of
@@ -101,15 +101,23 @@ class RedisActionStore:
 
         return (await self._change(scope_id, action_id, move)).action
 
-    async def list(self, scope_id: str, which: ActionFilter | None = None, *, limit: int = 100) -> list[ActionRecord]:
+    async def list(
+        self,
+        scope_id: str,
+        which: ActionFilter | None = None,
+        *,
+        after: ActionCursor | None = None,
+        limit: int = 100,
+    ) -> list[ActionRecord]:
         found: list[ActionRecord] = []
         index = self._of_scope("time", scope_id)
+        newest = "+inf" if after is None else repr(after.created_at)
         start = 0
         async with self._asking():
             while len(found) < limit:
-                ids = await self._client.zrevrange(index, start, start + PAGE - 1)
+                ids = await self._client.zrevrangebyscore(index, newest, "-inf", start=start, num=PAGE)
                 kept = await self._fetch(self._key(scope_id, _text(each)) for each in ids)
-                found += [each.action for each in kept if each is not None and _fits(each.action, which)]
+                found += [each.action for each in kept if each is not None and _fits(each.action, which, after)]
                 if len(ids) < PAGE:
                     break
                 start += PAGE
@@ -233,7 +241,9 @@ def _score(moment: datetime | None) -> str:
     return repr(moment.timestamp())
 
 
-def _fits(action: ActionRecord, which: ActionFilter | None) -> bool:
+def _fits(action: ActionRecord, which: ActionFilter | None, after: ActionCursor | None) -> bool:
+    if after is not None and (action.created_at.timestamp(), action.action_id) >= (after.created_at, after.action_id):
+        return False
     if which is None:
         return True
     return which.status in (None, action.status) and which.job_id in (None, action.job_id)

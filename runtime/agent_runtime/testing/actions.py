@@ -10,7 +10,7 @@ import pytest
 
 from agent_runtime.actions.machine import Expire, JobTold, Resolve, Withdraw
 from agent_runtime.actions.records import ActionStatus
-from agent_runtime.actions.store import ActionFilter, ActionStore
+from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
 from agent_runtime.testing.faults import faulty
 from agent_runtime.testing.records import NOW, Persistent, action_of, later
@@ -99,6 +99,18 @@ class ActionStoreContract:
         which = ActionFilter(status=ActionStatus.PENDING, job_id="job-0")
         assert [action.action_id for action in await store.list("tenant-1", which)] == ["action-2", "action-0"]
         assert [action.action_id for action in await store.list("tenant-1", limit=1)] == ["action-3"]
+
+    async def test_a_list_goes_on_where_a_page_ended_also_among_actions_of_one_moment(self, store: Any) -> None:
+        for number in range(6):
+            action = action_of(f"action-{number}", created_at=later(number // 3 + 0.000001))
+            await store.create(action, token_hash=str(number))
+        await store.apply("tenant-1", "action-4", Withdraw(), now=later(9))
+        seen: list[str] = []
+        after = None
+        while page := await store.list("tenant-1", ActionFilter(ActionStatus.PENDING), after=after, limit=2):
+            seen += [each.action_id for each in page]
+            after = ActionCursor(page[-1].created_at.timestamp(), page[-1].action_id)
+        assert seen == ["action-5", "action-3", "action-2", "action-1", "action-0"]
 
     async def test_what_is_due_and_whom_nobody_told_is_found_until_it_is_done(self, store: Any) -> None:
         await store.create(action_of("late", expires_at=later(5), job_id="job-1"), token_hash="1")

@@ -19,6 +19,7 @@ from flow_runtime.local import LocalSettings
 from flow_runtime.models import ModelAnswer, Models, name_of
 from flow_runtime.scripted_models import ScriptedModels
 from runtime_core.report import RunReport
+from runtime_core.stores.url import MEMORY
 
 Behaviour = dict[str, Any]
 
@@ -54,7 +55,7 @@ def run_behaviour(
 
 def test_settings(folder: str) -> LocalSettings:
     """Nothing is kept, nothing is waited for between attempts, and the feature store is an empty folder."""
-    return LocalSettings(store="memory:", clock=Hurried(), feature_store=f"local:{folder}", embedder="test.embed")
+    return LocalSettings(store=MEMORY, clock=Hurried(), feature_store=f"local:{folder}", embedder="test.embed")
 
 
 async def try_node(

@@ -11,6 +11,8 @@ from runtime_core.stores.sqlite import SqliteDatabase
 
 DEFAULT_STORE = "sqlite:///agentflow.sqlite"
 """The run store where nobody names one: a file in the directory in which the process was started."""
+MEMORY = "memory:"
+"""A store that ends with its process."""
 
 _FORMS = "memory:, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user:password@host:5432/database"
 
@@ -22,7 +24,7 @@ def open_database(url: str, *, node_id: str | None = None) -> Database:
     StoreUrlError for an address that is none of memory:, sqlite:///relative.db, sqlite:////absolute.db and
     postgresql://user:password@host:5432/database, and for that one where the extra `postgres` is missing.
     """
-    if url == "memory:":
+    if url == MEMORY:
         return MemoryDatabase()
     scheme = url.partition(":")[0]
     if scheme == "sqlite":

@@ -13,7 +13,9 @@ setup: $(SETUP)
 $(SETUP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentflow-serve needs Python 3.11 or newer; run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile \
+		-r requirements.lock
+	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(SETUP)
 
@@ -23,11 +25,14 @@ serve: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 # Both halves at once: the first is one process that computes, the second waits for Ray and for other processes.
 test: lint
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-units test-serve
+
+# Many hundred processes of the tests import the same modules, which are to be compiled once.
+test-units test-serve table: export PYTHONDONTWRITEBYTECODE =
 
 test-units: setup
 	$(BIN)/python -m pytest -m "not serve" --ignore=tests/reliability
@@ -36,7 +41,7 @@ test-serve: setup
 	$(BIN)/python -m pytest tests/serve tests/reliability
 
 table: setup
-	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py
+	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py tests/serve/test_examples.py
 
 bench: setup
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(BENCH)

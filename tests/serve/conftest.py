@@ -7,30 +7,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from agentflow import load
 from flow_runtime import LocalFlow, LocalSettings
 from flow_runtime.hub_models import local_models
 from llmhub_runtime import LLMHub
+from llmhub_runtime.sim import SimProcess
 from support.ports import free_port
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 FLOWS = {"returns-desk": "returns_desk", "research-brief": "research_brief", "triage": "triage"}
 FEATURES = LocalSettings(feature_store=f"local:{CONFIGS / 'features'}", embedder="llm.embed")
 PLACEMENTS = ("per_node", "inline")
-HERE = tuple(pair for pair in product(FLOWS, PLACEMENTS) if pair != ("returns-desk", "per_node"))
-"""What `examples` deploys; that one is what `make serve` serves, and test_command.py asks it."""
+ELSEWHERE = {("returns-desk", "per_node")}
+"""What `make serve` serves, and test_command.py asks it."""
+if os.environ.get("AGENTFLOW_TABLE") != "full":
+    ELSEWHERE.add(("research-brief", "per_node"))  # seven nodes, six of them alike, and two seconds of CPU for each
+HERE = tuple(pair for pair in product(FLOWS, PLACEMENTS) if pair not in ELSEWHERE)
+"""What `examples` deploys."""
+CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
+"""Serve goes through its replicas ten times a second, and Ray's agent through all processes every five seconds."""
 
 REQUESTS: dict[str, list[dict[str, Any]]] = {
     "returns-desk": [
@@ -50,17 +59,21 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A deployed flow: `app` is the Serve application, `model` the name in KServe's routes."""
+    """A deployed flow: `app` is the Serve application, `model` the name in KServe's routes.
+
+    `headers` go with every request.
+    """
 
     app: str
     model: str
     base: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, request: Mapping[str, Any], **options: Any) -> httpx.Response:
         return self.post(f"/v1/models/{self.model}:predict", {"instances": [dict(request)]}, **options)
 
-    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
-        return httpx.post(self.base + path, json=body, timeout=60, **options)
+    def post(self, path: str, body: Any, *, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        return httpx.post(self.base + path, json=body, timeout=60, headers={**self.headers, **(headers or {})})
 
     def wait_until_ready(self) -> Served:
         """As a probe does: Serve calls an app running before the predictor has looked at its graph."""
@@ -71,7 +84,10 @@ class Served:
         return self
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.base + path, timeout=60)
+        return httpx.get(self.base + path, timeout=60, headers=dict(self.headers))
+
+    def delete(self, path: str) -> httpx.Response:
+        return httpx.delete(self.base + path, timeout=60, headers=dict(self.headers))
 
     def handle(self, deployment: str) -> Any:
         from ray import serve
@@ -85,6 +101,15 @@ class Served:
 
 
 Deploy = Callable[..., Served]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def calm() -> Iterator[None]:
+    """Every cluster of the folder looks after itself less often: it is most of what an idle one costs."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in CALM.items():
+            environment.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +137,14 @@ def cluster() -> Iterator[int]:
         serve.shutdown()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[dict[str, Any]]:
+    """configs/llmhub.sim.yaml with one simulated model for all apps; without an address each starts its own."""
+    document = yaml.safe_load((CONFIGS / "llmhub.sim.yaml").read_text())
+    with SimProcess() as sim:
+        yield {**document, "providers": {"sim": {"api_base": sim.openai_base}}}
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +204,7 @@ def delete(apps: Iterable[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def examples(cluster: int, store: str) -> Iterator[dict[tuple[str, str], Served]]:
+def examples(cluster: int, store: str, hub: dict[str, Any]) -> Iterator[dict[tuple[str, str], Served]]:
     """The flows of configs/ by (flow, placement), deployed together because start-up is what costs."""
     from ray import serve
 
@@ -184,7 +217,7 @@ def examples(cluster: int, store: str) -> Iterator[dict[tuple[str, str], Served]
         name = f"{flow}-{placement.replace('_', '-')}"
         args = AppArgs(
             flow=str(CONFIGS / "flows" / f"{FLOWS[flow]}.yaml"),
-            llmhub=str(CONFIGS / "llmhub.sim.yaml"),
+            llmhub=hub,
             feature_store=FEATURES.feature_store,
             embedder=FEATURES.embedder,
             placement=placement,

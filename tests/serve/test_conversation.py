@@ -1,4 +1,4 @@
-"""A conversation over HTTP, with every process that takes part in it killed between its turns."""
+"""Conversations over HTTP: every process that takes part is killed between turns, and tenants never meet."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import httpx
 import psutil
 import pytest
+
+from support.command_line import agentflow
 
 from .conftest import CONFIGS, Deploy, Served
 
@@ -37,10 +39,21 @@ SCRIPT: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def served(deploy: Deploy, tmp_path_factory: pytest.TempPathFactory) -> Served:
+def keyless(deploy: Deploy, tmp_path_factory: pytest.TempPathFactory) -> Served:
     flow = tmp_path_factory.mktemp("flow") / "conversation.yaml"
     flow.write_text(FLOW)
-    return deploy("conversation", flow=str(flow), llmhub=str(CONFIGS / "llmhub.sim.yaml"), sim_script=SCRIPT)
+    llmhub = str(CONFIGS / "llmhub.sim.yaml")
+    return deploy("conversation", flow=str(flow), llmhub=llmhub, sim_script=SCRIPT, auth="keys")
+
+
+def as_tenant(name: str, keyless: Served, store: str) -> Served:
+    key = agentflow("keys", "new", "--scope", name, "--principal", "p", "--store", store).out.strip()
+    return replace(keyless, headers={"x-api-key": key})
+
+
+@pytest.fixture(scope="module")
+def served(keyless: Served, store: str) -> Served:
+    return as_tenant("tenant-0", keyless, store)
 
 
 def say(served: Served, text: str, session_id: str) -> str:
@@ -99,6 +112,21 @@ def test_a_deleted_session_and_another_one_begin_anew(served: Served):
     for session_id in ("bob", "cleo", "bob"):
         say(served, "I am Ada", session_id)
         assert len(served.get(f"/v1/sessions/{session_id}").json()["records"]) == 2
-        assert httpx.delete(f"{served.base}/v1/sessions/{session_id}", timeout=30).status_code == 204
+        assert served.delete(f"/v1/sessions/{session_id}").status_code == 204
     assert served.get("/v1/sessions/bob").status_code == 404
     assert [len(entry["request"]["messages"]) for entry in served.sim_log()[-3:]] == [1, 1, 1]
+
+
+def test_two_tenants_with_the_same_session_id_have_two_sessions(keyless: Served, store: str):
+    tenants = {name: as_tenant(name, keyless, store) for name in ("tenant-1", "tenant-2")}
+    turn = {"text": "I am Ada", "session_id": "same"}
+    assert keyless.predict(turn).status_code == 401
+    for name, tenant in tenants.items():
+        bearer = {"authorization": f"Bearer {tenant.headers['x-api-key']}"}
+        said = keyless.predict(turn, headers={**bearer, "x-scope-id": "tenant-1"})
+        assert said.status_code == 200, said.text
+        [listed] = agentflow("sessions", "list", "--store", store, "--scope", name).out.splitlines()
+        assert listed.endswith("same") and " 2 records" in listed
+    assert tenants["tenant-1"].delete("/v1/sessions/same").status_code == 204
+    kept = tenants["tenant-2"].get("/v1/sessions/same")
+    assert (kept.status_code, kept.json()["version"]) == (200, 2)

@@ -42,7 +42,7 @@ def test_every_node_is_a_deployment_of_its_own_or_runs_in_the_predictor(examples
     for (flow, placement), served in examples.items():
         planned = plan(load(CONFIGS / "flows" / f"{FLOWS[flow]}.yaml").flow)
         nodes = planned.graph.nodes if placement == "per_node" else ()
-        expected = {flow, f"{flow}.sim", *(f"{flow}.{node}" for node in nodes)}
+        expected = {flow, *(f"{flow}.{node}" for node in nodes)}
         assert set(serve.status().applications[served.app].deployments) == expected
 
 

@@ -89,7 +89,7 @@ async def answered_locally(path: Path) -> list[Any]:
     return [report.output for report in reports]
 
 
-def test_answers_are_the_same_wherever_the_nodes_run(deploy: Deploy, tmp_path: Path):
+def test_answers_are_the_same_wherever_the_nodes_run(deploy: Deploy, hub: dict[str, Any], tmp_path: Path):
     path = written(tmp_path)
     local = asyncio.run(answered_locally(path))
     failure = local[0]["greetings"][1]
@@ -97,11 +97,6 @@ def test_answers_are_the_same_wherever_the_nodes_run(deploy: Deploy, tmp_path: P
     assert failure["node"] == "greet"
     assert local[1:] == [{"greetings": [local[0]["greetings"][0]], "left": ["Ada"]}, {"greetings": [], "left": []}]
     for placement in PLACEMENTS:
-        served = deploy(
-            f"party-{placement.replace('_', '-')}",
-            flow=str(path),
-            llmhub=str(CONFIGS / "llmhub.sim.yaml"),
-            placement=placement,
-        )
+        served = deploy(f"party-{placement.replace('_', '-')}", flow=str(path), llmhub=hub, placement=placement)
         answers = [served.predict(request).json()["predictions"][0] for request in REQUESTS]
         assert answers == local, placement

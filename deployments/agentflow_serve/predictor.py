@@ -87,7 +87,8 @@ class Predictor:
         self._stack = AsyncExitStack()
         self._app_name = serve.get_replica_context().app_name
         self._health = GraphHealth(self._app_name)
-        self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        self._metrics = await self._stack.enter_async_context(metrics)
         store = RunStore(self._stack, spec.process.store)
         self._actions = await open_actions(store) if may_ask(spec.process, self._flow_nodes) else None
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None

@@ -72,7 +72,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
                 answer.resume_token,
                 action_id=action_id,
                 resolution=answer.resolution,
-                resolved_by=caller.principal,
+                resolved_by=caller.identity.principal_id,
             )
         except AgentflowError as exc:
             raise _refused(exc) from exc
@@ -91,7 +91,7 @@ def _caller() -> CallMeta:
 def _check_leave(action: ActionRecord, caller: CallMeta) -> None:
     """Nobody gives himself leave. Without keys nobody knows who is who, and who reaches the port may answer."""
     asked_by = action.payload.get("principal_id")
-    if action.type in OF_SOMEBODY_ELSE and asked_by == caller.principal != ANYBODY.principal_id:
+    if action.type in OF_SOMEBODY_ELSE and asked_by == caller.identity.principal_id != ANYBODY.principal_id:
         message = "Somebody else has to answer this: it asks for leave for the principal of your key."
         raise RequestRefused(message, status=403, code="forbidden")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -27,6 +26,7 @@ from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.reply import Message, Receive, Reply, Send
 from agentflow_serve.request_body import ClientLeft, check_json, read_body
 from agentflow_serve.turns import Turns, turns_of
+from runtime_core.ids import new_trace_id
 
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -34,12 +34,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 5.0  # how long a cancelled request may clean up before we stop waiting for it
-WATCH_AFTER_S = 0.02  # a watch costs a task, and most requests of a fast flow are over by then
-
-
-def random_trace_id() -> str:
-    """A new W3C trace id."""
-    return uuid.uuid4().hex
+WATCH_AFTER_S = 0.1  # a watch costs a task, and most requests of a fast flow are over by then, under load too
 
 
 class Edge:
@@ -57,7 +52,7 @@ class Edge:
         auth: Authenticator | None = None,
         on_waiting: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        new_trace_id: Callable[[], str] = random_trace_id,
+        new_trace_id: Callable[[], str] = new_trace_id,
     ) -> None:
         self._app = app
         self._limits = limits

@@ -48,7 +48,6 @@ from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
 from flow_runtime.runner import FlowRunner
 from runtime_core.clock import SystemClock
-from runtime_core.context import Identity
 from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
 
@@ -188,7 +187,7 @@ class Predictor:
         try:
             report = await self._runner.run(
                 request,
-                identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
+                identity=call.identity,
                 trace_id=call.trace_id,
                 deadline_s=call.deadline_s,
             )
@@ -198,7 +197,7 @@ class Predictor:
             code = "cancelled"
             raise
         finally:
-            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.scope_id)
+            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.identity.scope_id)
 
     async def check_health(self) -> None:
         """Serve's own probe. It must not wait for the actor, which may be restarting."""

@@ -47,7 +47,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     ) -> dict[str, Any]:
         """The scope's actions, the newest first."""
         try:
-            found = await actions.for_scope(_caller().scope_id).list(ActionFilter(status=status), limit=limit)
+            found = await actions.for_scope(_caller().identity.scope_id).list(ActionFilter(status=status), limit=limit)
         except AgentflowError as exc:
             raise _refused(exc) from exc
         return {"actions": [action.model_dump(mode="json") for action in found]}
@@ -55,7 +55,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     async def show(action_id: str) -> dict[str, Any]:
         """One action, with its answer if there is one."""
         try:
-            found = await actions.for_scope(_caller().scope_id).get(check_id(action_id, what="action id"))
+            found = await actions.for_scope(_caller().identity.scope_id).get(check_id(action_id, what="action id"))
         except AgentflowError as exc:
             raise _refused(exc) from exc
         return found.model_dump(mode="json")
@@ -63,7 +63,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     async def resolve(action_id: str, request: Request) -> dict[str, Any]:
         """Answer an action, once."""
         caller, answer = _caller(), _answer(await request.body())
-        mine = actions.for_scope(caller.scope_id)
+        mine = actions.for_scope(caller.identity.scope_id)
         try:
             check_id(action_id, what="action id")
             if answer.resume_token is None:

@@ -241,7 +241,8 @@ class _Draft:
         self.end = end
         self.commands = [command for command in self.commands if not isinstance(command, StartNode)]
         self.commands += [CancelNode(node) for node in self.running if node in self.state.running]
-        self.settled |= dict.fromkeys((node for node in self.graph.nodes if node not in self.settled), "cancelled")
+        for node in self.graph.nodes:
+            self.settled.setdefault(node, "cancelled")
         self.commands.append(EndRun(end))
 
     def overdue(self) -> str:

@@ -87,7 +87,8 @@ class FlowRunner:
         trace_id = parent.context.trace_id if parent is not None else trace_id_or_new(trace_id)
         now = self._clock.now()
         limits = None if self._budget is None or self._accounts is None else self._budget.limits
-        deadline_s = _sooner(deadline_s, None if self._budget is None else self._budget.limits.max_runtime_seconds)
+        if self._budget is not None:
+            deadline_s = _sooner(deadline_s, self._budget.limits.max_runtime_seconds)
         event_time = parent.fields["event_time"] if parent is not None else now.isoformat()
         deadline = None if deadline_s is None else now + timedelta(seconds=deadline_s)
         try:

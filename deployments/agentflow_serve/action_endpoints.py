@@ -49,7 +49,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
 
     async def list_actions(asked: Annotated[_Actions, Query()]) -> dict[str, Any]:
         """The scope's actions, the newest first."""
-        mine, which = actions.for_scope(_caller().scope_id), ActionFilter(status=asked.status)
+        mine, which = actions.for_scope(_caller().identity.scope_id), ActionFilter(status=asked.status)
         place = page_after(asked.after, action_cursor)
         try:
             found = await mine.list(which, after=place, limit=asked.limit + 1)
@@ -60,7 +60,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     async def show(action_id: str) -> dict[str, Any]:
         """One action, with its answer if there is one."""
         try:
-            found = await actions.for_scope(_caller().scope_id).get(check_id(action_id, what="action id"))
+            found = await actions.for_scope(_caller().identity.scope_id).get(check_id(action_id, what="action id"))
         except AgentflowError as exc:
             raise _refused(exc) from exc
         return found.model_dump(mode="json")
@@ -68,7 +68,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
     async def resolve(action_id: str, request: Request) -> dict[str, Any]:
         """Answer an action, once."""
         caller, answer = _caller(), _answer(await request.body())
-        mine = actions.for_scope(caller.scope_id)
+        mine = actions.for_scope(caller.identity.scope_id)
         try:
             check_id(action_id, what="action id")
             if answer.resume_token is None:
@@ -77,7 +77,7 @@ def register_action_endpoints(app: FastAPI, actions: ActionManager) -> None:
                 answer.resume_token,
                 action_id=action_id,
                 resolution=answer.resolution,
-                resolved_by=caller.principal,
+                resolved_by=caller.identity.principal_id,
             )
         except AgentflowError as exc:
             raise _refused(exc) from exc
@@ -98,7 +98,7 @@ def _caller() -> CallMeta:
 def _check_leave(action: ActionRecord, caller: CallMeta) -> None:
     """Nobody gives himself leave. Without keys nobody knows who is who, and who reaches the port may answer."""
     asked_by = action.payload.get("principal_id")
-    if action.type in OF_SOMEBODY_ELSE and asked_by == caller.principal != ANYBODY.principal_id:
+    if action.type in OF_SOMEBODY_ELSE and asked_by == caller.identity.principal_id != ANYBODY.principal_id:
         message = "Somebody else has to answer this: it asks for leave for the principal of your key."
         raise RequestRefused(message, status=403, code="forbidden")
 

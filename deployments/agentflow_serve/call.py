@@ -23,8 +23,7 @@ class CallMeta:
     """
 
     trace_id: str | None = None
-    scope_id: str = "default"
-    principal: str = "anonymous"
+    identity: Identity = ANYBODY
     deadline_s: float | None = None
     idempotency_key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -61,8 +60,7 @@ class Admitted:
         key = self.idempotency_key
         return CallMeta(
             trace_id=self.trace_id if alone else f"{self.trace_id}.{index}",
-            scope_id=self.identity.scope_id,
-            principal=self.identity.principal_id,
+            identity=self.identity,
             deadline_s=max(0.0, self.ends_at - self.clock()),
             idempotency_key=key if alone or key is None else f"{key} {index}",
             headers=self.headers,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from agentflow_serve import request_headers
@@ -27,6 +27,7 @@ from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.reply import Message, Receive, Reply, Send
 from agentflow_serve.request_body import ClientLeft, check_json, read_body
 from agentflow_serve.turns import Turns, turns_of
+from runtime_core.ids import new_trace_id
 
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -34,12 +35,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 CANCEL_GRACE_S = 5.0  # how long a cancelled request may clean up before we stop waiting for it
-WATCH_AFTER_S = 0.02  # a watch costs a task, and most requests of a fast flow are over by then
-
-
-def random_trace_id() -> str:
-    """A new W3C trace id."""
-    return uuid.uuid4().hex
+WATCH_AFTER_S = 0.1  # a watch costs a task, and most requests of a fast flow are over by then, under load too
 
 
 class Edge:
@@ -57,7 +53,7 @@ class Edge:
         auth: Authenticator | None = None,
         on_waiting: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        new_trace_id: Callable[[], str] = random_trace_id,
+        new_trace_id: Callable[[], str] = new_trace_id,
     ) -> None:
         self._app = app
         self._limits = limits
@@ -93,27 +89,13 @@ class Edge:
     async def _serve(self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply) -> None:
         admitted = self._admit(headers, trace_id=reply.trace_id)
         if (self._auth is None and self._turns is None) or open_to_all(scope):
-            await self._take(scope, headers, receive, reply, admitted)
+            await self._run(scope, headers, receive, reply, admitted)
             return
         if self._auth is not None:
             admitted = replace(admitted, identity=await self._auth.identify(headers))
         scope_id, answers = admitted.identity.scope_id, is_about_actions(scope)
         with nullcontext() if self._turns is None else self._turns.place(scope_id, answers=answers):
-            await self._take(scope, headers, receive, reply, admitted)
-
-    async def _take(
-        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply, admitted: Admitted
-    ) -> None:
-        """Reads the body and runs the application."""
-        try:
-            async with asyncio.timeout(admitted.ends_at - self._clock()):
-                body = await read_body(receive, headers, limits=self._limits)
-        except TimeoutError:
-            raise _too_late("The request body did not arrive in time.") from None
-        reply.body_was_read = True
-        check_json(body, path=scope["path"], headers=headers, limits=self._limits)
-        scope = {**scope, "headers": request_headers.for_application(headers)}
-        await self._run(scope, body, receive, reply, admitted)
+            await self._run(scope, headers, receive, reply, admitted)
 
     def _admit(self, headers: request_headers.RawHeaders, *, trace_id: str) -> Admitted:
         """The call's terms, read from its headers before any of its body. Raises RequestRefused."""
@@ -137,48 +119,51 @@ class Edge:
             headers=request_headers.travelling(headers),
         )
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, reply: Reply, admitted: Admitted) -> None:
-        """Runs the application until it is done, the client has left, or the deadline has passed."""
-        watch = _Watch(receive)
+    async def _run(
+        self, scope: Scope, headers: request_headers.RawHeaders, receive: Receive, reply: Reply, admitted: Admitted
+    ) -> None:
+        """Takes the request until the application is done, the client has left, or the deadline has passed."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watch = _Watch(receive, over)
 
-        async def run() -> None:
+        async def take() -> None:
             admitted_call.set(admitted)
+            body = await read_body(receive, headers, limits=self._limits)
+            reply.body_was_read = True
+            watch.start_soon()
+            check_json(body, path=scope["path"], headers=headers, limits=self._limits)
+            theirs = {**scope, "headers": request_headers.for_application(headers)}
             if self._turns is None or open_to_all(scope) or is_about_actions(scope):
-                await self._app(scope, _replay(body, watch.left), reply)
+                await self._app(theirs, _replay(body, watch.left), reply)
                 return
             async with self._turns.turn(admitted.identity.scope_id):
-                await self._app(scope, _replay(body, watch.left), reply)
+                await self._app(theirs, _replay(body, watch.left), reply)
 
-        app = asyncio.create_task(run())
+        app = asyncio.create_task(take())
         try:
-            await self._first_of(app, watch, reply, ends_at=admitted.ends_at)
+            await self._first_of(app, over, reply, ends_at=admitted.ends_at)
             if app.done():
                 await self._finish(app, reply)
+            elif not reply.body_was_read:
+                raise _too_late("The request body did not arrive in time.")
             elif not watch.left.is_set():
                 app.cancel()
                 await reply.error(_too_late("The deadline of the request passed before the flow had an answer."))
         finally:
             reply.close()
-            await self._stop(*watch.tasks, app, trace_id=reply.trace_id)
+            await self._stop(*watch.stop(), app, trace_id=reply.trace_id)
 
-    async def _first_of(self, app: asyncio.Task[None], watch: _Watch, reply: Reply, *, ends_at: float) -> None:
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-
-        def end(*_: object) -> None:
-            if not over.done():
-                over.set_result(None)
-
-        app.add_done_callback(end)
-        timers = (
-            loop.call_later(max(0.0, ends_at - self._clock()), end),
-            loop.call_later(WATCH_AFTER_S, watch.start, end),
-        )
+    async def _first_of(
+        self, app: asyncio.Task[None], over: asyncio.Future[None], reply: Reply, *, ends_at: float
+    ) -> None:
+        """Returns when `app` is done, when somebody else says that it is `over`, or at the deadline."""
+        left_s = max(0.0, ends_at - self._clock())
+        app.add_done_callback(partial(_end, over))
+        timer = asyncio.get_running_loop().call_later(left_s, _end, over)
         try:
             await over
         finally:
-            for timer in timers:
-                timer.cancel()
+            timer.cancel()
         if reply.complete and not app.done():
             # Servers also report a disconnect once the answer is out; the application may still tidy up.
             await asyncio.wait({app}, timeout=max(0.0, ends_at - self._clock()))
@@ -188,9 +173,9 @@ class Edge:
             await reply.error(cancelled_inside())
             return
         error = app.exception()
-        if isinstance(error, RequestRefused):
-            await reply.error(error)
-        elif error is not None:
+        if isinstance(error, ClientLeft | RequestRefused):
+            raise error
+        if error is not None:
             logger.error("The predictor failed on request %s.", reply.trace_id, exc_info=error)
             await reply.error(internal_error())
 
@@ -211,21 +196,28 @@ class Edge:
 
 
 class _Watch:
-    """Waits for the client to leave, once it is started. `left` is set when it has."""
+    """Waits for the client to leave, from a while after it was told to start. When it has, `left` is set and all is
+    `over`."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, over: asyncio.Future[None]) -> None:
         self._receive = receive
+        self._over = over
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self.left = asyncio.Event()
 
-    def start(self, then: Callable[..., None]) -> None:
-        self._task = asyncio.create_task(self._watch())
-        self._task.add_done_callback(then)
+    def start_soon(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
 
-    @property
-    def tasks(self) -> tuple[asyncio.Task[None], ...]:
-        """What there is to cancel."""
+    def stop(self) -> tuple[asyncio.Task[None], ...]:
+        """Starts no more; what there is to cancel."""
+        if self._timer is not None:
+            self._timer.cancel()
         return () if self._task is None else (self._task,)
+
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+        self._task.add_done_callback(partial(_end, self._over))
 
     async def _watch(self) -> None:
         try:
@@ -233,6 +225,11 @@ class _Watch:
                 pass
         finally:
             self.left.set()
+
+
+def _end(over: asyncio.Future[None], _: object = None) -> None:
+    if not over.done():
+        over.set_result(None)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -19,6 +19,13 @@ from agentflow_serve.reply import Receive, Send
 ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
+class _Request(Request):
+    """A request whose body is in its first message, as the edge hands it on."""
+
+    async def body(self) -> bytes:
+        return (await self.receive())["body"]
+
+
 class HotPath:
     """Serves `POST /v1/models/<name>:predict` itself and leaves everything else to `app`.
 
@@ -43,7 +50,7 @@ class HotPath:
         if scope["type"] != "http" or scope["path"] != path or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive, send)
+        request = _Request(scope, receive, send)
         try:
             # kserve gives a dict only where its encoder gave one, and ours never does
             response = cast(Response, await self._endpoints.predict(self._name, request))

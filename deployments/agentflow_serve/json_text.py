@@ -14,6 +14,7 @@ import orjson
 _MARKS = b'"[]{}'
 _NOT_MARKS = bytes(set(range(256)) - set(_MARKS))
 _PIECE = 1 << 16  # marks looked at together: what fits into a processor's cache
+_STRICT = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
@@ -65,7 +66,7 @@ def looseness(text: bytes) -> str | None:
 def check_value(value: Any) -> bytes:
     """The JSON text of a value, which every JSON parser reads back. Raises ValueError with the reason."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        text = _STRICT.encode(value).encode()
         # What json.dumps lets through: integers above 64 bits, more levels than a parser takes.
         orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except UnicodeEncodeError as exc:

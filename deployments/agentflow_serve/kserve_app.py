@@ -24,13 +24,14 @@ from agentflow.signature import Signature
 from agentflow_serve.auth.authenticator import Authenticator
 from agentflow_serve.call import FlowRunner, admitted_call
 from agentflow_serve.data_plane import FixedRepository, FlowDataPlane
-from agentflow_serve.edge import Edge, random_trace_id
+from agentflow_serve.edge import Edge
 from agentflow_serve.errors import PredictorError, answer_of, internal_error
 from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.hot_path import ExceptionHandler, HotPath
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.readiness import Readiness
 from agentflow_serve.session_endpoints import SessionDoor, register_session_endpoints
+from runtime_core.ids import new_trace_id
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager
@@ -65,7 +66,7 @@ def build_predictor_app(
     auth: Authenticator | None = None,
     on_waiting: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
-    new_trace_id: Callable[[], str] = random_trace_id,
+    new_trace_id: Callable[[], str] = new_trace_id,
     new_response_id: Callable[[], str] = lambda: str(uuid.uuid4()),
 ) -> Edge:
     """The ASGI application that serves one flow as the model `name`, on one event loop.

@@ -7,13 +7,22 @@ was said, or who asked; a scope only where `metrics_by_scope` of the serve confi
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from runtime_core.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from agent_runtime.errors import BudgetExceededError
     from runtime_core.call_log.records import Attempt, Ending
 
+logger = logging.getLogger(__name__)
+
+EVERY_S = 0.2
+"""How old a number may be when Ray gets it. Ray exports what it has every few seconds."""
 EXPORTED = "ray_"
 """Ray puts this before every name; it adds the labels `application`, `deployment` and `replica`."""
 BOUNDARIES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -70,48 +79,84 @@ WAITING = Metric(
 )
 
 METRICS = (RUNS, RUN_SECONDS, ATTEMPTS, TOKENS, COST, UNPRICED, REFUSALS, UNKNOWN, WAITING)
+_LABELS = {metric.name: (*metric.labels, "scope") for metric in METRICS}
 
 
 class ServeMetrics:
-    """Counts in a replica, through Ray Serve: one for each process. Ray is imported here, and nowhere before."""
+    """Counts in a replica: one for each process. Ray is imported here, and nowhere before.
 
-    def __init__(self, *, by_scope: bool = False) -> None:
+    Ray takes longer over one number than a small flow over its run. So numbers are added up here; Ray gets them
+    while the block runs, every `EVERY_S`, and what is left when it ends.
+    """
+
+    def __init__(self, *, by_scope: bool = False, clock: Clock | None = None) -> None:
         self._by_scope = by_scope
+        self._clock = clock or SystemClock()
         self._metrics: dict[str, Any] = {metric.name: _made(metric, by_scope) for metric in METRICS}
+        self._sums: Counter[tuple[str, ...]] = Counter()  # by the name of the metric and the values of its labels
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._states: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        self._handing_over = asyncio.create_task(self._keep_handing_over())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._handing_over.cancel()
+        await asyncio.wait([self._handing_over])
+        self._hand_over()
 
     def run_ended(self, code: str, seconds: float, *, scope_id: str) -> None:
-        self._count(RUNS, 1, scope_id, code=code)
-        self._metrics[RUN_SECONDS.name].observe(max(0.0, seconds), tags={"code": code})
+        self._count(RUNS, 1, scope_id, code)
+        self._seconds[code].append(max(0.0, seconds))
 
     def attempt_ended(self, attempt: Attempt, ending: Ending) -> None:
-        scope_id, of = attempt.scope_id, {"role": attempt.role, "model": f"{attempt.provider}/{attempt.model}"}
-        self._count(ATTEMPTS, 1, scope_id, **of, status=ending.status.value)
+        scope_id, of = attempt.scope_id, (attempt.role, f"{attempt.provider}/{attempt.model}")
+        self._count(ATTEMPTS, 1, scope_id, *of, ending.status.value)
         if ending.status.value != "settled":
             return
         if ending.usage is not None:
             for kind in ("input", "output", "cached", "reasoning"):
-                self._count(TOKENS, getattr(ending.usage, kind), scope_id, **of, kind=kind)
+                self._count(TOKENS, getattr(ending.usage, kind), scope_id, *of, kind)
         if ending.cost_micro is None:
-            self._count(UNPRICED, 1, scope_id, **of)
+            self._count(UNPRICED, 1, scope_id, *of)
         else:
-            self._count(COST, ending.cost_micro, scope_id, **of)
+            self._count(COST, ending.cost_micro, scope_id, *of)
 
     def refused(self, error: BudgetExceededError, *, scope_id: str) -> None:
-        facts = {"limit": error.limit or "", "window": error.window or "", "reason": error.reason or ""}
-        self._count(REFUSALS, 1, scope_id, **facts)
+        self._count(REFUSALS, 1, scope_id, error.limit or "", error.window or "", error.reason or "")
 
     def unknown(self, attempts: int) -> None:
-        self._metrics[UNKNOWN.name].set(attempts, tags={})
+        self._states[UNKNOWN.name] = attempts
 
     def waiting(self, requests: int) -> None:
-        self._metrics[WAITING.name].set(requests, tags={})
+        self._states[WAITING.name] = requests
 
-    def _count(self, metric: Metric, amount: int, scope_id: str, **labels: str) -> None:
-        if amount <= 0:  # which Ray refuses to count
-            return
-        if self._by_scope and metric.scoped:
-            labels["scope"] = scope_id
-        self._metrics[metric.name].inc(amount, tags=labels)
+    def _count(self, metric: Metric, amount: int, scope_id: str, *labels: str) -> None:
+        scope = (scope_id,) if self._by_scope and metric.scoped else ()
+        self._sums[metric.name, *labels, *scope] += amount
+
+    async def _keep_handing_over(self) -> None:
+        while True:
+            await self._clock.sleep(EVERY_S)
+            try:
+                self._hand_over()
+            except Exception:
+                logger.exception("some metrics were not handed to Ray, for a reason that nobody foresaw")
+
+    def _hand_over(self) -> None:
+        sums, self._sums = self._sums, Counter()
+        seconds, self._seconds = self._seconds, defaultdict(list)
+        states, self._states = self._states, {}
+        for (name, *labels), amount in sums.items():
+            if amount > 0:  # Ray refuses to count nothing
+                self._metrics[name].inc(amount, tags=dict(zip(_LABELS[name], labels, strict=False)))
+        for code, each in seconds.items():
+            tags = {"code": code}
+            for taken in each:
+                self._metrics[RUN_SECONDS.name].observe(taken, tags=tags)
+        for name, state in states.items():
+            self._metrics[name].set(state, tags={})
 
 
 def _made(metric: Metric, by_scope: bool) -> Any:

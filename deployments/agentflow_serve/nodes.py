@@ -43,7 +43,7 @@ class NodeReplica:
         bodies: dict[str, Body] = {}
         dispatch = ServeDispatch(tools, LocalDispatch(bodies))
         store = RunStore(self._stack, spec.process.store)
-        metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        metrics = await self._stack.enter_async_context(ServeMetrics(by_scope=spec.process.metrics_by_scope))
         parts = await open_parts(
             self._stack, spec.process, nodes.values(), store=store, sim=sim, tools=dispatch, recorder=metrics
         )

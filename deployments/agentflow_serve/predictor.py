@@ -48,7 +48,6 @@ from flow_runtime.errors import StateFailed
 from flow_runtime.local import body_of
 from flow_runtime.runner import FlowRunner
 from runtime_core.clock import SystemClock
-from runtime_core.context import Identity
 from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
 
@@ -87,7 +86,8 @@ class Predictor:
         self._stack = AsyncExitStack()
         self._app_name = serve.get_replica_context().app_name
         self._health = GraphHealth(self._app_name)
-        self._metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        metrics = ServeMetrics(by_scope=spec.process.metrics_by_scope)
+        self._metrics = await self._stack.enter_async_context(metrics)
         store = RunStore(self._stack, spec.process.store)
         self._actions = await open_actions(store) if may_ask(spec.process, self._flow_nodes) else None
         self._auth = await self._open_keys(store) if spec.auth == "keys" else None
@@ -187,7 +187,7 @@ class Predictor:
         try:
             report = await self._runner.run(
                 request,
-                identity=Identity(scope_id=call.scope_id, principal_id=call.principal),
+                identity=call.identity,
                 trace_id=call.trace_id,
                 deadline_s=call.deadline_s,
             )
@@ -197,7 +197,7 @@ class Predictor:
             code = "cancelled"
             raise
         finally:
-            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.scope_id)
+            self._metrics.run_ended(code, time.perf_counter() - began, scope_id=call.identity.scope_id)
 
     async def check_health(self) -> None:
         """Serve's own probe. It must not wait for the actor, which may be restarting."""

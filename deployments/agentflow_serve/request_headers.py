@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from itertools import chain
 
 from agentflow_serve.errors import RequestRefused
 from agentflow_serve.limits import EdgeLimits
@@ -34,7 +35,7 @@ CONTROL_HEADERS = frozenset(
 )
 _CONTROL_PREFIXES = (b"x-serve-router-", b"x-forwarded-", b"x-auth-request-")
 CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"})
-_TRAVELS = (b"x-request-id", b"traceparent", b"tracestate")
+_TRAVELS = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
 
 # agentflow.request's TRACE_ID, with room for the index that each run of a batch adds
 _TRACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -56,7 +57,7 @@ def values(headers: RawHeaders, name: bytes) -> list[str]:
 
 def check_size(headers: RawHeaders, *, limits: EdgeLimits) -> None:
     """Raises RequestRefused (431) where there are too many headers or too much in them."""
-    size = sum(len(name) + len(value) for name, value in headers)
+    size = len(b"".join(chain.from_iterable(headers)))
     if len(headers) > limits.max_headers or size > limits.max_header_bytes:
         raise RequestRefused(
             f"The request has {len(headers)} headers of {size} bytes; at most {limits.max_headers} headers "
@@ -121,7 +122,7 @@ def idempotency_key(headers: RawHeaders) -> str | None:
 
 def travelling(headers: RawHeaders) -> dict[str, str]:
     """The headers that go with a run to its nodes; one that could not be sent on unchanged stays behind."""
-    found = {name: values(headers, name) for name in _TRAVELS}
+    found = {name: values(headers, name) for name, _ in headers if name in _TRAVELS}
     return {name.decode(): given[0] for name, given in found.items() if len(given) == 1 and _TEXT.fullmatch(given[0])}
 
 

@@ -9,12 +9,21 @@ from contextvars import ContextVar
 
 
 class AttemptTime:
-    """The timeout of one attempt. Several of its calls may wait for people at once."""
+    """The timeout of one attempt: that of the block, and of the tasks that it starts.
+
+    Several of its calls may wait for people at once.
+    """
 
     def __init__(self, bound: asyncio.Timeout) -> None:
         self._bound = bound
         self._waiting = 0
         self._left_s = 0.0
+
+    def __enter__(self) -> None:
+        self._token = current.set(self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        current.reset(self._token)
 
     def stop(self) -> None:
         self._waiting += 1
@@ -31,16 +40,6 @@ class AttemptTime:
 
 # Between an attempt and a question lie prompts, agents, searches and tasks of their own.
 current: ContextVar[AttemptTime | None] = ContextVar("agentflow_attempt_time", default=None)
-
-
-@contextmanager
-def measured(bound: asyncio.Timeout) -> Iterator[None]:
-    """The attempt of this block has that bound, and so have the tasks that it starts."""
-    token = current.set(AttemptTime(bound))
-    try:
-        yield
-    finally:
-        current.reset(token)
 
 
 @contextmanager

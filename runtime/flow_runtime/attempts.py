@@ -12,7 +12,7 @@ from agentflow.errors import FlowError
 from agentflow.failure import Failure
 from agentflow.ir import FailureType
 from agentflow.settings import NodeSettings
-from flow_runtime.attempt_time import measured
+from flow_runtime.attempt_time import AttemptTime
 from flow_runtime.errors import (
     CallNotAllowed,
     LedgerUnavailable,
@@ -55,21 +55,21 @@ async def attempt(
     No attempt outlasts the request: `remaining_s` cuts the timeout, and once it is spent nothing more is tried.
     `draw` gives numbers from 0 up to 1, for the jitter of the pauses.
     """
-    last = Attempted()
-    for number in range(1, settings.attempts + 1):
+    number = 1
+    while True:
         last = await once(body, settings, number=number, remaining_s=remaining_s)
-        if last.failure is None or number == settings.attempts or not last.failure.is_of(settings.retry_on):
-            break
+        if last.failure is None or number >= settings.attempts or not last.failure.is_of(settings.retry_on):
+            return last
         pause = pause_s(settings, number, draw)
         left = remaining_s()
         if (wanted := last.failure.retry_after) is not None:
             if left is None and wanted > MAX_RETRY_AFTER_S:
-                break
+                return last
             pause = max(pause, wanted)
         if left is not None and left <= pause:
-            break
+            return last
         await clock.sleep(pause)
-    return last
+        number += 1
 
 
 def pause_s(settings: NodeSettings, failed: int, draw: Callable[[], float]) -> float:
@@ -98,7 +98,7 @@ async def once(
     bound = asyncio.timeout(timeout_s)
     try:
         async with bound:
-            with measured(bound):
+            with AttemptTime(bound):
                 value = await body(timeout_s)
     except TimeoutError as exc:
         reason = f"it took longer than {timeout_s:g} s" if bound.expired() else str(exc) or "it timed out"

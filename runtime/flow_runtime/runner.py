@@ -24,7 +24,7 @@ from flow_runtime.memory import RunMemory, remembered
 from flow_runtime.refusals import not_allowed
 from flow_runtime.state import StateBackends
 from runtime_core.clock import Clock
-from runtime_core.context import BudgetSpec, ExecutionContext, Identity
+from runtime_core.context import BudgetSpec, ExecutionContext, Identity, context_of_run
 from runtime_core.errors import AgentflowError, IdentityError, StoreError, StoreFullError
 from runtime_core.ids import IdSource, check_id, trace_id_or_new
 from runtime_core.loop import Dispatch, Observer, run_graph
@@ -87,7 +87,8 @@ class FlowRunner:
         trace_id = parent.context.trace_id if parent is not None else trace_id_or_new(trace_id)
         now = self._clock.now()
         limits = None if self._budget is None or self._accounts is None else self._budget.limits
-        deadline_s = _sooner(deadline_s, None if self._budget is None else self._budget.limits.max_runtime_seconds)
+        if self._budget is not None:
+            deadline_s = _sooner(deadline_s, self._budget.limits.max_runtime_seconds)
         event_time = parent.fields["event_time"] if parent is not None else now.isoformat()
         deadline = None if deadline_s is None else now + timedelta(seconds=deadline_s)
         try:
@@ -96,10 +97,8 @@ class FlowRunner:
                 context = parent.context.child(run_id=run_id, deadline=deadline, budgets=limits)
             else:
                 session_id = fields.get("session_id")
-                identity = identity or Identity()
-                context = ExecutionContext(
-                    scope_id=identity.scope_id,
-                    principal_id=identity.principal_id,
+                context = context_of_run(
+                    identity or Identity(),
                     session_id=check_id(session_id, what="session_id") if isinstance(session_id, str) else None,
                     run_id=run_id,
                     trace_id=fields["trace_id"],
@@ -110,11 +109,12 @@ class FlowRunner:
             return RunReport(run_id=run_id, trace_id=trace_id, error=RunError(code="bad_input", message=str(exc)))
         on_exceed = self._on_exceed(parent)
         call = NodeCall(context=context, fields=fields, on_exceed=on_exceed)
+        if on_exceed is None:
+            return await self._run(request, call, parent, deadline_s=deadline_s, observe=observe)
         async with AsyncExitStack() as stack:
-            if on_exceed is not None:
-                error = await self._give_budget(stack, context, parent)
-                if error is not None:
-                    return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
+            error = await self._give_budget(stack, context, parent)
+            if error is not None:
+                return RunReport(run_id=run_id, trace_id=context.trace_id, error=error)
             return await self._run(request, call, parent, deadline_s=deadline_s, observe=observe)
 
     async def _run(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
+from runtime_core.frozen import changed
 from runtime_core.ids import RandomIds, check_id, check_name, check_scope_id, check_trace_id, new_trace_id
 
 ScopeId = Annotated[str, AfterValidator(check_scope_id)]
@@ -146,6 +147,32 @@ class ExecutionContext(Identity):
     def _with(self, **changes: object) -> Self:
         # model_copy(update=) would not validate the changes
         return type(self).model_validate({**dict(self), **changes})
+
+
+_BLANK = ExecutionContext(run_id="run", trace_id="trace")
+
+
+def context_of_run(
+    identity: Identity,
+    *,
+    run_id: str,
+    trace_id: str,
+    session_id: str | None = None,
+    deadline: datetime | None = None,
+    budgets: BudgetSpec | None = None,
+) -> ExecutionContext:
+    """The context of a new run, of values that were checked where they came in; they are not checked again."""
+    return changed(
+        _BLANK,
+        scope_id=identity.scope_id,
+        principal_id=identity.principal_id,
+        run_id=run_id,
+        trace_id=trace_id,
+        session_id=session_id,
+        deadline=deadline,
+        budgets=budgets,
+        metadata={},
+    )
 
 
 def _tighter(mine: Limit | None, other: Limit | None) -> Limit | None:

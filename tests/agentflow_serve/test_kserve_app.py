@@ -31,6 +31,7 @@ from agentflow_serve.errors import (
 from agentflow_serve.kserve_app import build_predictor_app
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.readiness import Readiness
+from runtime_core.context import Identity
 from runtime_core.report import ErrorCode, RunError
 from support.predictor_server import SHOUT, Runner, Stall, serving
 from support.waiting import until
@@ -107,11 +108,7 @@ async def test_each_run_has_its_own_trace_id_and_key_that_lead_back_to_the_reque
     alone, first, second = (call for _, call in runner.calls)
     assert (alone.trace_id, alone.idempotency_key) == ("t1", "k1")
     assert [(c.trace_id, c.idempotency_key) for c in (first, second)] == [("t1.0", "k1 0"), ("t1.1", "k1 1")]
-    assert (alone.scope_id, alone.principal, alone.headers) == (
-        "default",
-        "anonymous",
-        {"x-request-id": "r1"},
-    )
+    assert (alone.identity, alone.headers) == (Identity(), {"x-request-id": "r1"})
     assert alone.deadline_s is not None and 0 < alone.deadline_s <= 7
 
 

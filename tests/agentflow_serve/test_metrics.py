@@ -8,14 +8,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.serve import metrics
 
+from agent_runtime.errors import BudgetExceededError
+from agentflow_serve import unknown_attempts
 from agentflow_serve.manifests.monitoring import prometheus_rule
 from agentflow_serve.manifests.settings import ManifestSettings
 from agentflow_serve.manifests.subject import subject_of
-from agentflow_serve.metrics import EXPORTED, METRICS
-from agentflow_serve.unknown_attempts import EVERY_S, count_unknown
+from agentflow_serve.metrics import EVERY_S, EXPORTED, METRICS, ServeMetrics
+from agentflow_serve.unknown_attempts import count_unknown
 from runtime_core.clock import ManualClock
 from runtime_core.errors import StoreUnavailableError
 from support.stores import until
@@ -58,6 +62,41 @@ def test_a_process_without_ray_pays_nothing():
     assert done.stdout.strip() == "[]"
 
 
+async def test_ray_gets_sums_now_and_then_and_the_rest_when_a_replica_stops(monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[str, float, dict[str, str]]] = []
+
+    def tell(metric: Any, value: float, tags: dict[str, str]) -> None:
+        told.append((metric.info["name"], value, tags))
+
+    for kind, method in ((metrics.Counter, "inc"), (metrics.Histogram, "observe"), (metrics.Gauge, "set")):
+        monkeypatch.setattr(kind, method, tell)
+    clock, refusal = ManualClock(), BudgetExceededError("full", limit="max_requests_total", reason="used")
+    async with ServeMetrics(by_scope=True, clock=clock) as counted:
+        await until(lambda: clock.sleepers == 1)
+        counted.run_ended("ok", 0.5, scope_id="s1")
+        counted.run_ended("ok", 0.25, scope_id="s1")
+        counted.refused(refusal, scope_id="s1")
+        counted.waiting(3)
+        counted.waiting(2)
+        assert told == []
+        clock.advance(EVERY_S)
+        await until(lambda: bool(told) and clock.sleepers == 1)
+        assert told == [
+            ("agentflow_runs_total", 2, {"code": "ok", "scope": "s1"}),
+            (
+                "agentflow_budget_refusals_total",
+                1,
+                {"limit": "max_requests_total", "window": "", "reason": "used", "scope": "s1"},
+            ),
+            ("agentflow_run_seconds", 0.5, {"code": "ok"}),
+            ("agentflow_run_seconds", 0.25, {"code": "ok"}),
+            ("agentflow_waiting_requests", 2, {}),
+        ]
+        told.clear()
+        counted.run_ended("internal", 1.0, scope_id="s2")
+    assert [(name, value) for name, value, _ in told] == [("agentflow_runs_total", 1), ("agentflow_run_seconds", 1.0)]
+
+
 async def test_unknown_attempts_are_asked_for_now_and_then_and_no_failure_ends_that(
     caplog: pytest.LogCaptureFixture,
 ):
@@ -77,7 +116,7 @@ async def test_unknown_attempts_are_asked_for_now_and_then_and_no_failure_ends_t
         await until(lambda: clock.sleepers == 1)
         assert told == expected
         if expected != [3, 5]:
-            clock.advance(EVERY_S)
+            clock.advance(unknown_attempts.EVERY_S)
             await until(lambda: clock.sleepers == 1)
     counting.cancel()
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [

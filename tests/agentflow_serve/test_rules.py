@@ -26,6 +26,7 @@ from agentflow_serve.self_contained import self_contained
 from agentflow_serve.serve_config import check_config
 from llmhub_runtime.names import SERVED_FLOW
 from llmhub_runtime.sim import SimServer
+from runtime_core.context import Identity
 from runtime_core.errors import DocumentInvalid
 from runtime_core.report import RunReport
 from support.applications import bound
@@ -200,7 +201,7 @@ async def predictor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def ask(replica: Unserved, scope: str) -> RunReport:
-    return await replica.run({"x": "hi"}, CallMeta(scope_id=scope, principal="ann"))
+    return await replica.run({"x": "hi"}, CallMeta(identity=Identity(scope_id=scope, principal_id="ann")))
 
 
 async def test_a_served_flow_keeps_to_both(predictor: tuple[Unserved, SimServer]):

@@ -6,13 +6,14 @@ import json
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from runtime_core.context import BudgetSpec, ExecutionContext, Identity, PolicyRef
+from runtime_core.context import BudgetSpec, ExecutionContext, Identity, PolicyRef, context_of_run
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -35,6 +36,21 @@ def test_a_context_needs_nothing_and_is_a_run_of_its_own() -> None:
     assert (first.scope_id, first.principal_id) == ("default", "anonymous")
     assert first.run_id != second.run_id and first.trace_id != second.trace_id
     assert isinstance(first, Identity)
+
+
+def test_the_context_of_a_run_is_what_checking_its_values_again_would_give() -> None:
+    given: dict[str, Any] = {
+        "run_id": "run-1",
+        "trace_id": "trace-1",
+        "session_id": "s",
+        "deadline": NOON,
+        "budgets": BudgetSpec(),
+    }
+    who = Identity(scope_id="tenant-123", principal_id="user-456")
+    first, second = (context_of_run(who, **given) for _ in range(2))
+    assert first == ExecutionContext(**who.model_dump(), **given)
+    assert ExecutionContext.from_dict(first.to_dict()) == first
+    assert first.metadata is not second.metadata
 
 
 def test_a_context_survives_json_and_pickle() -> None:

@@ -100,7 +100,7 @@ async def test_a_key_says_who_asks_and_headers_beside_it_do_not():
         assert (await desk.ask(bearer(BOB))).status_code == 200
         infer = {"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["hi"]}]}
         assert (await desk.client.post("/v2/models/m/infer", json=infer, headers=[bearer(ADA)])).status_code == 200
-        callers = [(call.scope_id, call.principal) for _, call in desk.runner.calls]
+        callers = [(call.identity.scope_id, call.identity.principal_id) for _, call in desk.runner.calls]
         assert callers == [("tenant-1", "ada")] * 3 + [("tenant-2", "bob"), ("tenant-1", "ada")]
 
 

@@ -65,7 +65,9 @@ async def test_a_header_that_claims_an_identity_or_steers_the_server_has_no_effe
         for value in VALUES:
             everything = [(name, value) for name in STEERING]
             assert await cheaply(lambda everything=everything: seen(desk, *everything)) == plain, value
-        assert {(call.scope_id, call.principal) for call in desk.calls} == {("default", "anonymous")}
+        assert {(call.identity.scope_id, call.identity.principal_id) for call in desk.calls} == {
+            ("default", "anonymous")
+        }
         assert all(55 < (call.deadline_s or 0) <= 60 for call in desk.calls)
         travelled = {name for call in desk.calls for name in call.headers}
         assert travelled == set()
@@ -77,4 +79,4 @@ async def test_a_field_of_the_body_is_data_and_never_an_identity(field: str):
         reply = await desk.predict({"x": "a", field: "admin"})
         assert reply.status == 200
         [call] = desk.calls
-        assert (call.scope_id, call.principal) == ("default", "anonymous")
+        assert (call.identity.scope_id, call.identity.principal_id) == ("default", "anonymous")

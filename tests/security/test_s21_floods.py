@@ -38,14 +38,14 @@ class Held:
         self.may = asyncio.Event()
 
     async def __call__(self, request: dict[str, Any], call: CallMeta) -> Any:
-        self.order.append(call.scope_id)
-        self.running.append(call.scope_id)
+        self.order.append(call.identity.scope_id)
+        self.running.append(call.identity.scope_id)
         self.most = max(self.most, len(self.running))
         try:
             await self.may.wait()
             return await shout(request, call)
         finally:
-            self.running.remove(call.scope_id)
+            self.running.remove(call.identity.scope_id)
 
 
 @asynccontextmanager

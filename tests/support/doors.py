@@ -19,7 +19,6 @@ from agentflow_serve.limits import EdgeLimits
 from flow_runtime import LocalFlow
 from flow_runtime.models import Models
 from flow_runtime.runner import FlowRunner
-from runtime_core.context import Identity
 from runtime_core.report import RunReport
 from support.cost import assert_cheap
 from support.flows import small_flow
@@ -57,8 +56,9 @@ class Runs:
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
         self.calls.append(call)
-        identity = Identity(scope_id=call.scope_id, principal_id=call.principal)
-        return await self.runner.run(request, identity=identity, trace_id=call.trace_id, deadline_s=call.deadline_s)
+        return await self.runner.run(
+            request, identity=call.identity, trace_id=call.trace_id, deadline_s=call.deadline_s
+        )
 
 
 @dataclass

@@ -14,7 +14,6 @@ from agentflow_serve.call import CallMeta
 from agentflow_serve.kserve_app import build_predictor_app
 from agentflow_serve.limits import EdgeLimits
 from flow_runtime.runner import FlowRunner
-from runtime_core.context import Identity
 from runtime_core.report import RunReport
 from support.predictor_server import serving
 from support.surroundings import Surroundings
@@ -29,8 +28,9 @@ class Recorded:
     reports: list[RunReport] = field(default_factory=list)
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
-        identity = Identity(scope_id=call.scope_id, principal_id=call.principal)
-        report = await self.runner.run(request, identity=identity, trace_id=call.trace_id, deadline_s=call.deadline_s)
+        report = await self.runner.run(
+            request, identity=call.identity, trace_id=call.trace_id, deadline_s=call.deadline_s
+        )
         self.reports.append(report)
         return report
 

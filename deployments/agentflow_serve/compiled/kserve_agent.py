@@ -24,7 +24,6 @@ from agentflow.feature_use import asks_people, calls_models
 from agentflow_serve import codec, request_headers
 from agentflow_serve.call import Admitted, CallMeta, admitted_call
 from agentflow_serve.compiled.args import AgentArgs, args_from
-from agentflow_serve.edge import random_trace_id
 from agentflow_serve.errors import AppInvalid, PredictorError, answer_of
 from agentflow_serve.flow_model import FlowModel
 from agentflow_serve.inputs import read_budgets, read_llmhub, read_policy
@@ -33,7 +32,7 @@ from agentflow_serve.store_upkeep import Keeping, kept_in_order
 from flow_runtime.compiled.agent import LocalAgent
 from flow_runtime.local import LocalSettings
 from flow_runtime.models import Models
-from runtime_core.context import Identity
+from runtime_core.ids import new_trace_id
 from runtime_core.report import RunReport
 from runtime_core.stores.url import MEMORY
 
@@ -133,7 +132,7 @@ class KServeAgent(LocalAgent, Model):
     def _admitted(self, headers: Mapping[str, str]) -> Admitted:
         raw = request_headers.lowered([(name.encode(), value.encode()) for name, value in headers.items()])
         seconds = request_headers.deadline_s(raw, limit_s=self.args.limits.deadline_s)
-        trace_id = request_headers.trace_id(raw) or random_trace_id()
+        trace_id = request_headers.trace_id(raw) or new_trace_id()
         return Admitted(trace_id=trace_id, ends_at=time.monotonic() + seconds, clock=time.monotonic)
 
     async def _opened_models(self, stack: AsyncExitStack) -> Models | None:
@@ -176,8 +175,9 @@ class _Runs:
         self._agent = agent
 
     async def run(self, request: dict[str, Any], call: CallMeta) -> RunReport:
-        identity = Identity(scope_id=call.scope_id, principal_id=call.principal)
-        return await self._agent.run(request, identity=identity, trace_id=call.trace_id, deadline_s=call.deadline_s)
+        return await self._agent.run(
+            request, identity=call.identity, trace_id=call.trace_id, deadline_s=call.deadline_s
+        )
 
 
 def serve_model(model: KServeAgent) -> None:

@@ -10,6 +10,7 @@ from llm_client.cache import ResponseCache
 from llm_client.results import CompletionResult, EmbeddingResult
 from runtime_core.call_log.records import CallKind
 from runtime_core.errors import StoreError
+from runtime_core.frozen import changed
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def decode(kind: CallKind, text: str) -> Answer:
 
 
 def again(result: Answer) -> Answer:
-    return result.model_copy(update={"cached": True})
+    return changed(result, cached=True)
 
 
 class CachedAnswers:

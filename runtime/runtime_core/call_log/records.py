@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runtime_core.context import CallerId, ScopeId, TraceId
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+MOST_TOKENS = 2**53
+Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 class AttemptStatus(StrEnum):

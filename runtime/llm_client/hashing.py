@@ -32,7 +32,9 @@ def _canonical(target: Target, request: RequestSpec | EmbeddingSpec) -> dict[str
     if isinstance(request, EmbeddingSpec):
         return form | {"kind": "embedding", "inputs": request.inputs}
     form["kind"] = "chat"
-    form["messages"] = [_without_nulls(message) if None in message.values() else message for message in request.messages]
+    form["messages"] = [
+        _without_nulls(message) if None in message.values() else message for message in request.messages
+    ]
     if request.tools:
         form["tools"] = request.tools
     if request.tool_choice is not None and request.tool_choice != "auto":

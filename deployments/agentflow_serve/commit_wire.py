@@ -19,7 +19,7 @@ from agent_runtime.ledger.windows import Window
 from runtime_core.call_log.keys import Answer, Claim, Completion, Conflict, Done, InFlight, KeyState
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, LoggedAttempt, Usage
 from runtime_core.call_log.schema import just_ended, values_of
-from runtime_core.frozen import made
+from runtime_core.frozen import unchecked
 from runtime_core.stores.scope import in_scope
 from runtime_core.stores.sql import OpFactory
 
@@ -128,7 +128,7 @@ def _row_to_wire(command: Command, row: LoggedAttempt) -> Any:
 def _attempt(values: tuple[Any, ...]) -> Attempt:
     facts = dict(zip(_ATTEMPT_FIELDS, values, strict=True))
     facts["kind"] = CallKind(facts["kind"])
-    return made(Attempt, facts)
+    return unchecked(Attempt, **facts)
 
 
 def _entry_to_wire(entry: Entry) -> tuple[Any, ...]:
@@ -147,15 +147,15 @@ def _ending_to_wire(ending: Ending) -> tuple[Any, ...]:
 
 def _ending(wire: tuple[Any, ...]) -> Ending:
     status, ended_at, usage, cost_micro, error, answer = wire
-    facts = {
-        "status": AttemptStatus(status),
-        "ended_at": ended_at,
-        "usage": None if usage is None else made(Usage, dict(zip(_USAGE_FIELDS, usage, strict=True))),
-        "cost_micro": cost_micro,
-        "error": error,
-        "answer": answer,
-    }
-    return made(Ending, facts)
+    return unchecked(
+        Ending,
+        status=AttemptStatus(status),
+        ended_at=ended_at,
+        usage=None if usage is None else unchecked(Usage, **dict(zip(_USAGE_FIELDS, usage, strict=True))),
+        cost_micro=cost_micro,
+        error=error,
+        answer=answer,
+    )
 
 
 def _key_to_wire(key: KeyState | None) -> tuple[Any, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from llm_client.guard import Admission, Guard, Lease
+from llm_client.guard import Admission, Guard, Lease, NoLease
 from llm_client.spec import EmbeddingSpec, RequestSpec
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
 from runtime_core.clock import Clock, SystemClock
@@ -32,7 +32,8 @@ class GuardChain:
         except BaseException:
             await self._release(_Leases(leases))
             raise
-        return _Leases(leases)
+        at_once = [lease for lease in leases if isinstance(lease, NoLease)]
+        return _AtOnce(at_once) if len(at_once) == len(leases) else _Leases(leases)
 
     async def _release(self, leases: _Leases) -> None:
         """Whoever asked hears why the guard refused; that a lease did not end is told to the log."""
@@ -49,10 +50,7 @@ class _Leases:
 
     @property
     def admission(self) -> Admission:
-        wanted = [lease.admission for lease in self._leases]
-        bounds = [each.max_tokens for each in wanted if each.max_tokens is not None]
-        roles = [each.role for each in wanted if each.role is not None]
-        return Admission(max_tokens=min(bounds, default=None), role=roles[0] if roles else None)
+        return _tightest(self._leases)
 
     async def end(self, ending: Ending) -> None:
         """Every lease ends; then the first error of them is raised."""
@@ -64,3 +62,28 @@ class _Leases:
                 failed = failed or exc
         if failed is not None:
             raise failed
+
+
+class _AtOnce(NoLease):
+    """Leases none of which has anything to wait for at its end."""
+
+    def __init__(self, leases: Sequence[NoLease]) -> None:
+        self._leases = leases
+
+    @property
+    def admission(self) -> Admission:
+        return _tightest(self._leases)
+
+    def ended(self, ending: Ending) -> None:
+        for lease in reversed(self._leases):
+            lease.ended(ending)
+
+    async def end(self, ending: Ending) -> None:
+        await _Leases(self._leases).end(ending)
+
+
+def _tightest(leases: Sequence[Lease]) -> Admission:
+    wanted = [lease.admission for lease in leases]
+    bounds = [each.max_tokens for each in wanted if each.max_tokens is not None]
+    roles = [each.role for each in wanted if each.role is not None]
+    return Admission(max_tokens=min(bounds, default=None), role=roles[0] if roles else None)

@@ -20,6 +20,7 @@ from flow_runtime.refusals import not_allowed
 from llmhub_runtime.errors import LLMHubRuntimeError, UnknownRoleError
 from llmhub_runtime.names import SIM
 from runtime_core.errors import StoreError
+from runtime_core.frozen import unchecked
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -125,8 +126,13 @@ class HubModels:
         from llm_client.spec import RequestSpec
 
         async def ask(role: str) -> CompletionResult:
-            spec = RequestSpec.model_construct(
-                messages=tuple(messages), role=role, params=dict(params), tools=tuple(tools)
+            spec = unchecked(
+                RequestSpec,
+                messages=tuple(messages),
+                role=role,
+                params=dict(params),
+                tools=tuple(tools),
+                tool_choice=None,
             )
             with _counting(self._recorder):
                 return await self._reach(role, lambda: self._engine.complete(spec, context=request_context()))
@@ -140,7 +146,7 @@ class HubModels:
         from llm_client.spec import EmbeddingSpec
 
         async def ask(role: str) -> EmbeddingResult:
-            spec = EmbeddingSpec.model_construct(inputs=tuple(texts), role=role)
+            spec = unchecked(EmbeddingSpec, inputs=tuple(texts), role=role, params={})
             with _counting(self._recorder):
                 return await self._reach(role, lambda: self._engine.embed(spec, context=request_context()))
 

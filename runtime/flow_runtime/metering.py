@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flow_runtime.asking import Asking, current
 from flow_runtime.recorder import CallRecorder
-from llm_client.guard import Admission, Guard, Lease
+from llm_client.guard import Admission, Guard, Lease, NoLease
 from llm_client.spec import EmbeddingSpec, RequestSpec
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
 from runtime_core.report import ModelUse
@@ -22,25 +24,52 @@ class MeteringGuard:
         asking = current.get()  # here: the end of an attempt runs where no request's context reaches
         if asking is None and self._recorder is None:
             return lease
-        return _Metered(lease, asking, attempt, self._recorder)
+        note = _Note(asking, attempt, self._recorder)
+        return _MeteredAtOnce(lease, note) if isinstance(lease, NoLease) else _Metered(lease, note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    asking: Asking | None
+    attempt: Attempt
+    recorder: CallRecorder | None
+
+    def take(self, ending: Ending) -> None:
+        if self.asking is not None and ending.status in (AttemptStatus.SETTLED, AttemptStatus.UNKNOWN):
+            self.asking.add(_use(ending))
+        if self.recorder is not None:
+            self.recorder.attempt_ended(self.attempt, ending)
 
 
 class _Metered:
-    def __init__(self, lease: Lease, asking: Asking | None, attempt: Attempt, recorder: CallRecorder | None) -> None:
+    def __init__(self, lease: Lease, note: _Note) -> None:
         self._lease = lease
-        self._asking = asking
-        self._attempt = attempt
-        self._recorder = recorder
+        self._note = note
 
     @property
     def admission(self) -> Admission:
         return self._lease.admission
 
     async def end(self, ending: Ending) -> None:
-        if self._asking is not None and ending.status in (AttemptStatus.SETTLED, AttemptStatus.UNKNOWN):
-            self._asking.add(_use(ending))
-        if self._recorder is not None:
-            self._recorder.attempt_ended(self._attempt, ending)
+        self._note.take(ending)
+        await self._lease.end(ending)
+
+
+class _MeteredAtOnce(NoLease):
+    def __init__(self, lease: NoLease, note: _Note) -> None:
+        self._lease = lease
+        self._note = note
+
+    @property
+    def admission(self) -> Admission:
+        return self._lease.admission
+
+    def ended(self, ending: Ending) -> None:
+        self._note.take(ending)
+        self._lease.ended(ending)
+
+    async def end(self, ending: Ending) -> None:
+        self._note.take(ending)
         await self._lease.end(ending)
 
 

@@ -29,10 +29,10 @@ from llm_client.retry import Failure
 from llm_client.spec import EmbeddingSpec, RequestContext, RequestSpec
 from llm_client.usage import estimated_input
 from runtime_core.call_log.keys import Claim, KeyState
-from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, Usage
+from runtime_core.call_log.records import MOST_TOKENS, Attempt, AttemptStatus, CallKind, Ending, Usage
 from runtime_core.clock import Clock
 from runtime_core.errors import AgentflowError, StoreConflictError, StoreError, StoreUnavailableError
-from runtime_core.frozen import changed
+from runtime_core.frozen import changed, unchecked
 from runtime_core.ids import IdSource
 
 log = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ class OpenAttempt:
         answer: str | None = None,
     ) -> Ending:
         now = self._parts.log.now()
-        return Ending(status=status, ended_at=now, usage=usage, cost_micro=cost, error=error, answer=answer)
+        return unchecked(Ending, status=status, ended_at=now, usage=usage, cost_micro=cost, error=error, answer=answer)
 
     async def _end(self, ending: Ending, *, alive: bool | None) -> StoreError | None:
         """Let go of everything, and write the end where no cancellation reaches. What kept it from being stored."""
@@ -282,6 +282,7 @@ class OpenAttempt:
         if self._reserving and not parts.hooks and isinstance(self._lease, NoLease):
             try:
                 await self._store_once(ending)
+                self._lease.ended(ending)
                 return None
             except asyncio.CancelledError:
                 parts.detached.start(self._write(ending, circuit))
@@ -380,7 +381,8 @@ async def ask(opened: OpenAttempt) -> CompletionResult | EmbeddingResult:
 def _attempt(parts: Parts, asked: Asked, target: Target, request: Request, number: int) -> Attempt:
     context, now = asked.context, parts.log.now()
     same = request is asked.request and target is asked.target
-    return Attempt(
+    return unchecked(  # the context was checked when the request came in, the target with its llmhub.yaml
+        Attempt,
         scope_id=context.tenant_id,
         attempt_id=parts.ids.new("att"),
         call_id=asked.call_id,
@@ -411,7 +413,7 @@ def _max_output(request: Request, target: Target) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         value = request.params.get(name, target.params.get(name))
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return value
+            return min(value, MOST_TOKENS)
     return None
 
 

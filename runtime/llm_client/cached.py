@@ -10,6 +10,7 @@ from llm_client.cache import ResponseCache
 from llm_client.results import CompletionResult, EmbeddingResult
 from runtime_core.call_log.records import CallKind
 from runtime_core.errors import StoreError
+from runtime_core.frozen import changed
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def decode(kind: CallKind, text: str) -> Answer:
 
 
 def again(result: Answer) -> Answer:
-    return result.model_copy(update={"cached": True})
+    return changed(result, cached=True)
 
 
 class CachedAnswers:
@@ -41,7 +42,7 @@ class CachedAnswers:
         scope_id = asked.context.tenant_id
         found = self._cache.get(scope_id, asked.request_hash)
         if found is not None:
-            found = again(found)
+            found = found if found.cached else again(found)
         elif self._cache.from_log:
             found = await self._look_in_log(asked, self._cache)
         if self._parts.hooks:
@@ -53,7 +54,7 @@ class CachedAnswers:
         """Not the answer to another request: a fallback's, or one that the guard had cut short."""
         if self._cache is None or answered_hash != asked.request_hash:
             return
-        self._cache.put(asked.context.tenant_id, asked.request_hash, result)
+        self._cache.put(asked.context.tenant_id, asked.request_hash, again(result))
         if self._parts.hooks:
             await self._parts.hooks.emit("cache.store", asked.context, request_hash=asked.request_hash)
 

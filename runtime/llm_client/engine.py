@@ -36,6 +36,7 @@ from llm_client.retry import AttemptBudget, RetryPolicy, Tries
 from llm_client.spec import EmbeddingSpec, RequestContext, RequestSpec
 from runtime_core.call_log.records import CallKind
 from runtime_core.clock import Clock
+from runtime_core.frozen import unchecked
 from runtime_core.ids import IdSource
 
 OpenAccounts = Callable[[Parts], tuple[Guard, AttemptLog]]
@@ -258,7 +259,7 @@ class ExecutionEngine:
                 await self._cached.keep(asked, call.request_hash, event)
                 if lead is not None:
                     await lead.agree(call.key_state, event, offer=call.offer, streamed=True)
-                yield StreamEnded.model_construct(kind="ended", result=event)
+                yield unchecked(StreamEnded, kind="ended", result=event)
 
     def _call(self, asked: Asked, attempts: AttemptBudget | None) -> Call:
         providers = self._assembly.providers

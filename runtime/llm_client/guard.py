@@ -44,13 +44,20 @@ NO_BOUNDS = Admission()
 
 
 class NoLease:
-    """Nothing was held back, so nothing ends; what was admitted may still be bounded."""
+    """Nothing was held back, so nothing ends; what was admitted may still be bounded.
+
+    Where the attempt's row has its end, `ended` is told, in place of `end` and the task that it would run in: it waits
+    for nothing and raises nothing.
+    """
 
     def __init__(self, admission: Admission = NO_BOUNDS) -> None:
         self.admission = admission
 
-    async def end(self, ending: Ending) -> None:
+    def ended(self, ending: Ending) -> None:
         return None
+
+    async def end(self, ending: Ending) -> None:
+        self.ended(ending)
 
 
 class AdmitAll:

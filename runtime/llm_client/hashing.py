@@ -26,17 +26,24 @@ def request_hash(target: Target, request: RequestSpec | EmbeddingSpec) -> str:
 
 
 def _canonical(target: Target, request: RequestSpec | EmbeddingSpec) -> dict[str, Any]:
-    params = _without_defaults({**target.params, **request.params})
-    form: dict[str, Any] = {"provider": target.provider, "model": target.model, "params": params}
+    params = {**target.params, **request.params}
+    form: dict[str, Any] = {"provider": target.provider, "model": target.model}
+    form["params"] = _without_defaults(params) if params else params
     if isinstance(request, EmbeddingSpec):
         return form | {"kind": "embedding", "inputs": request.inputs}
     form["kind"] = "chat"
-    form["messages"] = [{k: v for k, v in message.items() if v is not None} for message in request.messages]
+    form["messages"] = [
+        _without_nulls(message) if None in message.values() else message for message in request.messages
+    ]
     if request.tools:
         form["tools"] = request.tools
     if request.tool_choice is not None and request.tool_choice != "auto":
         form["tool_choice"] = request.tool_choice
     return form
+
+
+def _without_nulls(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if value is not None}
 
 
 def _without_defaults(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from runtime_core.context import CallerId, ExecutionContext, ScopeId, TraceId
+from runtime_core.frozen import unchecked
 from runtime_core.ids import RandomIds, new_trace_id
 
 
@@ -66,8 +67,9 @@ class RequestContext(_Frozen):
     @classmethod
     def of_run(cls, run: ExecutionContext, *, node: str | None, request_id: str | None = None) -> Self:
         """For the calls of a run, whose values were all checked when it began."""
-        own: dict[str, Any] = {} if request_id is None else {"request_id": request_id}
-        return cls.model_construct(
+        return unchecked(
+            cls,
+            request_id=RandomIds().new("req") if request_id is None else request_id,
             trace_id=run.trace_id,
             tenant_id=run.scope_id,
             user_id=run.principal_id,
@@ -77,7 +79,6 @@ class RequestContext(_Frozen):
             node=node,
             parent_id=run.parent,
             deadline=None if run.deadline is None else run.deadline.timestamp(),
-            **own,
         )
 
     def child(self) -> Self:

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_client.spec import EmbeddingSpec, RequestSpec
 from runtime_core.call_log.records import Usage
+from runtime_core.frozen import unchecked
 
 BYTES_PER_TOKEN = 4
 INLINE_DATA_TOKENS = 1000
@@ -54,7 +55,14 @@ def usage_of(raw: Any, request: RequestSpec | EmbeddingSpec, *, delivered_bytes:
         )
     cached = _count(getattr(raw, "prompt_tokens_details", None), "cached_tokens") or 0
     reasoning = _count(getattr(raw, "completion_tokens_details", None), "reasoning_tokens") or 0
-    return Usage(input=input_, output=output, cached=min(cached, input_), reasoning=min(reasoning, output))
+    return unchecked(
+        Usage,
+        input=input_,
+        output=output,
+        cached=min(cached, input_),
+        reasoning=min(reasoning, output),
+        estimated=False,
+    )
 
 
 def is_readable(raw: Any) -> bool:

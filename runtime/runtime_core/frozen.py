@@ -1,32 +1,37 @@
-"""Frozen records, changed and made again on the way of every call."""
+"""Frozen records on the way of every call: their values were checked where they came in, and are not again."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 Record = TypeVar("Record", bound=BaseModel)
 
-
-def changed(record: Record, **values: Any) -> Record:
-    """`record.model_copy(update=values)` in a third of its time. The values are not checked."""
-    copy = record.__copy__()
-    vars(copy).update(values)
-    return copy
+_put = object.__setattr__
 
 
-def made(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of what was checked before: every field of it, none of which is private. Takes the dict.
+def changed(record: Record, /, **values: Any) -> Record:
+    """`record.model_copy(update=values)` in a quarter of its time. The values are not checked."""
+    return _record(type(record), {**vars(record), **values})
 
-    `model_construct` asks every field for its aliases and defaults, which takes ten times as long.
-    """
-    record = kind.__new__(kind)
-    for name, value in (
-        ("__dict__", values),
-        ("__pydantic_fields_set__", set(values)),
-        ("__pydantic_extra__", None),
-        ("__pydantic_private__", None),
-    ):
-        object.__setattr__(record, name, value)
+
+def unchecked(model: type[Record], /, **values: Any) -> Record:
+    """`model(**values)` in a third of its time, with every field given, for values that are known to fit."""
+    return _record(model, values)
+
+
+def _record(model: type[Record], values: dict[str, Any]) -> Record:
+    record = object.__new__(model)
+    _put(record, "__dict__", values)
+    _put(record, "__pydantic_fields_set__", _fields(model))
+    _put(record, "__pydantic_extra__", None)
+    _put(record, "__pydantic_private__", None)
     return record
+
+
+@lru_cache(maxsize=64)
+def _fields(model: type[BaseModel]) -> set[str]:
+    """One set for all records of a model: nobody changes what is frozen, and pydantic copies the set with a record."""
+    return set(model.model_fields)

@@ -21,6 +21,8 @@ from flow_runtime.errors import CallNotAllowed, ModelFailed, NodeTimeout
 from flow_runtime.hub_models import HubModels, local_models, needs_sim
 from llm_client.assembly import OWN_LOG_KEEPS_S
 from llm_client.errors import CallFailed
+from llm_client.guard import Admission, AdmitAll, Guard, Lease
+from llm_client.spec import EmbeddingSpec, RequestSpec
 from llmhub_runtime import LLMHub, LLMHubRuntimeError, RuntimeConfig, UnknownRoleError, parse_runtime_config
 from llmhub_runtime.sim import SimServer, parse_script
 from llmhub_runtime.sim.embeddings import embed
@@ -106,6 +108,40 @@ async def test_a_recorder_is_told_of_every_attempt_and_of_what_a_budget_refuses(
     assert recorder.ended[:2] == [("main", "settled", answer.usage["output"]), ("other", "released", 0)]
     assert [status for _, status, _ in recorder.ended[2:]] == ["released"]
     assert recorder.refusals == [("max_requests_total", "default")]
+
+
+class Waiting:
+    """A guard whose leases end in their own time."""
+
+    admission = Admission()
+
+    async def begin(self, attempt: Attempt, request: RequestSpec | EmbeddingSpec) -> Lease:
+        return self
+
+    async def end(self, ending: Ending) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("guard", "tasks"),
+    [(None, []), (AdmitAll(), []), (Waiting(), ["OpenAttempt._write"])],
+    ids=["the ledger alone", "a guard that holds nothing", "a guard whose leases take time"],
+)
+async def test_the_end_of_a_recorded_call_is_a_task_of_its_own_only_where_something_waits_for_it(
+    sim: SimServer, guard: Guard | None, tasks: list[str]
+):
+    recorder, started = Recorded(), list[str]()
+
+    def counting(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        started.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    async with models_at(sim, recorder=recorder, guard=guard) as models:
+        asyncio.get_running_loop().set_task_factory(counting)
+        await models.chat("main", HI, {})
+        asyncio.get_running_loop().set_task_factory(None)
+    assert [name for name in started if name.startswith("OpenAttempt")] == tasks
+    assert [status for _, status, _ in recorder.ended] == ["settled"]
 
 
 async def test_the_prompts_parameters_win_over_the_roles_and_zero_is_a_value(sim: SimServer):

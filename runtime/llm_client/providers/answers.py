@@ -13,6 +13,7 @@ from llm_client.spec import EmbeddingSpec, RequestSpec
 from llm_client.usage import usage_of
 from llmhub_runtime.models import ResolvedCall
 from llmhub_runtime.wire import malformed_answer
+from runtime_core.frozen import unchecked
 
 _MAY_BE_EMPTY = frozenset({"length", "content_filter"})
 """Finish reasons of an answer that holds nothing and is one all the same."""
@@ -43,13 +44,17 @@ def read_embeddings(response: Any, call: ResolvedCall, request: EmbeddingSpec, a
         vectors = tuple(tuple(map(float, item.embedding)) for item in items)
     except (AttributeError, TypeError, ValueError) as exc:
         raise malformed_answer(response, call, detail="an embedding is not numbers.", code="wrong_shape") from exc
-    return EmbeddingResult.model_construct(
+    return unchecked(
+        EmbeddingResult,
         vectors=vectors,
         usage=usage_of(getattr(response, "usage", None), request, delivered_bytes=0),
+        cost_micro=None,
         role=call.role,
         provider=call.provider,
         model=call.model,
         attempt_id=attempt_id,
+        attempts=1,
+        cached=False,
     )
 
 
@@ -109,10 +114,10 @@ class StreamReader:
         if delta.content is not None:
             self._text.append(_checked(delta.content))
             if delta.content:
-                yield TextDelta.model_construct(kind="text", text=delta.content)
+                yield unchecked(TextDelta, kind="text", text=delta.content)
         if thought := _text(getattr(delta, "reasoning", None)):
             self._reasoning.append(thought)
-            yield ReasoningDelta.model_construct(kind="reasoning", text=thought)
+            yield unchecked(ReasoningDelta, kind="reasoning", text=thought)
         for each in delta.tool_calls or ():
             yield self._tool_call_delta(each)
 
@@ -137,16 +142,20 @@ def _result(
     finish: str,
     usage: Any,
 ) -> CompletionResult:
-    return CompletionResult(
+    return unchecked(
+        CompletionResult,
         content=content,
         finish_reason=finish,
         tool_calls=calls,
         reasoning=reasoning,
         usage=usage_of(usage, request, delivered_bytes=delivered_bytes(content, reasoning, calls)),
+        cost_micro=None,
         role=call.role,
         provider=call.provider,
         model=call.model,
         attempt_id=attempt_id,
+        attempts=1,
+        cached=False,
     )
 
 

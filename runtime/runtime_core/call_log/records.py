@@ -7,15 +7,15 @@ reserved -> settled     the provider answered; the usage is known, or estimated 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from runtime_core.context import CallerId, ScopeId, TraceId
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+MOST_TOKENS = 2**53
+Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 class AttemptStatus(StrEnum):
@@ -35,8 +35,7 @@ class CallKind(StrEnum):
     EMBEDDING = "embedding"
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptKey:
+class AttemptKey(NamedTuple):
     """Which attempt; ids are unique within a scope only."""
 
     scope_id: str

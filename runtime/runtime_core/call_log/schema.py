@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt, Usage
 from runtime_core.errors import StoreValueError
-from runtime_core.frozen import changed
+from runtime_core.frozen import changed, unchecked
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
@@ -66,7 +66,7 @@ def logged(row: tuple[Any, ...]) -> LoggedAttempt:
 def just_ended(attempt: Attempt, ending: Ending, answer_hash: str | None) -> LoggedAttempt:
     """The record of a row that `ending` has just been written to."""
     kept = ending if ending.answer is None else changed(ending, answer=None)
-    return LoggedAttempt(attempt=attempt, status=ending.status, ending=kept, answer_hash=answer_hash)
+    return unchecked(LoggedAttempt, attempt=attempt, status=ending.status, ending=kept, answer_hash=answer_hash)
 
 
 def values_of_ending(ending: Ending, answer_hash: str | None) -> tuple[SqlValue, ...]:

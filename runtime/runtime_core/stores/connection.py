@@ -36,10 +36,12 @@ class Connection:
     def in_memory(cls, max_bytes: int) -> Connection:
         """A private, empty database that grows to `max_bytes` at most.
 
-        A commit takes longer the more pages there are, so they are large.
+        After a page was split, a commit looks at all pages that there are, so they are large. What is deleted from
+        memory need not be overwritten.
         """
         raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
         raw.execute("PRAGMA page_size = 8192")
+        raw.execute("PRAGMA secure_delete = OFF")
         raw.execute("PRAGMA foreign_keys = ON")
         [page_size] = raw.execute("PRAGMA page_size").fetchone()
         raw.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_size)}")
@@ -57,6 +59,10 @@ class Connection:
             if self._read_only and primary_code(error) == sqlite3.SQLITE_READONLY:
                 raise self._no_write_while_reading() from error
             raise translate(error, location=self._location) from error
+
+    def begin_alone(self) -> None:
+        """Start a transaction where nobody else can hold the database."""
+        self.execute(_BEGIN_READING)
 
     def begin(self, *, patience_s: float) -> None:
         """Start a write transaction, waiting up to `patience_s` for other processes.
@@ -92,22 +98,9 @@ class Connection:
         try:
             result = drive(op_factory(), self.execute)
         except BaseException:
-            if self._raw.in_transaction:  # else SQLite itself has rolled everything back
-                self.execute(_UNDO)
-                self.execute(_FORGET)
+            self._undo_saved()
             raise
         self.execute(_FORGET)
-        return result
-
-    def transact(self, op_factory: OpFactory[T]) -> T:
-        """Run an operation as a transaction of its own."""
-        self.execute(_BEGIN)
-        try:
-            result = drive(op_factory(), self.execute)
-            self.commit()
-        except BaseException:
-            self.rollback()
-            raise
         return result
 
     def look(self, op_factory: OpFactory[T]) -> T:
@@ -118,16 +111,25 @@ class Connection:
         finally:
             self.rollback()
 
-    def look_and_undo(self, op_factory: OpFactory[T]) -> T:
-        """`look` on a connection that otherwise writes: query_only would re-prepare every statement."""
+    def look_within(self, op_factory: OpFactory[T]) -> T:
+        """`look` inside the open transaction, which goes on as it was: query_only would re-prepare every statement."""
         before = self._raw.total_changes
-        result = self.look(op_factory)
+        self.execute(_SAVE)
+        try:
+            result = drive(op_factory(), self.execute)
+        finally:
+            self._undo_saved()
         if self._raw.total_changes != before:
             raise self._no_write_while_reading()
         return result
 
     def close(self) -> None:
         self._raw.close()
+
+    def _undo_saved(self) -> None:
+        if self._raw.in_transaction:  # else SQLite itself has rolled everything back
+            self.execute(_UNDO)
+            self.execute(_FORGET)
 
     def _no_write_while_reading(self) -> StoreError:
         return StoreError("A read operation tried to change the store; use run() for it.", location=self._location)

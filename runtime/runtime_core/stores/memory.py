@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.connection import Connection
 from runtime_core.stores.dialect import SQLITE, Dialect
+from runtime_core.stores.one_after_another import OneAfterAnother
 from runtime_core.stores.sql import OpFactory
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ class MemoryDatabase:
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._connection: Connection | None = Connection.in_memory(max_bytes)
-        self.commits = 0
+        self._operations = OneAfterAnother(self._connection)
         self._calls = 0
 
     @property
@@ -34,15 +35,13 @@ class MemoryDatabase:
 
     async def run(self, op_factory: OpFactory[T]) -> T:
         try:
-            result = self._open_connection().transact(op_factory)
-            self.commits += 1
-            return result
+            return self._open().run(op_factory)
         finally:
             await self._let_others_run()
 
     async def read(self, op_factory: OpFactory[T]) -> T:
         try:
-            return self._open_connection().look_and_undo(op_factory)
+            return self._open().look(op_factory)
         finally:
             await self._let_others_run()
 
@@ -59,10 +58,10 @@ class MemoryDatabase:
     ) -> None:
         await self.close()
 
-    def _open_connection(self) -> Connection:
+    def _open(self) -> OneAfterAnother:
         if self._connection is None:
             raise StoreUnavailableError("The store in memory is closed.", location="memory:")
-        return self._connection
+        return self._operations
 
     async def _let_others_run(self) -> None:
         """Without this a loop that polls the store would never let another task run."""

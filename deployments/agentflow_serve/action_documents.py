@@ -8,6 +8,9 @@ from agent_runtime.actions.records import ActionRecord
 from agent_runtime.actions.store import ActionCursor
 from agentflow_serve.cursors import cursor_of, place_of
 
+_NO_YEAR = 253_402_300_800
+"""The second after the year 9999, since the epoch: no store of times has it."""
+
 
 def actions_document(found: list[ActionRecord], limit: int) -> dict[str, Any]:
     """A page of at most `limit` actions, and where the next one begins; `found` has one more if there is a next one."""
@@ -19,4 +22,6 @@ def actions_document(found: list[ActionRecord], limit: int) -> dict[str, Any]:
 def action_cursor(text: str) -> ActionCursor:
     """Raises ValueError for a cursor that no page of actions has given."""
     created_at, action_id = place_of(text, float, str)
+    if not 0 <= created_at < _NO_YEAR:
+        raise ValueError("not a cursor")
     return ActionCursor(created_at, action_id)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from agent_runtime.actions.records import ActionSpec
 from agent_runtime.errors import AgentRuntimeError, BudgetExceededError
+from agentflow.settings import ASKING_TIMEOUT_MS
 from flow_runtime.asking import Asking, current
 from flow_runtime.attempt_time import stopped
 from flow_runtime.errors import OperationFailed
@@ -81,7 +82,7 @@ def _question(refused: BudgetExceededError, asking: Asking, left_s: float | None
         type=RAISE_BUDGET,
         action_id=f"budget-{sha256(identity.encode()).hexdigest()[:32]}",
         job_id=run.job_id,
-        timeout_seconds=left_s,
+        timeout_seconds=ASKING_TIMEOUT_MS / 1000 if left_s is None else left_s,
         payload={
             "run_id": refused.run_id,
             "principal_id": run.principal_id,

@@ -140,7 +140,7 @@ async def test_a_job_that_is_done_again_has_what_its_first_attempt_left():
                         prompt="hi", scope_id="acme", operator_id="below", budgets=BudgetSpec(max_turns=3)
                     )
                     await kernel.execute(request)
-                    await asyncio.wait_for(used_one.wait(), 20)
+                    await asyncio.wait_for(used_one.wait(), 60)
             clock.step(1000)  # for the leases, as if nobody had renewed them
             await Ledger(writer, clock=clock).expire()
             [taken] = await kernels[1].recover()

@@ -95,7 +95,18 @@ async def test_a_list_is_read_page_by_page(actions: ActionManager, clock: Manual
 
 
 @pytest.mark.parametrize(
-    "query", ["status=open", "limit=0", "limit=1001", "limit=x", "after=e30", "after=WzEsMl0", "limit=1&limit=2", "x=1"]
+    "query",
+    [
+        "status=open",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "after=e30",
+        "after=WzEsMl0",
+        "after=WzFlKzE4LCJhIl0",
+        "limit=1&limit=2",
+        "x=1",
+    ],
 )
 async def test_a_wrong_parameter_is_the_clients_mistake_and_named(actions: ActionManager, query: str):
     async with predictor(actions) as client:

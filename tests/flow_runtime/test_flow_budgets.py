@@ -324,6 +324,7 @@ async def test_a_call_that_is_given_up_leaves_the_question_to_the_others(place: 
 async def test_a_run_that_is_given_up_leaves_no_question_behind(place: Place) -> None:
     run = asyncio.create_task(place.run(asking(budgets={"max_tokens": 5}, on_exceed="ask")))
     [question] = await the_open_ones(place.actions, 1)
+    assert question.expires_at is not None, "nobody withdraws it when the process dies"
     run.cancel()
     await asyncio.wait([run])
     assert (await place.actions.for_scope("acme").get(question.action_id)).status is ActionStatus.CANCELLED

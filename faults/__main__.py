@@ -15,11 +15,12 @@ import click
 from faults.lanes import run_lanes
 from faults.report import Report, closing, lines
 
-ALL = ("cluster", "soak", "overshoot", "http_overshoot", "full_disk", "excess", "disconnects")
+SIDE_BY_SIDE = ("cluster", "soak", "overshoot", "full_disk", "excess")
 """Those that take longest first."""
+ALONE = ("http_overshoot", "disconnects")
+"""One keeps every core busy by itself, the other is judged by the clock."""
+ALL = SIDE_BY_SIDE + ALONE
 ON_RAY_SERVE = frozenset({"cluster", "http_overshoot"})
-ALONE = frozenset({"disconnects"})
-"""Judged by the clock: nothing else runs beside them."""
 IN_PROCESS = tuple(name for name in ALL if name not in ON_RAY_SERVE)
 
 
@@ -42,10 +43,9 @@ def _reports(names: tuple[str, ...], *, short: bool) -> Iterator[Report]:
         from faults.rig import warm_up
 
         warm_up()
-    together = [name for name in ALL if name in names and name not in ALONE]
     run = partial(_run, short=short)
-    yield from run_lanes(together, run, at_once=1 + (os.cpu_count() or 1))
-    yield from run_lanes([name for name in ALL if name in names and name in ALONE], run, at_once=1)
+    for group, at_once in ((SIDE_BY_SIDE, 1 + (os.cpu_count() or 1)), (ALONE, 1)):
+        yield from run_lanes([name for name in group if name in names], run, at_once=at_once)
 
 
 def _run(name: str, *, short: bool) -> Report:

@@ -80,7 +80,9 @@ def race(
     window = limit.rsplit("_", 1)[1]
     status = 402 if window == "total" else 429
     wanted = {200: fits, status: requests - fits}
-    report.expect("as many are answered as fit, and everybody else is refused", statuses == wanted, dict(statuses))
+    odd = [(code, body) for code, body, _ in answers if code not in wanted][:3]
+    what = "as many are answered as fit, and everybody else is refused"
+    report.expect(what, statuses == wanted, f"{where}: {dict(statuses)}, {odd}")
     report.expect("as many reach the provider as fit", len(books.requests) == fits, f"{where}: {len(books.requests)}")
     reasons = {(body.get("code"), body.get("reason"), body.get("limit")) for code, body, _ in answers if code == status}
     said = {("budget_exceeded", "budget_exceeded", limit)}

@@ -48,13 +48,13 @@ def _forked(run: Callable[[str], Report], name: str, target: Path) -> int:
     if (child := os.fork()) != 0:
         return child
     status = 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray prints a paragraph for every process that dies, and many do
     try:
         target.write_text(json.dumps(asdict(run(name))))
         status = 0
     except Exception:  # noqa: BLE001 - the edge of the process
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
 

@@ -38,6 +38,8 @@ if os.environ.get("AGENTFLOW_TABLE") != "full":
     ELSEWHERE.add(("research-brief", "per_node"))  # seven nodes, six of them alike, and two seconds of CPU for each
 HERE = tuple(pair for pair in product(FLOWS, PLACEMENTS) if pair not in ELSEWHERE)
 """What `examples` deploys."""
+OWN_MODEL = {"returns-desk"}
+"""It names another provider, for which only a simulated model of the app's own answers; the others share one."""
 CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
 """Serve goes through its replicas ten times a second, and Ray's agent through all processes every five seconds."""
 
@@ -217,7 +219,7 @@ def examples(cluster: int, store: str, hub: dict[str, Any]) -> Iterator[dict[tup
         name = f"{flow}-{placement.replace('_', '-')}"
         args = AppArgs(
             flow=str(CONFIGS / "flows" / f"{FLOWS[flow]}.yaml"),
-            llmhub=hub,
+            llmhub=str(CONFIGS / "llmhub.sim.yaml") if flow in OWN_MODEL else hub,
             feature_store=FEATURES.feature_store,
             embedder=FEATURES.embedder,
             placement=placement,

@@ -10,7 +10,7 @@ import pytest
 
 from agentflow import load, plan
 
-from .conftest import CONFIGS, FLOWS, HERE, PLACEMENTS, REQUESTS, Served
+from .conftest import CONFIGS, FLOWS, HERE, OWN_MODEL, PLACEMENTS, REQUESTS, Served
 
 pytestmark = pytest.mark.serve
 
@@ -42,7 +42,8 @@ def test_every_node_is_a_deployment_of_its_own_or_runs_in_the_predictor(examples
     for (flow, placement), served in examples.items():
         planned = plan(load(CONFIGS / "flows" / f"{FLOWS[flow]}.yaml").flow)
         nodes = planned.graph.nodes if placement == "per_node" else ()
-        expected = {flow, *(f"{flow}.{node}" for node in nodes)}
+        sim = {"sim"} if flow in OWN_MODEL else ()
+        expected = {flow, *(f"{flow}.{name}" for name in (*nodes, *sim))}
         assert set(serve.status().applications[served.app].deployments) == expected
 
 

@@ -97,7 +97,7 @@ async def test_every_statement_keeps_its_indexes(postgres_server: PostgresServer
     assert [text for text, ours, free in found if ours != free] == []
 
 
-async def _fill(connection: asyncpg.Connection[Any]) -> None:
+async def _fill(connection: asyncpg.Connection) -> None:
     """Tables in which the planner has something to choose between."""
     columns = await connection.fetch(
         "SELECT table_name, string_agg(quote_ident(column_name), ', '), array_agg(data_type::text)"
@@ -112,14 +112,14 @@ async def _fill(connection: asyncpg.Connection[Any]) -> None:
         await connection.execute(f"ANALYZE {table}")
 
 
-async def _paths(connection: asyncpg.Connection[Any], text: str) -> list[tuple[str, str, str]]:
+async def _paths(connection: asyncpg.Connection, text: str) -> list[tuple[str, str, str]]:
     """How a statement gets at the rows of each table."""
     for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"):
         await connection.execute(f"SET enable_{way} = off")
     explain = await connection.prepare(f"EXPLAIN (FORMAT JSON) {text}")
     # Of every type something: with NULL the server sees that there is nothing to look for.
     plan = await explain.fetchval(*(_SOMETHING[each.name] for each in explain.get_parameters()))
-    return sorted(_scans(json.loads(plan)[0]["Plan"]))
+    return sorted(_scans(json.loads(plan or "")[0]["Plan"]))
 
 
 def _scans(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ It would where a condition of ours uses an operator that is not leakproof: then 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.jobs.sql_store import SqlJobStore
 from agent_runtime.ledger.run_ledger import RunLedger
 from agent_runtime.ledger.tool_calls import ToolLedger
+from agent_runtime.ledger.transactions import StoredTransactions
 from agent_runtime.ledger.upkeep import Upkeep
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from runtime_core.call_log.log import CallLog
@@ -27,6 +29,7 @@ from runtime_core.sessions.records import SessionRecord
 from runtime_core.sessions.store import StoredSessions
 from runtime_core.stores.postgres import PostgresDatabase
 from support.call_log import attempt_of, claim_of, settled
+from support.commits import booked
 from support.ledger_door import two_tenants
 from support.postgres import SUPERUSER, PostgresServer
 from support.scoped_tables import prepare_everything
@@ -49,6 +52,12 @@ async def _work(database: PostgresDatabase) -> None:
     await log.begin(claim_of("owner-1"))
     await log.reserve(attempt_of(log))
     await log.end_with_claim(attempt_of(log), settled(log), claim_of("owner-1"))
+    attempts = [attempt_of(log, f"together-{number}", scope_id=f"tenant-{number % 3}") for number in range(12)]
+    await asyncio.gather(*map(log.reserve, attempts))
+    await asyncio.gather(*(log.end(attempt, settled(log)) for attempt in attempts))
+    books = [booked(log, f"booked-{number}", scope_id=f"tenant-{number % 3}") for number in range(12)]
+    await asyncio.gather(*(StoredTransactions(database).reserve(*book) for book in books))
+    await asyncio.gather(*(StoredTransactions(database).end(book[0], settled(log), book[1]) for book in books))
     await log.attempts("tenant-1")
     await log.cached("tenant-1", "request-1", newer_than=0)
     await log.totals("tenant-1", "run-1")
@@ -97,7 +106,7 @@ async def test_every_statement_keeps_its_indexes(postgres_server: PostgresServer
     assert [text for text, ours, free in found if ours != free] == []
 
 
-async def _fill(connection: asyncpg.Connection[Any]) -> None:
+async def _fill(connection: asyncpg.Connection) -> None:
     """Tables in which the planner has something to choose between."""
     columns = await connection.fetch(
         "SELECT table_name, string_agg(quote_ident(column_name), ', '), array_agg(data_type::text)"
@@ -112,14 +121,14 @@ async def _fill(connection: asyncpg.Connection[Any]) -> None:
         await connection.execute(f"ANALYZE {table}")
 
 
-async def _paths(connection: asyncpg.Connection[Any], text: str) -> list[tuple[str, str, str]]:
+async def _paths(connection: asyncpg.Connection, text: str) -> list[tuple[str, str, str]]:
     """How a statement gets at the rows of each table."""
     for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin"):
         await connection.execute(f"SET enable_{way} = off")
     explain = await connection.prepare(f"EXPLAIN (FORMAT JSON) {text}")
     # Of every type something: with NULL the server sees that there is nothing to look for.
     plan = await explain.fetchval(*(_SOMETHING[each.name] for each in explain.get_parameters()))
-    return sorted(_scans(json.loads(plan)[0]["Plan"]))
+    return sorted(_scans(json.loads(plan or "")[0]["Plan"]))
 
 
 def _scans(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

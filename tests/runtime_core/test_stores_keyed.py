@@ -13,6 +13,7 @@ import pytest
 from runtime_core.errors import IdentityError, StoreConflictError, StoreFullError, StoreValueError
 from runtime_core.stores import Bucket, Database, Entry, KeyedStore, Op, OpFactory, Sql, open_database
 from runtime_core.stores.faults import FaultyDatabase
+from runtime_core.stores.scope import ScopedOp, scope_ids_of
 from support.stores import fresh_store_url, persist
 
 NOW = 1_800_000_000.0
@@ -226,10 +227,13 @@ class Listener:
         self.heard: list[Sql] = []
 
     async def run(self, op_factory: OpFactory[Any]) -> Any:
-        return await self._database.run(lambda: self._listen(op_factory()))
+        return await self._database.run(self._listening(op_factory))
 
     async def read(self, op_factory: OpFactory[Any]) -> Any:
-        return await self._database.read(lambda: self._listen(op_factory()))
+        return await self._database.read(self._listening(op_factory))
+
+    def _listening(self, op_factory: OpFactory[Any]) -> OpFactory[Any]:
+        return ScopedOp(lambda: self._listen(op_factory()), scope_ids_of(op_factory))
 
     def _listen(self, operation: Op[Any]) -> Op[Any]:
         try:

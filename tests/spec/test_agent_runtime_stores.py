@@ -56,8 +56,10 @@ async def test_with_persistent_storage(postgres_server: PostgresServer) -> None:
     await job_store.close()
     await action_store.close()
     await ledger_writer.close()
-    assert await pool.fetchval("SELECT count(*) FROM runtime_jobs") == 1, "the pool stays its owner's"
-    assert await pool.fetchval("SELECT count(*) FROM runtime_ledger WHERE state = 'settled'") == 1
+    async with pool.acquire() as connection:  # it stays its owner's
+        await connection.execute("SET agentflow.scopes = '*'")
+        assert await connection.fetchval("SELECT count(*) FROM runtime_jobs") == 1
+        assert await connection.fetchval("SELECT count(*) FROM runtime_ledger WHERE state = 'settled'") == 1
     await pool.close()
 
 

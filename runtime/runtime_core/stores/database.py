@@ -26,6 +26,7 @@ class Database(Protocol):
     async def run(self, op_factory: OpFactory[T]) -> T:
         """Run the operation as one serializable transaction; its result is durable when this returns.
 
+        Whose rows it may touch is what `scope.in_scope` says; PostgreSQL holds it to that, in `read` too.
         An operation that raises changes nothing. The factory may be called more than once and the operation
         may run on another thread, so both touch nothing but their statements. Once the store is open,
         cancelling the caller abandons the answer, never the write. After StoreUnavailableError with

@@ -121,6 +121,11 @@ def _of_state(error: asyncpg.PostgresError, location: str, reading: bool) -> Sto
             f"Operations on {location} kept colliding with others; try again, and ask for less at once.",
             location=location,
         )
+    if state == "42501" and "row-level security" in message:
+        return StoreError(
+            f"An operation wanted to write a row of a scope that it does not name, and {location} refused: {message}.",
+            location=location,
+        )
     if state in _REFUSED:
         return StoreError(f"{location} refuses the connection: {message}.", location=location)
     if state == "57014" or state == "55P03":

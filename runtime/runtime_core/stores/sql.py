@@ -6,7 +6,7 @@
         )
         return rows[0][0]
 
-    total = await database.run(lambda: deposit("tenant-1", 5))
+    total = await database.run(in_scope("tenant-1", lambda: deposit("tenant-1", 5)))
 
 The SQL is portable text: `?` parameters (and no `?` in literals), `ON CONFLICT` to handle a key that is
 taken, `RETURNING` to learn what was changed, no functions of one dialect. Values are text, 64-bit integers,

@@ -282,13 +282,14 @@ class OpenAttempt:
         if self._reserving and not parts.hooks and isinstance(self._lease, NoLease):
             try:
                 await self._store_once(ending)
-                self._lease.ended(ending)
-                return None
             except asyncio.CancelledError:
                 parts.detached.start(self._write(ending, circuit))
                 raise
             except StoreError:
                 log.debug("The end of attempt %s is written once more.", self.attempt_id)
+            else:
+                self._lease.ended(ending)
+                return None
         return await parts.detached.run(self._write(ending, circuit))
 
     async def _write(self, ending: Ending, circuit: str | None) -> StoreError | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from llm_client import (
     Admission,
     AttemptBudget,
     BreakerConfig,
+    CallFailed,
     CallRateLimited,
     CallRefused,
     CallStoreError,
@@ -35,6 +38,7 @@ from llmhub_runtime.sim import SimServer
 from runtime_core.call_log.log import CallLog
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.clock import ManualClock, SystemClock
+from runtime_core.context import ExecutionContext
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.sqlite import SqliteDatabase
 from support.engine import check_books, hub_for, rig
@@ -94,6 +98,25 @@ async def test_the_row_says_who_asked_for_what_and_the_answer_is_kept_with_it() 
         assert row.answer_hash and await made.log.answer("t", row.answer_hash) == result.model_dump_json()
         assert result.cost_micro == 2 * result.usage.input + 10 * result.usage.output
         assert made.events == ["attempt.start", "attempt.settled"]
+
+
+async def test_records_that_are_made_without_a_check_would_pass_it() -> None:
+    guard = Watchman()
+    run = ExecutionContext(
+        scope_id="t", principal_id="u", session_id="s", deadline=datetime.now(UTC) + timedelta(hours=1)
+    )
+    context = RequestContext.of_run(run, node="n")
+    async with rig(guard=guard) as made:
+        answer = await made.engine.complete(RequestSpec.of("Hello", role="chat", max_tokens=2**60), context=context)
+        with pytest.raises(CallFailed):
+            made.reply(**DOWN)
+            await made.engine.complete(ASK)
+        [row] = await made.rows("t")
+    endings = [ending for _, ending in guard.ended]
+    for record in (context, answer, answer.usage, *guard.begun, *endings, pickle.loads(pickle.dumps(guard.begun[0]))):
+        assert type(record).model_validate(record.model_dump()) == record
+        assert record.model_copy() == record
+    assert row.attempt == guard.begun[0]
 
 
 async def test_the_guard_is_asked_before_and_told_after_each_attempt() -> None:

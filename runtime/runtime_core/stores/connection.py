@@ -13,7 +13,7 @@ from runtime_core.stores.sqlite_errors import BUSY, DRIVER_ERRORS, primary_code,
 T = TypeVar("T")
 
 _BEGIN = Sql("BEGIN IMMEDIATE", counts=True)
-_BEGIN_READING = Sql("BEGIN")
+_BEGIN_DEFERRED = Sql("BEGIN")
 _COMMIT = Sql("COMMIT", counts=True)
 _ROLLBACK = Sql("ROLLBACK")
 _SAVE = Sql("SAVEPOINT operation")
@@ -62,7 +62,7 @@ class Connection:
 
     def begin_alone(self) -> None:
         """Start a transaction where nobody else can hold the database."""
-        self.execute(_BEGIN_READING)
+        self.execute(_BEGIN_DEFERRED)
 
     def begin(self, *, patience_s: float) -> None:
         """Start a write transaction, waiting up to `patience_s` for other processes.
@@ -105,7 +105,7 @@ class Connection:
 
     def look(self, op_factory: OpFactory[T]) -> T:
         """Run an operation on one snapshot, as a read-only connection."""
-        self.execute(_BEGIN_READING)
+        self.execute(_BEGIN_DEFERRED)
         try:
             return drive(op_factory(), self.execute)
         finally:

@@ -169,6 +169,12 @@ def record(entry: Entry, used: Used) -> Op[Row]:
     return row
 
 
+def give_up(entry: Entry) -> Op[None]:
+    """Write an entry that is not to be made any more as released. No counter ever sees it."""
+    yield from _enter([(entry, ())])
+    yield from end(entry.scope_id, entry.event_id, Used(EventState.RELEASED, entry.at, NOTHING))
+
+
 def end(scope_id: str, event_id: str, used: Used) -> Op[Row | None]:
     """Give back what was held, and count what was used; the event as it now is, None if there is no such entry.
 

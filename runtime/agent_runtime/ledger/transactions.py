@@ -116,7 +116,7 @@ def reserve_for_good(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
         at = attempt.reserved_at
         yield from call_ops.reserve(attempt)
         yield from call_ops.end(attempt, Ending(status=AttemptStatus.RELEASED, ended_at=at, error="refused"))
-        yield from ops.record(entry, Used(EventState.RELEASED, at, Amounts()))
+        yield from ops.give_up(entry)
     return refusal
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow_runtime.errors import FeatureStoreInvalid, OperationFailed, RowNotFound
@@ -292,6 +292,7 @@ WRITES = st.lists(st.lists(st.tuples(USERS, TIMES), min_size=1, max_size=5), max
 READS = st.lists(st.tuples(USERS, st.none() | TIMES), min_size=1, max_size=6)
 
 
+@settings(max_examples=settings.default.max_examples // 3)  # each writes files and reads them back
 @given(writes=WRITES, reads=READS)
 def test_reads_that_are_answered_together_say_what_a_plain_search_says(
     tmp_path_factory: pytest.TempPathFactory, writes: list[list[tuple[str, datetime]]], reads: list[Any]

@@ -36,7 +36,7 @@ from support.postgres import PostgresServer
 from support.waiting import until
 
 ASK = RequestSpec.of("Hello there", role="chat")
-KEYS, DUPLICATES = int(os.environ.get("AGENTFLOW_DUPLICATE_KEYS", "500")), 20
+KEYS, DUPLICATES = int(os.environ.get("AGENTFLOW_DUPLICATE_KEYS", "200")), 20
 
 
 def asking(text: str) -> RequestSpec:

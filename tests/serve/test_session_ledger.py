@@ -35,10 +35,10 @@ async def test_two_clients_of_one_app_see_one_bucket_and_other_apps_do_not(clust
 
 
 async def test_a_conflict_comes_back_as_the_stores_own_error(cluster: int):
-    state = SharedState("conflicts")
-    await state.put(BUCKET, "k", 1, ttl_s=None)
+    state = SharedState("one-app")
+    await state.put(BUCKET, "taken", 1, ttl_s=None)
     with pytest.raises(StoreConflictError):
-        await state.put(BUCKET, "k", 2, ttl_s=None, expected=0)
+        await state.put(BUCKET, "taken", 2, ttl_s=None, expected=0)
 
 
 async def test_concurrent_compare_and_set_loses_no_increment(cluster: int):
@@ -52,7 +52,7 @@ async def test_concurrent_compare_and_set_loses_no_increment(cluster: int):
                 continue
             return
 
-    clients = [SharedState("counting") for _ in range(20)]
+    clients = [SharedState("one-app") for _ in range(20)]
     await asyncio.gather(*(add(client) for client in clients))
     entry = await clients[0].get(BUCKET, "count")
     assert entry is not None

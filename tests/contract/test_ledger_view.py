@@ -208,9 +208,9 @@ def _many(first: int, count: int) -> Op[None]:
     yield Sql(
         "WITH RECURSIVE n (i) AS (SELECT CAST(? AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         " INSERT INTO runtime_ledger (scope_id, event_id, type, state, timestamp, at_second, ended_at, principal_id,"
-        " role, run_id, runs, input_tokens, output_tokens, total_tokens, cost_micro, requests)"
+        " role, run_id, input_tokens, output_tokens, total_tokens, cost_micro, requests)"
         " SELECT 'default', 'e' || i, 'model', 'settled', 1000 + i, 1000 + i, 1001 + i, 'p' || i % 50, 'r' || i % 7,"
-        " 'run' || i / 10, '[]', 10, 5, 15, 7, 1 FROM n",
+        " 'run' || i / 10, 10, 5, 15, 7, 1 FROM n",
         (first, first + count - 1),
     )
 

@@ -218,10 +218,11 @@ async def test_a_run_that_is_done_again_has_what_the_runs_below_it_left(
 
     async def used(run: str, number: int, tokens: int, *, ends: bool = True) -> None:
         entry, at = call_of(run, number, tokens, ledger.now()), ledger.now()
-        assert await persist(lambda: database.run(lambda: holds.reserve(entry))) is None
+        assert await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(entry)))) is None
         if ends:
             done = Used(EventState.SETTLED, at, Amounts(tokens, tokens))
-            await persist(lambda: database.run(lambda: holds.end(SCOPE, entry.event_id, done, run_id=run)))
+            ended = in_scope(SCOPE, lambda: holds.end(SCOPE, entry.event_id, done, run_id=run))
+            await persist(lambda: database.run(ended))
 
     async with AsyncExitStack() as stack:
         await begun(stack, runs, run_of("j%b"))
@@ -239,15 +240,14 @@ async def test_a_run_that_is_done_again_has_what_the_runs_below_it_left(
             await ledger.expire()
     async with AsyncExitStack() as stack:
         await begun(stack, runs, run_of("j%b"), since=began)
-        [limit, *_] = [
-            each
-            for each in await persist(lambda: database.read(lambda: standing_of("j%b")))
-            if each.measure == "tokens"
-        ]
+        limits = await persist(lambda: database.read(in_scope(SCOPE, lambda: standing_of("j%b"))))
+        [limit, *_] = [each for each in limits if each.measure == "tokens"]
         assert (limit.spent, limit.reserved, limit.left) == (22, 3, 15)
         late = Used(EventState.SETTLED, ledger.now(), Amounts(1, 1))
-        await persist(lambda: database.run(lambda: holds.end(SCOPE, "call-deeper-2", late, run_id="deeper")))
-        refusal = await persist(lambda: database.run(lambda: holds.reserve(call_of("j%b", 3, 18, ledger.now()))))
+        ended = in_scope(SCOPE, lambda: holds.end(SCOPE, "call-deeper-2", late, run_id="deeper"))
+        await persist(lambda: database.run(ended))
+        call = call_of("j%b", 3, 18, ledger.now())
+        refusal = await persist(lambda: database.run(in_scope(SCOPE, lambda: holds.reserve(call))))
         assert refusal is not None and refusal.limit == "max_tokens_total"
         await used("j%b", 4, 17)
 

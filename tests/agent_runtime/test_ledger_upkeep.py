@@ -78,6 +78,10 @@ async def test_a_question_whose_asker_died_expires_in_every_scope(database: Data
     for scope_id in ("tenant-1", "tenant-2"):
         found = await store.list(scope_id)
         assert sorted(each.status for each in found) == ["expired", "pending", "pending"]
+    clock.advance(KEEP_S + FORGET_EVERY_S)
+    assert await upkeep(database, clock).once()
+    for scope_id in ("tenant-1", "tenant-2"):
+        assert sorted(each.status for each in await store.list(scope_id)) == ["expired", "pending"]  # the first is gone
 
 
 async def test_however_much_is_due_goes_in_one_round(database: Database, clock: ManualClock) -> None:

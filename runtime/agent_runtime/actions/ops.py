@@ -25,6 +25,10 @@ _FORGET = (
     "DELETE FROM runtime_actions WHERE scope_id = ? AND action_id IN (SELECT action_id FROM runtime_actions"
     " WHERE scope_id = ? AND resolved_at < ? ORDER BY resolved_at LIMIT ?) RETURNING version"
 )
+_FORGET_ALL = (
+    "DELETE FROM runtime_actions WHERE (scope_id, action_id) IN (SELECT scope_id, action_id FROM runtime_actions"
+    " WHERE resolved_at < ? ORDER BY resolved_at LIMIT ?)"
+)
 
 
 def create(action: ActionRecord, token_hash: str) -> Op[ActionRecord]:
@@ -86,3 +90,9 @@ def untold(limit: int) -> Op[list[ActionRecord]]:
 
 def forget(scope_id: str, older_than: datetime, limit: int) -> Op[int]:
     return len((yield Sql(_FORGET, (scope_id, scope_id, older_than.timestamp(), limit))))
+
+
+def forget_all(older_than: float, limit: int) -> Op[int]:
+    """`forget` for all scopes; the time is in seconds since the epoch."""
+    [(gone,)] = yield Sql(_FORGET_ALL, (older_than, limit), counts=True)
+    return gone

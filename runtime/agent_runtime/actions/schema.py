@@ -73,4 +73,10 @@ MIGRATIONS = (
         ),
     ),
     Migration(version=2, scoped=("runtime_actions",)),
+    Migration(
+        version=3,
+        statements=(
+            "CREATE INDEX runtime_actions_resolved ON runtime_actions (resolved_at) WHERE resolved_at IS NOT NULL",
+        ),
+    ),
 )

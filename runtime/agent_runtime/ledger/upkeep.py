@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 
+from agent_runtime.actions import ops as action_ops
 from agent_runtime.actions.manager import ActionManager
 from agent_runtime.actions.sql_store import SqlActionStore
 from agent_runtime.ledger import retention
@@ -33,8 +34,8 @@ _MOST_BATCHES = 200
 class Upkeep:
     """Of all that keep one store in order, `owner` by `owner`, one works; when it stops, another takes over.
 
-    `keep_s` is for how many seconds calls, their answers and their events in the ledger stay after they ended; None is
-    for ever. The store's tables must be there.
+    `keep_s` is for how many seconds calls, their answers, their events in the ledger, and questions to people stay
+    after they ended; None is for ever. The tables of calls and of the ledger must be there.
     """
 
     def __init__(
@@ -96,5 +97,6 @@ class Upkeep:
         for _ in range(_MOST_BATCHES):
             gone = await self._log.forget(older_than=before, limit=_AT_ONCE)
             gone += await self._database.run(everywhere(lambda: retention.forget_events(None, before, _AT_ONCE)))
+            gone += await self._database.run(everywhere(lambda: action_ops.forget_all(before, _AT_ONCE)))
             if not gone:
                 break

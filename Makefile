@@ -38,7 +38,7 @@ test-units: setup
 	$(BIN)/python -m pytest -m "not serve" --ignore=tests/reliability
 
 test-serve: setup
-	$(BIN)/python -m pytest tests/serve tests/reliability
+	$(BIN)/python -m pytest --durations=25 tests/serve tests/reliability
 
 table: setup
 	AGENTFLOW_TABLE=full $(BIN)/python -m pytest --timeout=1200 tests/table tests/serve/test_table.py tests/serve/test_examples.py

@@ -12,7 +12,7 @@ from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.records import Entry, EventState, Used
 from agent_runtime.ledger.transactions import prepare_ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
-from runtime_core.stores import open_database
+from runtime_core.stores import in_scope, open_database
 from support.postgres import PostgresServer
 
 SCOPE = "tenant-1"
@@ -31,9 +31,9 @@ async def test_every_commit_of_a_counter_is_kept_and_nothing_that_its_transactio
         await keep_history(database)
         await Ledger(SqlLedgerWriter(database)).set_budget(Budget(scope_id=SCOPE, max_requests_total=1))
         released = Used(EventState.RELEASED, NOON, Amounts())
-        assert await database.run(partial(ops.reserve, entry("held"))) is None
-        await database.run(partial(ops.record, entry("refused for good"), released))
-        assert await database.run(partial(ops.end, SCOPE, "held", released)) is not None
+        assert await database.run(in_scope(SCOPE, partial(ops.reserve, entry("held")))) is None
+        await database.run(in_scope(SCOPE, partial(ops.record, entry("refused for good"), released)))
+        assert await database.run(in_scope(SCOPE, partial(ops.end, SCOPE, "held", released))) is not None
         history = (await read_books(database, [], scope_id=SCOPE)).history
     # The counter is made with the first reservation, in the same commit.
     kept = [state.reserved[2] for state in history]

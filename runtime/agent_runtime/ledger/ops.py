@@ -114,6 +114,8 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
 
 def reserve_all(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
     """`reserve` for each, in order. Raises Apart where some of them are the same, or were there before."""
+    if len(entries) == 1:
+        return (yield from _reserve_in_minute(entries))
     if len({(entry.scope_id, entry.event_id) for entry in entries}) < len(entries):
         raise Apart("Some of these reservations are the same.")
     minutes: dict[tuple[str, int], list[int]] = {}

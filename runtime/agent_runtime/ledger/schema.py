@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from agent_runtime.ledger.amounts import MEASURES
-from agent_runtime.ledger.records import Entry, LedgerEvent
+from agent_runtime.ledger.records import Entry, EventState, LedgerEvent
 from agent_runtime.stores import from_seconds, placeholders
+from runtime_core.frozen import unchecked
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
@@ -58,15 +59,16 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
 
 
 def event_of(row: tuple[Any, ...]) -> LedgerEvent:
-    """The record of a row of EVENT_COLUMNS."""
+    """The record of a row of EVENT_COLUMNS, which was checked when it was written."""
     facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
+    facts["state"] = EventState(facts["state"])
     for name in _TIMES:
         facts[name] = from_seconds(facts[name])
     for name in _TRUTHS:
         facts[name] = bool(facts[name])
     for name in ("role", "run_id"):
         facts[name] = facts[name] or None
-    return LedgerEvent.model_validate(facts)
+    return unchecked(LedgerEvent, **facts)
 
 
 _COUNTERS = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in (*SPENT, *RESERVED))

@@ -32,6 +32,7 @@ _ENTRY_FIELDS = tuple(field.name for field in fields(Entry) if field.name != "mo
 _facts_of = attrgetter(*_ENTRY_FIELDS)
 _REFUSAL_FIELDS = tuple(field.name for field in fields(Refusal))
 _USAGE_FIELDS = tuple(Usage.model_fields)
+_counts_of = attrgetter(*_USAGE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _entry(wire: tuple[Any, ...]) -> Entry:
 
 
 def _ending_to_wire(ending: Ending) -> tuple[Any, ...]:
-    usage = None if ending.usage is None else tuple(ending.usage.__dict__.values())
+    usage = None if ending.usage is None else _counts_of(ending.usage)
     return ending.status.value, ending.ended_at, usage, ending.cost_micro, ending.error, ending.answer
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from agent_runtime.ledger.transactions import prepare_ledger
@@ -18,12 +19,12 @@ from agentflow_serve.run_store import RunStore
 from runtime_core.errors import StoreUnavailableError
 from runtime_core.stores.database import Database
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.joint import together
+from runtime_core.stores.joint import Apart, Share, apart, joined, together
 from runtime_core.stores.outcome import Done, Failed, Outcome, share
 from runtime_core.stores.scope import in_scopes
 
 MOST_AT_ONCE = 256
-"""Commands of one call, and of one commit: longer ones keep other writers of the store waiting."""
+"""Commands of one call; a commit has fewer than twice as many, because longer ones keep other writers waiting."""
 MOST_CALLS = 32
 """Calls that wait for the commit before theirs."""
 PATIENCE_S = 1.5
@@ -114,8 +115,10 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
     """
     factories = [command.op_factory(sent=sent) for command in commands]
     try:
-        all_of_them = in_scopes((each.attempt.scope_id for each in commands), lambda: together(factories))
-        return [Done(result) for result in await database.run(all_of_them)]
+        try:
+            return await _commit_all(database, joined(factories))
+        except Apart:
+            return await _commit_all(database, apart(factories))
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
@@ -123,6 +126,11 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
             return [Failed(exc)]
     results = await asyncio.gather(*map(database.run, factories), return_exceptions=True)
     return [_outcome(result) for result in results]
+
+
+async def _commit_all(database: Database, shares: Sequence[Share]) -> list[Outcome]:
+    scope_ids = chain.from_iterable(share.op_factory.scope_ids or () for share in shares)
+    return [Done(result) for result in await database.run(in_scopes(scope_ids, lambda: together(shares)))]
 
 
 def _outcome(result: Any) -> Outcome:

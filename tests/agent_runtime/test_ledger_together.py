@@ -19,7 +19,7 @@ from agent_runtime.ledger.transactions import ending_of, prepare_ledger, reservi
 from runtime_core.call_log.records import Attempt, AttemptStatus, CallKind, Ending, Usage
 from runtime_core.errors import StoreConflictError
 from runtime_core.stores import Database, open_database
-from runtime_core.stores.joint import Apart, Joint, together
+from runtime_core.stores.joint import Apart, Joint, apart, joined, together
 from runtime_core.stores.memory import MemoryDatabase
 from runtime_core.stores.scope import everywhere, in_scope
 from runtime_core.stores.sql import Op, OpFactory, Sql
@@ -45,9 +45,9 @@ uses = st.lists(st.tuples(st.sampled_from(["settled", "released", "unknown"]), a
 
 
 @settings(max_examples=60, deadline=None)
-@given(entries, entries, st.lists(limits, min_size=8, max_size=8), uses)
+@given(entries, entries, st.lists(limits, min_size=8, max_size=8), uses, st.integers(0, 2))
 def test_together_is_as_one_after_the_other(
-    earlier: list[Any], later: list[Any], most: list[int | None], used: list[Any]
+    earlier: list[Any], later: list[Any], most: list[int | None], used: list[Any], again: int
 ) -> None:
     budgets = [
         Budget(scope_id="a", max_tokens_daily=most[0], max_tokens_per_minute=most[1]),
@@ -66,6 +66,8 @@ def test_together_is_as_one_after_the_other(
             for number, budget in enumerate(budgets):
                 await database.run(_setting(budget, number))
             wanted = [_entry(f"late-{number}", *each) for number, each in enumerate(sorted(later, key=lambda e: e[-1]))]
+            wanted += [_entry(f"early-{number}", *each) for number, each in enumerate(earlier[:again])]
+            wanted.sort(key=lambda each: each.at)
             said = await _run(
                 database, [Joint(ops.reserve_all, each, each.scope_id) for each in wanted], at_once=at_once
             )
@@ -110,6 +112,42 @@ async def test_calls_of_several_scopes_go_together_on_every_database(
     assert (sum(refusal is None for refusal in refusals), len(rows)) == (11, 11)
 
 
+async def test_a_repeat_refuses_nobody_beside_it() -> None:
+    async with MemoryDatabase() as database:
+        await prepare_ledger(database)
+        await database.run(_setting(Budget(scope_id="a", max_tokens_total=100), 1))
+        first, other = (_entry(name, "a", "ann", None, None, 40, 0) for name in ("one", "two"))
+        factories = [Joint(ops.reserve_all, each, "a") for each in (first, other)]
+        assert await database.run(factories[0]) is None
+        assert await _run(database, factories, at_once=True) == [None, None]
+
+
+async def test_the_end_of_a_cancelled_call_may_come_with_its_reservation() -> None:
+    """Behind another end, which is when it would be done first."""
+    async with MemoryDatabase() as database:
+        await prepare_ledger(database)
+        booked = [(_attempt(n), _entry(f"call-{n}", "ab"[n % 2], "ann", "chat", f"r{n}", 10, 0)) for n in range(2)]
+        await database.run(reserving(*booked[0]))
+        endings = [ending_of(attempt, _ending(1), entry) for attempt, entry in booked]
+        group = [endings[0], reserving(*booked[1]), endings[1], endings[1]]
+        _, refusal, ended, again = await _run(database, group, at_once=True)
+        assert refusal is None
+        assert ended.status == again.status == AttemptStatus.SETTLED
+
+
+async def test_runs_that_are_each_others_parents_count_once() -> None:
+    async with MemoryDatabase() as database:
+        await prepare_ledger(database)
+        for number, (run, parent) in enumerate((("r1", "r2"), ("r2", "r1"))):
+            budget = Budget(scope_id="a", run_id=run, parent_run_id=parent, max_tokens_total=100)
+            await database.run(_setting(budget, number))
+        entry = _entry("one", "a", "ann", None, "r1", 40, 0)
+        assert await database.run(Joint(ops.reserve_all, entry, "a")) is None
+        await database.run(Joint(ops.end_all, ("a", "one", Used(EventState.SETTLED, entry.at, Amounts(10))), "a"))
+        counters = (await database.read(_ledger))[1]
+        assert {(row[3], row[6], row[12]) for row in counters} == {("r1", 10, 0), ("r2", 10, 0)}
+
+
 async def test_what_cannot_go_together_is_told_and_does_its_work_alone(tmp_path: Path) -> None:
     """Twice the same reservation in one group, and one that is another's: both callers get what they get alone."""
     async with open_database(f"sqlite:///{tmp_path}/store.db", node_id="node-1") as database:
@@ -132,7 +170,10 @@ async def test_what_cannot_go_together_is_told_and_does_its_work_alone(tmp_path:
 
 async def _run(database: Database, factories: Sequence[OpFactory[Any]], *, at_once: bool) -> list[Any]:
     if at_once:
-        return await database.run(everywhere(lambda: together(factories)))
+        try:
+            return await database.run(everywhere(lambda: together(joined(factories))))
+        except Apart:
+            return await database.run(everywhere(lambda: together(apart(factories))))
     return [await database.run(each) for each in factories]
 
 

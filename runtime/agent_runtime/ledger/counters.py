@@ -82,6 +82,8 @@ _COUNTED_TOO = (
     " AND "
 )
 _WIDTH = len(MEASURES)
+_MOST_COUNTED = 1024
+"""Counters of one statement: databases bound how many parameters it has."""
 
 
 def applying(account: Account, at: int) -> Op[list[Applying]]:
@@ -105,7 +107,8 @@ def applying_to(accounts: Collection[Account], at: int) -> Op[dict[Account, list
         if parent := parents.get(account.run_id):
             who = (account.principal_id, account.role)
             rows = yield Sql(_ABOVE, (scope_id, parent, scope_id, *names, scope_id, *who))
-            around[account] += _read(rows, scope_id, found)
+            above = _read(rows, scope_id, found)
+            around[account] = tuple(dict.fromkeys((*around[account], *above)))  # runs may be each other's parents
     for budget in found.values():
         yield from _count_anew(budget, at)
     return {account: [found[each] for each in whose if each in found] for account, whose in around.items()}
@@ -228,18 +231,19 @@ def change(changes: Changes, places: Iterable[Place], by: tuple[int, ...]) -> No
 def count(scope_id: str, changes: Mapping[Place, tuple[int, ...]]) -> Op[None]:
     """Change those counters, where they are still there.
 
-    Always in the same order, so that two transactions that change the same ones wait for each other only one way.
+    Told in one order, as far as databases follow it: two transactions that change the same counters should wait for
+    each other only one way.
     """
-    if not changes:
-        return
-    told = _filled(sorted(changes.items()))
-    _, one = told[0]
-    if all(by == one for _, by in told):
-        alike = (*one, scope_id, *chain.from_iterable(place for place, _ in told))
-        yield Sql(_count_alike_sql(len(told)), alike, counts=True)
-    else:
-        each = (*chain.from_iterable((*place, *by) for place, by in told), scope_id)
-        yield Sql(_count_each_sql(len(told)), each, counts=True)
+    ordered = sorted(changes.items())
+    for begin in range(0, len(ordered), _MOST_COUNTED):
+        told = _filled(ordered[begin : begin + _MOST_COUNTED])
+        _, one = told[0]
+        if all(by == one for _, by in told):
+            alike = (*one, scope_id, *chain.from_iterable(place for place, _ in told))
+            yield Sql(_count_alike_sql(len(told)), alike, counts=True)
+        else:
+            each = (*chain.from_iterable((*place, *by) for place, by in told), scope_id)
+            yield Sql(_count_each_sql(len(told)), each, counts=True)
 
 
 def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:

@@ -122,7 +122,7 @@ def reserve_all(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
     for place, entry in enumerate(entries):
         minutes.setdefault((entry.scope_id, int(entry.at) // 60), []).append(place)
     refusals: list[Refusal | None] = [None] * len(entries)
-    for places in minutes.values():
+    for _, places in sorted(minutes.items()):
         said = yield from _reserve_in_minute([entries[place] for place in places])
         for place, refusal in zip(places, said, strict=True):
             refusals[place] = refusal
@@ -148,7 +148,7 @@ def _reserve_in_minute(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
         elif refusal.bounding is None:
             yield from _note_refusal(entry, refusal)
         refusals.append(refusal)
-    yield from _enter(fitting)
+    yield from _enter(fitting, alone=len(entries) == 1)
     return refusals
 
 
@@ -165,7 +165,7 @@ def record(entry: Entry, used: Used) -> Op[Row]:
     budgets = yield from applying(entry.account, int(entry.at))
     for budget in budgets:
         yield from store_fresh(budget, int(entry.at))
-    yield from _enter([(entry, budgets)])
+    yield from _enter([(entry, budgets)], alone=True)
     row = yield from end(entry.scope_id, entry.event_id, used)
     assert row is not None, "an entry that was entered"
     return row
@@ -173,7 +173,7 @@ def record(entry: Entry, used: Used) -> Op[Row]:
 
 def give_up(entry: Entry) -> Op[None]:
     """Write an entry that is not to be made any more as released. No counter ever sees it."""
-    yield from _enter([(entry, ())])
+    yield from _enter([(entry, ())], alone=True)
     yield from end(entry.scope_id, entry.event_id, Used(EventState.RELEASED, entry.at, NOTHING))
 
 
@@ -192,14 +192,13 @@ def end(scope_id: str, event_id: str, used: Used) -> Op[Row | None]:
 
 
 def end_all(ended: Sequence[Ended]) -> Op[list[Row | None]]:
-    """`end` for each. Raises Apart where some of them are of the same entry."""
+    """`end` for each; of several endings of one entry the first wins."""
     if len(ended) == 1:
         return [(yield from end(*ended[0]))]
-    if len({each[:2] for each in ended}) < len(ended):
-        raise Apart("Some of these endings are of the same entry.")
+    first = list({each[:2]: each for each in reversed(ended)}.values())
     rows: dict[tuple[str, str], Row] = {}
     changes: dict[str, Changes] = {}
-    for some in by_rows(ended):
+    for some in by_rows(first):
         taken = {(scope_id, event_id): used.actual for scope_id, event_id, used in some}
         for row in (yield Sql(_end_sql(len(some)), tuple(chain.from_iterable(map(_values_of_end, some))))):
             scope_id, event_id, *_ = row
@@ -209,7 +208,7 @@ def end_all(ended: Sequence[Ended]) -> Op[list[Row | None]]:
                 actual = taken[scope_id, event_id]
                 spent = held if actual is None else actual.values()
                 change(changes.setdefault(scope_id, {}), places_in(counted), (*spent, *_minus(held)))
-    for scope_id, of_scope in changes.items():
+    for scope_id, of_scope in sorted(changes.items()):
         yield from count(scope_id, of_scope)
     found: list[Row | None] = []
     for scope_id, event_id, used in ended:
@@ -274,8 +273,12 @@ def note(account: Account, event_id: str, kind: str, at: float, detail: str) -> 
     )
 
 
-def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]]) -> Op[None]:
-    """Write entries of one scope as reserved, and count them."""
+def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) -> Op[None]:
+    """Write entries of one scope as reserved, and count them.
+
+    One that was there before is what it was. Unless it is `alone`, others were refused or not for what it seemed to
+    hold back once more; then Apart is raised.
+    """
     rows: list[tuple[SqlValue, ...]] = []
     changes: Changes = {}
     for entry, budgets in fitting:
@@ -285,7 +288,7 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]]) -> Op[None]:
     for some in by_rows(rows):
         [(written,)] = yield Sql(_enter_sql(len(some)), tuple(chain.from_iterable(some)), counts=True)
         if written < len(some):
-            if len(fitting) > 1:
+            if not alone:
                 raise Apart("Some of these entries were there before.")
             yield from _is_there(fitting[0][0])
             return

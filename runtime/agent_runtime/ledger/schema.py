@@ -6,7 +6,7 @@ from typing import Any
 
 from agent_runtime.ledger.amounts import MEASURES
 from agent_runtime.ledger.records import Entry, EventState, LedgerEvent
-from agent_runtime.stores import from_seconds, placeholders
+from agent_runtime.stores import from_seconds
 from runtime_core.frozen import unchecked
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
@@ -22,7 +22,6 @@ ENTRY_COLUMNS = (
     "scope_id, event_id, type, state, timestamp, at_second, lease_until, principal_id, role, run_id, counted, job_id,"
     " priced, detail, " + ", ".join(RESERVED) + ", " + ", ".join(TAKEN)
 )
-ENTRY_VALUES = placeholders(ENTRY_COLUMNS)
 
 EVENT_COLUMNS = (
     "scope_id, event_id, type, state, timestamp, ended_at, principal_id, role, run_id, job_id, input_tokens,"

@@ -1,7 +1,4 @@
-"""`ops.reserve` and `ops.end` for the attempts of many callers at once.
-
-More than one attempt is the good case only: where anything is out of the ordinary, Apart is raised and each runs alone.
-"""
+"""`ops.reserve` and `ops.end` for the attempts of many callers at once."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TypeAlias
 
 from runtime_core.call_log import ops
 from runtime_core.call_log.ops import Kept
-from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptStatus, Ending, LoggedAttempt
+from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.call_log.schema import ATTEMPT_COLUMNS, just_ended, values_of, values_of_ending
 from runtime_core.stores.joint import Apart, by_rows
 from runtime_core.stores.sql import Op, Sql, SqlValue, rows_of
@@ -29,12 +26,14 @@ _END = (
     " error = e.column11, answer_hash = e.column12 FROM (VALUES {rows}) AS e"
     " WHERE calls.scope_id = e.column1 AND calls.attempt_id = e.column2"
     " AND (calls.status = 'reserved' OR (calls.status = 'unknown' AND calls.error = '" + LEASE_LAPSED + "'))"
+    " RETURNING calls.scope_id, calls.attempt_id"
 )
 _TEXT, _WHOLE, _REAL = "CAST(? AS TEXT)", "CAST(? AS BIGINT)", "CAST(? AS DOUBLE PRECISION)"
 _ENDED_ROW = (_TEXT, _TEXT, _TEXT, _REAL, *[_WHOLE] * 6, _TEXT, _TEXT)
 
 
 def reserve(attempts: Sequence[Attempt]) -> Op[list[None]]:
+    """`ops.reserve` for each. Raises Apart where one was reserved before."""
     if len(attempts) == 1:
         yield from ops.reserve(attempts[0])
         return [None]
@@ -47,22 +46,33 @@ def reserve(attempts: Sequence[Attempt]) -> Op[list[None]]:
 
 
 def end(ended: Sequence[Ended]) -> Op[list[LoggedAttempt]]:
+    """`ops.end` for each. Raises Apart where one was not reserved, or not yet."""
     if len(ended) == 1:
         return [(yield from ops.end(*ended[0]))]
-    if len({(attempt.scope_id, attempt.attempt_id) for attempt, _ in ended}) < len(ended):
-        raise Apart("Some of these endings are of the same attempt.")
-    rows: list[LoggedAttempt] = []
-    for some in by_rows(ended):
-        kept = [ops.to_keep(*each) for each in some]
-        hashes = [None if each is None else each.answer_hash for each in kept]
-        [(written,)] = yield Sql(
-            _end_sql(len(some)), tuple(chain.from_iterable(map(_values, some, hashes))), counts=True
-        )
-        if written < len(some):
-            raise Apart("Some of these attempts are not reserved any more.")
-        yield from _keep(kept)
-        rows += [just_ended(attempt, ending, each) for (attempt, ending), each in zip(some, hashes, strict=True)]
-    return rows
+    rows: dict[AttemptKey, LoggedAttempt] = {}
+    # Of several endings of one attempt the first wins.
+    for some in by_rows(list({attempt.key: (attempt, ending) for attempt, ending in reversed(ended)}.values())):
+        rows |= yield from _end(some)
+    found: list[LoggedAttempt] = []
+    for attempt, _ in ended:
+        row = rows.get(attempt.key) or (yield from ops.find(attempt.key))
+        if row is None:
+            raise Apart("Some of these attempts are not reserved.")
+        found.append(row)
+    return found
+
+
+def _end(some: Sequence[Ended]) -> Op[dict[AttemptKey, LoggedAttempt]]:
+    """The rows that these endings were written to."""
+    kept = [ops.to_keep(*each) for each in some]
+    hashes = [None if each is None else each.answer_hash for each in kept]
+    written = set((yield Sql(_end_sql(len(some)), tuple(chain.from_iterable(map(_values, some, hashes))))))
+    yield from _keep([each for each, (attempt, _) in zip(kept, some, strict=True) if attempt.key in written])
+    return {
+        attempt.key: just_ended(attempt, ending, answer_hash)
+        for (attempt, ending), answer_hash in zip(some, hashes, strict=True)
+        if attempt.key in written
+    }
 
 
 def _keep(kept: Sequence[Kept | None]) -> Op[None]:

@@ -8,7 +8,7 @@ from typing import Any
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.connection import Connection
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.joint import together
+from runtime_core.stores.joint import joined, together
 from runtime_core.stores.outcome import Done, Failed, Outcome, outcome_of, share
 from runtime_core.stores.sql import OpFactory
 
@@ -39,7 +39,7 @@ class GroupCommit:
             return share(error, len(batch))
         if len(batch) == 1:
             return self._alone(batch[0])
-        outcome = outcome_of(lambda: self._connection.perform(lambda: together(batch)))
+        outcome = outcome_of(lambda: self._connection.perform(lambda: together(joined(batch))))
         if isinstance(outcome, Failed):
             self._connection.rollback()
             return self._with_savepoints(batch)

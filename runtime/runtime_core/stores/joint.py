@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from runtime_core.errors import StoreError
@@ -21,7 +22,7 @@ _MOST_ROWS = 64
 
 
 class Apart(StoreError):
-    """These operations have to run alone. Whoever runs a group does that when any of them raises; no caller sees it."""
+    """These operations cannot be one. Whoever runs a group then runs it `apart`; no caller sees this."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +50,15 @@ class Joint(Generic[I, T]):
 class Share:
     """An operation for the `places` of a group, with a result for each of them."""
 
-    op_factory: OpFactory[Sequence[Any]]
+    op_factory: ScopedOp[Sequence[Any]]
     places: Sequence[int]
 
 
 def joined(group: Sequence[OpFactory[Any]]) -> list[Share]:
     """What has to be run for the group, in the order in which each kind first appears.
 
-    The callers of a group wait for their answers, so none of its operations can depend on another one's.
+    Callers wait for their answers, so an operation depends on another one of its group only where somebody was
+    cancelled and went on. If that other one now comes too late, it raises, and the group runs `apart`.
     """
     shares: dict[object, list[int]] = {}
     for place, op_factory in enumerate(group):
@@ -65,20 +67,25 @@ def joined(group: Sequence[OpFactory[Any]]) -> list[Share]:
     return [_share(group, places) for places in shares.values()]
 
 
+def apart(group: Sequence[OpFactory[Any]]) -> list[Share]:
+    """The group in its own order, each operation by itself."""
+    return [Share(ScopedOp(partial(_alone, each), scope_ids_of(each)), (place,)) for place, each in enumerate(group)]
+
+
 def _share(group: Sequence[OpFactory[Any]], places: Sequence[int]) -> Share:
     first = group[places[0]]
     if not isinstance(first, Joint):
-        return Share(ScopedOp(lambda: _alone(first), scope_ids_of(first)), places)
+        return Share(ScopedOp(partial(_alone, first), scope_ids_of(first)), places)
     joint = cast("Joint[Any, Any]", first)
     own = [cast("Joint[Any, Any]", group[place]) for place in places]
     op_factory = in_scopes((each.scope_id for each in own), lambda: joint.together([each.item for each in own]))
     return Share(op_factory, places)
 
 
-def together(group: Sequence[OpFactory[Any]]) -> Op[list[Any]]:
-    """The group as one operation: the result of each, in order."""
-    results: list[Any] = [None] * len(group)
-    for share in joined(group):
+def together(shares: Sequence[Share]) -> Op[list[Any]]:
+    """A group as one operation: the result of each, in order."""
+    results: list[Any] = [None] * sum(len(share.places) for share in shares)
+    for share in shares:
         said = yield from share.op_factory()
         for place, result in zip(share.places, said, strict=True):
             results[place] = result

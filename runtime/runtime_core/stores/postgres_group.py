@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.joint import joined
+from runtime_core.stores.joint import Apart, Share, apart, joined
 from runtime_core.stores.outcome import Done, Failed, Outcome
 from runtime_core.stores.postgres_errors import Interrupted, Trouble
 from runtime_core.stores.postgres_session import Session
@@ -51,38 +51,43 @@ class Writes:
         self.collisions = 0
 
     async def handle(self, session: Session, batch: Batch) -> Outcomes:
-        result = await self._transact(session, batch)
+        shares = joined(batch)
+        result = await self._transact(session, shares, len(batch))
+        if isinstance(result, Apart):
+            shares = apart(batch)
+            result = await self._transact(session, shares, len(batch))
         if _collided(result):
             self.collisions += 1
             async with self._gate:
-                result = await self._insist(session, batch, result)
+                result = await self._insist(session, shares, len(batch), result)
         if isinstance(result, list):
             return result
         if len(batch) > 1:
             return [outcome for op_factory in batch for outcome in await self.handle(session, [op_factory])]
         return [Failed(result.error if isinstance(result, Interrupted) else result)]
 
-    async def _insist(self, session: Session, batch: Batch, result: Outcomes | Exception) -> Outcomes | Exception:
+    async def _insist(
+        self, session: Session, shares: Sequence[Share], count: int, result: Outcomes | Exception
+    ) -> Outcomes | Exception:
         for attempt in range(COLLISIONS):
             await asyncio.sleep(self._rng.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
-            result = await self._transact(session, batch)
+            result = await self._transact(session, shares, count)
             if not _collided(result):
                 break
         return result
 
-    async def _transact(self, session: Session, batch: Batch) -> Outcomes | Exception:
-        """The outcomes of the committed group, or what kept it from being stored."""
-        shares = joined(batch)
+    async def _transact(self, session: Session, shares: Sequence[Share], count: int) -> Outcomes | Exception:
+        """The outcomes of the committed group of so many operations, or what kept it from being stored."""
         try:
-            await session.begin(first=shares[0].op_factory, reading=False, alone=len(batch) == 1)
-            outcomes: Outcomes = [None] * len(batch)
+            await session.begin(first=shares[0].op_factory, reading=False, alone=count == 1)
+            outcomes: Outcomes = [None] * count
             for share in shares:
                 results = await session.run(share.op_factory)
                 for place, result in zip(share.places, results, strict=True):
                     outcomes[place] = Done(result)
         except Interrupted as error:
             await _roll_back(session)
-            return _nothing(len(batch)) if error.trouble is Trouble.GONE else error
+            return _nothing(count) if error.trouble is Trouble.GONE else error
         except Exception as error:  # noqa: BLE001 - an operation's own; it belongs to its caller
             await _roll_back(session)
             return error

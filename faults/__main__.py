@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing as closed_after
 from functools import partial
 from importlib import import_module
 
@@ -30,15 +31,16 @@ IN_PROCESS = tuple(name for name in ALL if name not in ON_RAY_SERVE)
 def main(names: tuple[str, ...], *, short: bool) -> None:
     """Run the scenarios NAMES, or all of them."""
     began, reports = time.monotonic(), list[Report]()
-    for report in _reports(names or ALL, short=short):
-        reports.append(report)
-        click.echo("\n".join(lines(report)))
+    with closed_after(_reports(names or ALL, short=short)) as found:
+        for report in found:
+            reports.append(report)
+            click.echo("\n".join(lines(report)))
     end, holds = closing(reports, short=short)
     click.echo("\n".join((*end[:-1], f"took {time.monotonic() - began:.0f} s", end[-1])))
     sys.exit(0 if holds else 1)
 
 
-def _reports(names: tuple[str, ...], *, short: bool) -> Iterator[Report]:
+def _reports(names: tuple[str, ...], *, short: bool) -> Generator[Report, None, None]:
     if not ON_RAY_SERVE.issuperset(names):
         from faults.rig import warm_up
 

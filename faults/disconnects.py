@@ -9,7 +9,7 @@ import struct
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from agent_runtime import Budget
 from faults.doors import PLAIN, STREAM, port_of, serve_until
 from faults.report import Report
 from faults.rig import Said, ShiftedClock, close_books, crew, open_books, stores
+from faults.stall import Stall
 from llmhub_runtime.sim import LogEntry, SimProcess, parse_script, read_log_file
 from runtime_core.call_log.records import LEASE_LAPSED
 
@@ -26,6 +27,8 @@ SCOPE = "default"
 CLOSED_WITHIN_S = 0.5
 LONGEST_S = 0.6
 LATER_S = 3600.0
+STALLED_S = 60.0
+"""Without a single client that leaves: then the run falls short."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 WORDS = " ".join(f"word{number}" for number in range(40))
 
@@ -60,7 +63,8 @@ def run(short: bool) -> Report:
         open_books(url, Budget(scope_id=SCOPE, max_tokens_total=10**12))
         with SimProcess(script=script, log_path=log) as sim, crew() as them:
             them.fork(serve_until(stop.exists, url, sim.openai_base, said))
-            left = asyncio.run(_visit(port_of(said), how))
+            port, stall = port_of(said), Stall(STALLED_S)
+            left = asyncio.run(visit(lambda number: _client(port, number, how), how, stall))
             stop.touch()
             report.expect("the server ends well", them.wait() == [0])
         requests = read_log_file(log)
@@ -77,8 +81,10 @@ def run(short: bool) -> Report:
     return report.end()
 
 
-Left = Mapping[int, tuple[str, float | None]]
-"""How each client ended, and when it left, in seconds since the epoch; None for one that stayed."""
+End = tuple[str, float | None]
+"""How a client ended, and when it left, in seconds since the epoch; None for one that stayed."""
+Left = Mapping[int, End]
+"""The ends of all clients by their numbers."""
 
 
 def _judge_delays(requests: Sequence[LogEntry], left: Left, report: Report, *, lag_s: float) -> None:
@@ -109,22 +115,23 @@ def _number(entry: LogEntry) -> int:
             raise ValueError(f"request {entry.seq} is of no client")
 
 
-async def _visit(port: int, how: Visits) -> Left:
-    """Client after client, until enough of them have left."""
-    ends, left, numbers = dict[int, tuple[str, float | None]](), 0, count()
+async def visit(client: Callable[[int], Awaitable[End]], how: Visits, stall: Stall) -> Left:
+    """Client after client, until enough of them have left or, for too long, none has."""
+    ends, left, numbers = dict[int, End](), 0, count()
 
-    async def visit() -> None:
+    async def one_by_one() -> None:
         nonlocal left
-        while left < how.leave:
+        while left < how.leave and not stall.at(left):
             number = next(numbers)
-            end = await _client(port, number, Random(number), how.slower * LONGEST_S)
+            end = await client(number)
             ends[number], left = end, left + (end[1] is not None)
 
-    await asyncio.gather(*(visit() for _ in range(how.at_once)))
+    await asyncio.gather(*(one_by_one() for _ in range(how.at_once)))
     return ends
 
 
-async def _client(port: int, number: int, choose: Random, longest_s: float) -> tuple[str, float | None]:
+async def _client(port: int, number: int, how: Visits) -> End:
+    choose, longest_s = Random(number), how.slower * LONGEST_S
     streamed = choose.random() < 0.5
     kind = "streamed" if streamed else choose.choice(["quick", "plain"])
     request = _request(kind, number)

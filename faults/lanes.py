@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from faults.report import Report
 LOOK_EVERY_S = 0.1
 
 
-def run_lanes(names: Sequence[str], run: Callable[[str], Report], *, at_once: int) -> Iterator[Report]:
+def run_lanes(names: Sequence[str], run: Callable[[str], Report], *, at_once: int) -> Generator[Report, None, None]:
     """The report of each as it ends; they begin in this order. One that gives none has died, which is a violation.
 
     Each is forked from this process, which must have no threads.
@@ -33,8 +34,14 @@ def run_lanes(names: Sequence[str], run: Callable[[str], Report], *, at_once: in
                 time.sleep(LOOK_EVERY_S)
                 for name, status in [(running.pop(child), status) for child, status in _ended(running)]:
                     yield _report_of(name, Path(folder) / name, status)
+        except KeyboardInterrupt:  # which the terminal has given to the children as well
+            raise
+        except BaseException:  # also that of a generator which is closed, because a report could not be printed
+            for child in running:
+                os.kill(child, signal.SIGINT)
+            raise
         finally:
-            for child in running:  # an interrupt has reached them as well, and they end what they started
+            for child in running:  # they end what they started
                 os.waitpid(child, 0)
 
 
@@ -48,8 +55,8 @@ def _forked(run: Callable[[str], Report], name: str, target: Path) -> int:
     if (child := os.fork()) != 0:
         return child
     status = 1
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray prints a paragraph for every process that dies, and many do
     try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Ray prints a paragraph for every process that dies, and many do
         target.write_text(json.dumps(asdict(run(name))))
         status = 0
     except Exception:  # noqa: BLE001 - the edge of the process

@@ -76,7 +76,7 @@ async def attempts_so_far(database: Database, scope_id: str) -> int:
         [[count]] = yield Sql("SELECT COUNT(*) FROM calls WHERE scope_id = ?", (scope_id,))
         return int(count)
 
-    return await database.read(op)
+    return await database.read(in_scope(scope_id, op))
 
 
 async def _rows(database: Database, scope_id: str) -> AsyncIterator[LoggedAttempt]:

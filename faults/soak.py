@@ -16,13 +16,14 @@ from faults.books import Books, KeyedCall
 from faults.report import Report
 from faults.rig import SCOPE, Said, ShiftedClock, close_books, count_attempts, crew, open_books, stores
 from faults.soak_callers import call_until, provider_script
+from faults.stall import Stall
 from llmhub_runtime.sim import LogEntry, SimProcess, read_log_file
 from runtime_core.call_log.records import AttemptStatus
 
 WORKERS = 3
 LOOK_EVERY_S = 0.2
 STALLED_S = 60.0
-"""Without a single request: then something hangs, and the run falls short."""
+"""Without a single request, or with requests of which the call log has none: then the run falls short."""
 LATER_S = 3600.0
 BUDGETS = (
     Budget(scope_id=SCOPE, max_tokens_daily=10**9, max_cost_monthly=Decimal(10_000)),
@@ -55,7 +56,7 @@ def _soak(part: Part, report: Report) -> int:
         url, said, log = databases.fresh(part.kind), Said(folder / "said"), folder / "sim.log"
         open_books(url, *BUDGETS)
         with SimProcess(script=provider_script(), log_path=log) as sim:
-            kills, died = _kill_at_random(part, folder / "stop", url, sim, said)
+            kills, died = _kill_at_random(part, folder / "stop", url, sim, said, report)
         requests, told = read_log_file(log), said.all()
         books = close_books(url, requests, clock=ShiftedClock(LATER_S))
     books = replace(books, keyed=_keyed(books, told))
@@ -73,25 +74,31 @@ def _soak(part: Part, report: Report) -> int:
     return len(books.rows)
 
 
-def _kill_at_random(part: Part, stop: Path, url: str, sim: SimProcess, said: Said) -> tuple[int, list[int]]:
+def _kill_at_random(
+    part: Part, stop: Path, url: str, sim: SimProcess, said: Said, report: Report
+) -> tuple[int, list[int]]:
     """The number of kills, and the exits of those that were not killed."""
     choose, kills, seeds = Random(part.kind), 0, 0
-    count, moved_at, next_kill = 0, time.monotonic(), choose.randrange(*part.kill_every)
+    count, next_kill = 0, choose.randrange(*part.kill_every)
+    no_requests, no_attempts = Stall(STALLED_S), Stall(STALLED_S)
     with crew() as them, sim.control() as control:
-        while time.monotonic() < moved_at + STALLED_S:
+        while not no_requests.at(count):
             while len(them.alive) < WORKERS:
                 seeds += 1
                 them.fork(call_until(stop.exists, url, sim.openai_base, said, seeds))
             time.sleep(choose.uniform(0, LOOK_EVERY_S))
             if ended := them.ended():
                 return kills, sorted(ended)
-            if (now := control.health()["requests"]) > count:
-                count, moved_at = now, time.monotonic()
+            count = control.health()["requests"]
             if count >= next_kill:
                 them.kill(choose.choice(sorted(them.alive)))
                 kills, next_kill = kills + 1, count + choose.randrange(*part.kill_every)
-                if count_attempts(url, SCOPE) >= part.attempts:
+                if (attempts := count_attempts(url, SCOPE)) >= part.attempts:
                     break
+                stuck, found = no_attempts.at(attempts), f"{part.kind}: {attempts} attempts, {count} requests"
+                report.expect("the call log grows while the provider is asked", not stuck, found)
+                if stuck:
+                    return kills, []
         else:
             return kills, []
         stop.touch()

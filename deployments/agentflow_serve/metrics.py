@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -96,6 +97,7 @@ class ServeMetrics:
         self._sums: Counter[tuple[str, ...]] = Counter()  # by the name of the metric and the values of its labels
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._states: dict[str, int] = {}
+        self._refused: set[str] = set()
 
     async def __aenter__(self) -> Self:
         self._handing_over = asyncio.create_task(self._keep_handing_over())
@@ -139,10 +141,7 @@ class ServeMetrics:
     async def _keep_handing_over(self) -> None:
         while True:
             await self._clock.sleep(EVERY_S)
-            try:
-                self._hand_over()
-            except Exception:
-                logger.exception("some metrics were not handed to Ray, for a reason that nobody foresaw")
+            self._hand_over()
 
     def _hand_over(self) -> None:
         sums, self._sums = self._sums, Counter()
@@ -150,13 +149,25 @@ class ServeMetrics:
         states, self._states = self._states, {}
         for (name, *labels), amount in sums.items():
             if amount > 0:  # Ray refuses to count nothing
-                self._metrics[name].inc(amount, tags=dict(zip(_LABELS[name], labels, strict=False)))
+                self._tell(name, self._metrics[name].inc, amount, dict(zip(_LABELS[name], labels, strict=False)))
         for code, each in seconds.items():
             tags = {"code": code}
             for taken in each:
-                self._metrics[RUN_SECONDS.name].observe(taken, tags=tags)
+                self._tell(RUN_SECONDS.name, self._metrics[RUN_SECONDS.name].observe, taken, tags)
         for name, state in states.items():
-            self._metrics[name].set(state, tags={})
+            if not self._tell(name, self._metrics[name].set, state, {}):
+                self._states.setdefault(name, state)  # it may not change again
+
+    def _tell(self, name: str, tell: Callable[..., object], number: float, tags: dict[str, str]) -> bool:
+        """Whether Ray took it. What it refuses once is logged once: the next such number comes in a moment."""
+        try:
+            tell(number, tags=tags)
+        except Exception:
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.exception("Ray did not take a number of the metric %s, for a reason that nobody foresaw", name)
+            return False
+        return True
 
 
 def _made(metric: Metric, by_scope: bool) -> Any:

@@ -97,6 +97,35 @@ async def test_ray_gets_sums_now_and_then_and_the_rest_when_a_replica_stops(monk
     assert [(name, value) for name, value, _ in told] == [("agentflow_runs_total", 1), ("agentflow_run_seconds", 1.0)]
 
 
+async def test_a_number_that_ray_refuses_takes_no_other_with_it_and_a_state_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    told: list[tuple[str, float]] = []
+    refused = {"agentflow_runs_total", "agentflow_run_seconds", "agentflow_waiting_requests"}
+
+    def tell(metric: Any, value: float, tags: dict[str, str]) -> None:
+        if metric.info["name"] in refused:
+            raise ValueError("not that one")
+        told.append((metric.info["name"], value))
+
+    for kind, method in ((metrics.Counter, "inc"), (metrics.Histogram, "observe"), (metrics.Gauge, "set")):
+        monkeypatch.setattr(kind, method, tell)
+    clock, refusal = ManualClock(), BudgetExceededError("full")
+    async with ServeMetrics(clock=clock) as counted:
+        await until(lambda: clock.sleepers == 1)
+        counted.run_ended("ok", 0.5, scope_id="s1")
+        counted.refused(refusal, scope_id="s1")
+        counted.waiting(3)
+        counted.unknown(1)
+        for _ in range(2):
+            clock.advance(EVERY_S)
+            await until(lambda: clock.sleepers == 1)
+        assert told == [("agentflow_budget_refusals_total", 1), ("agentflow_ledger_unknown_attempts", 1)]
+        refused.clear()
+    assert told[2:] == [("agentflow_waiting_requests", 3)]
+    assert len([record for record in caplog.records if "Ray did not take" in record.message]) == 3
+
+
 async def test_unknown_attempts_are_asked_for_now_and_then_and_no_failure_ends_that(
     caplog: pytest.LogCaptureFixture,
 ):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from faults.__main__ import IN_PROCESS
+from faults.disconnects import End, Visits, visit
 from faults.lanes import run_lanes
 from faults.report import Report, closing
+from faults.stall import Stall
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,3 +70,39 @@ def test_scenarios_run_side_by_side_and_one_that_dies_is_a_violation(tmp_path: P
         "dying": 1,
     }
     assert "exit status 3" in reports["dying"].violations[0]
+
+
+def test_whoever_gives_up_the_reports_interrupts_the_scenarios_that_still_run(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    ended = tmp_path / "ended"
+
+    def run(name: str) -> Report:
+        if name == "short":
+            (tmp_path / "pipe").open("rb").close()
+            return Report(name).end()
+        try:
+            (tmp_path / "pipe").open("wb").close()
+            while True:
+                signal.pause()
+        finally:
+            ended.touch()
+
+    reports = run_lanes(["long", "short"], run, at_once=2)
+    assert next(reports).name == "short"
+    reports.close()
+    assert ended.exists()
+
+
+def test_a_number_that_does_not_grow_for_long_has_stalled():
+    times, numbers = (1000.0, 1060.0, 1060.0, 1120.0, 1121.0, 1500.0, 1561.0), (0, 0, 1, 0, 1, 2, 2)
+    stall = Stall(60.0, now=iter(times).__next__)
+    assert [stall.at(number) for number in numbers] == [False, False, False, False, True, False, True]
+
+
+async def test_clients_come_no_longer_when_none_of_them_leaves():
+    async def client(number: int) -> End:
+        return ("left", 1.0) if number < 5 else ("had the whole answer", None)
+
+    ends = await visit(client, Visits(leave=10, at_once=2, slower=1.0), Stall(3, now=itertools.count().__next__))
+    assert sum(at is not None for _, at in ends.values()) == 5
+    assert len(ends) > 5

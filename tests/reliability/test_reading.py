@@ -1,10 +1,10 @@
-"""The history of counters in which the checker of `make faults` looks for an overrun."""
+"""What `make faults` reads of a store: the history of counters, and how many attempts there are so far."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from faults.reading import keep_history, read_books
+from faults.reading import attempts_so_far, keep_history, read_books
 
 from agent_runtime import Budget, Ledger
 from agent_runtime.ledger import ops
@@ -12,7 +12,9 @@ from agent_runtime.ledger.amounts import Amounts
 from agent_runtime.ledger.records import Entry, EventState, Used
 from agent_runtime.ledger.transactions import prepare_ledger
 from agent_runtime.ledger.writers import SqlLedgerWriter
+from runtime_core.clock import SystemClock
 from runtime_core.stores import in_scope, open_database
+from support.call_log import attempt_of, prepared
 from support.postgres import PostgresServer
 
 SCOPE = "tenant-1"
@@ -39,3 +41,13 @@ async def test_every_commit_of_a_counter_is_kept_and_nothing_that_its_transactio
     kept = [state.reserved[2] for state in history]
     assert set(kept) == {0, 1}
     assert kept[-1] == 0
+
+
+async def test_the_attempts_of_a_scope_are_counted_where_rows_are_shown_to_their_scope_only(
+    postgres_server: PostgresServer,
+):
+    async with open_database(await postgres_server.fresh_url()) as database:
+        log = await prepared(database, SystemClock())
+        for scope_id, attempt_id in ((SCOPE, "one"), (SCOPE, "two"), ("tenant-2", "three")):
+            await log.reserve(attempt_of(log, attempt_id, scope_id=scope_id))
+        assert await attempts_so_far(database, SCOPE) == 2

@@ -249,6 +249,19 @@ async def test_a_run_asks_once_for_each_thing(actions: ActionManager) -> None:
     assert not (await again).allowed
 
 
+async def test_leave_to_read_data_is_no_leave_to_delete_it(actions: ActionManager) -> None:
+    rule = DataAccessPolicy(resource_patterns=("patients",), operations=("*",), require_approval=True)
+    engine = PolicyEngine([rule], actions=actions)
+    desk = actions.for_scope("tenant-1")
+    for operation, granted in (("read", True), ("delete", False)):
+        checking = asyncio.create_task(engine.check_data("patients", operation, OTHER))
+        action = await the_open_one(desk)
+        assert (action.payload["name"], action.payload["operation"]) == ("patients", operation)
+        await desk.resolve(action_id=action.action_id, resolution={"approved": granted})
+        assert (await checking).allowed is granted
+    assert (await engine.check_data("patients", "read", OTHER)).allowed
+
+
 async def test_an_answer_counts_in_every_process_of_the_run() -> None:
     async with InMemoryActionStore() as store:
         desks = [ActionManager(store, poll_s=0.02) for _ in range(3)]

@@ -25,11 +25,17 @@ class Approvals:
         self._timeout_s = timeout_s
         self._answers: OrderedDict[tuple[str, str], ActionRecord] = OrderedDict()
 
-    async def ask(self, subject: Subject, *, kind: str, name: str, reason: str) -> ActionRecord:
-        """The settled action; `is_granted` says what became of it. Raises what ActionManager raises."""
+    async def ask(
+        self, subject: Subject, *, kind: str, name: str, reason: str, operation: str | None = None
+    ) -> ActionRecord:
+        """The settled action; `is_granted` says what became of it. Raises what ActionManager raises.
+
+        `operation` is what is to be done with the thing, where there is a choice: leave for one is none for another.
+        """
+        about = {"kind": kind, "name": name} | ({} if operation is None else {"operation": operation})
         actions = self._actions.for_scope(subject.scope_id)
-        action_id = _action_id(subject, kind, name)
-        spec = self._question(subject, action_id, {"kind": kind, "name": name, "reason": reason})
+        action_id = _action_id(subject, about)
+        spec = self._question(subject, action_id, {**about, "reason": reason})
         if action_id is None:
             return await actions.ask(spec)
         place = subject.scope_id, action_id
@@ -49,10 +55,10 @@ class Approvals:
         )
 
 
-def _action_id(subject: Subject, kind: str, name: str) -> str | None:
+def _action_id(subject: Subject, about: dict[str, str]) -> str | None:
     """The same for whoever wants the same leave for the same job or run; None where there is neither."""
     within = subject.job_id or subject.run_id
     if within is None:
         return None
-    identity = json.dumps([subject.principal_id, kind, name, within])
+    identity = json.dumps([subject.principal_id, about, within])
     return f"{APPROVE}-{sha256(identity.encode()).hexdigest()[:32]}"

@@ -132,3 +132,16 @@ class ActionStoreContract:
         while await store.forget("tenant-1", older_than=later(2), limit=1):
             pass
         assert {action.action_id for action in await store.list("tenant-1")} == {"action-2", "open"}
+
+    async def test_what_a_job_has_not_been_told_is_not_forgotten(self, store: Any) -> None:
+        for number in range(2):
+            await store.create(action_of(f"action-{number}", job_id="job-1"), token_hash=str(number))
+            await store.apply("tenant-1", f"action-{number}", Withdraw(), now=later(number))
+        await store.apply("tenant-1", "action-1", JobTold(), now=later(2))
+        while await store.forget("tenant-1", older_than=later(9), limit=1):
+            pass
+        assert [action.action_id for action in await store.untold(limit=9)] == ["action-0"]
+        await store.apply("tenant-1", "action-0", JobTold(), now=later(3))
+        while await store.forget("tenant-1", older_than=later(9), limit=1):
+            pass
+        assert await store.list("tenant-1") == []

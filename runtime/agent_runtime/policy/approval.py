@@ -23,7 +23,7 @@ class Approvals:
     def __init__(self, actions: ActionManager, *, timeout_s: float) -> None:
         self._actions = actions
         self._timeout_s = timeout_s
-        self._answers: OrderedDict[tuple[str, str], ActionRecord] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str, str | None], ActionRecord] = OrderedDict()
 
     async def ask(
         self, subject: Subject, *, kind: str, name: str, reason: str, operation: str | None = None
@@ -38,7 +38,7 @@ class Approvals:
         spec = self._question(subject, action_id, {**about, "reason": reason})
         if action_id is None:
             return await actions.ask(spec)
-        place = subject.scope_id, action_id
+        place = subject.scope_id, action_id, subject.run_id
         if (known := self._answers.get(place)) is None:
             known = self._answers[place] = await ask_together(actions, spec)
             if len(self._answers) > MOST_REMEMBERED:

@@ -157,9 +157,7 @@ class PolicyEngine:
         if self._approvals is None:
             return replace(result, reason=f"{result.reason}, and nobody can be asked here")
         try:
-            action = await self._approvals.ask(
-                subject, kind=kind, name=name, reason=result.reason, operation=operation
-            )
+            action = await self._approvals.ask(subject, kind=kind, name=name, reason=result.reason, operation=operation)
         except JobError as exc:  # the job is over, or not one of this runtime's
             return replace(result, reason=f"{result.reason}, and nobody could be asked: {exc}")
         if action.is_granted:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.actions.machine import Expire, JobTold, Resolve, Withdraw
-from agent_runtime.actions.records import ActionStatus
+from agent_runtime.actions.records import NOBODY_WAITS, ActionStatus
 from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
 from agent_runtime.testing.faults import faulty
@@ -53,8 +53,8 @@ class ActionStoreContract:
         assert await store.find("tenant-1", token_hash="new") == action_of()
         with pytest.raises(ActionConflictError, match="something else"):
             await store.create(action_of(payload={"other": 1}), token_hash="h")
-        await store.apply("tenant-1", "action-1", Withdraw(), now=later(1))
-        assert (await store.create(again, token_hash="newest")).status is ActionStatus.CANCELLED
+        await store.apply("tenant-1", "action-1", Withdraw(NOBODY_WAITS), now=later(1))
+        assert (await store.create(again, token_hash="newest")).is_abandoned
         assert await store.find("tenant-1", token_hash="newest") is None
 
     async def test_of_twenty_answers_one_counts(self, store: Any) -> None:

@@ -44,7 +44,10 @@ class AppArgs(BaseModel):
     session_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 30 * 86_400.0
     """How long the store keeps a session after its last run, in seconds; null for ever."""
     calls_ttl_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 90 * 86_400.0
-    """How long the store keeps a model call, its answer and its entry in the ledger after its end; null for ever."""
+    """How long the store keeps what has ended, in seconds; null for ever.
+
+    That is a model call, its answer and its entry in the ledger, and a question to people with what they answered.
+    """
     ledger: LedgerWay | None = None
     """Who commits what model calls take: `own` is every replica by itself, `shared` the app's actor for all of them.
 

@@ -29,15 +29,18 @@ class QueryRoute(APIRoute):
     """Answers 400 in our form for a parameter that is wrong, unknown or given twice."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, known = super().get_route_handler(), _names(self)
 
         async def checked(request: Request) -> Response:
             if len(request.query_params) < len(request.query_params.multi_items()):
                 raise _bad("Give each parameter once.")
+            if unknown := [name for name in request.query_params if name not in known]:
+                here = f"there are {', '.join(known)}" if known else "there are none"
+                raise _bad(f"There is no parameter {unknown[0][:40]!a} here; {here}.")
             try:
                 return await handle(request)
             except RequestValidationError as exc:
-                raise _refused(exc.errors()[0], known=_names(self)) from exc
+                raise _refused(exc.errors()[0]) from exc
 
         return checked
 
@@ -57,16 +60,15 @@ def page_after(text: str | None, read: Callable[[str], T]) -> T | None:
         raise _bad("No page of such a request has given this `after` as its `next`.") from exc
 
 
-def _names(route: APIRoute) -> str:
-    models = (each.field_info.annotation for each in route.dependant.query_params)
-    return ", ".join(name for model in models for name in getattr(model, "model_fields", ()))
+def _names(route: APIRoute) -> list[str]:
+    """Of the fields of a query's model, and of parameters that stand by themselves."""
+    fields = route.dependant.query_params
+    return [name for each in fields for name in getattr(each.field_info.annotation, "model_fields", (each.alias,))]
 
 
-def _refused(problem: dict[str, Any], *, known: str) -> PredictorError:
-    name = ascii(str(problem["loc"][-1])[:40])
-    if problem["type"] == "extra_forbidden":
-        return _bad(f"There is no parameter {name} here; there are {known}.")
-    return _bad(f"The parameter {name} is wrong: {problem['msg'].removeprefix('Value error, ')}.")
+def _refused(problem: dict[str, Any]) -> PredictorError:
+    name, why = ascii(str(problem["loc"][-1])[:40]), problem["msg"].removeprefix("Value error, ").rstrip(".")
+    return _bad(f"The parameter {name} is wrong: {why}.")
 
 
 def _bad(message: str) -> PredictorError:

@@ -33,6 +33,7 @@ from agent_runtime import (
     PolicyEngine,
     PolicyGuard,
     PolicyMiddleware,
+    PolicyResult,
     RedactionPolicy,
     RuntimeEvent,
     ToolPolicy,
@@ -43,6 +44,7 @@ from llm_client import Admission, Agent, RequestSpec, tool
 from llm_client.errors import CallRefused
 from llm_client.guard import Lease
 from runtime_core.call_log.records import Attempt, AttemptStatus, Ending
+from runtime_core.clock import ManualClock
 from support.engine import rig
 from support.waiting import until
 
@@ -249,6 +251,19 @@ async def test_a_run_asks_once_for_each_thing(actions: ActionManager) -> None:
     assert not (await again).allowed
 
 
+async def test_leave_to_read_data_is_no_leave_to_delete_it(actions: ActionManager) -> None:
+    rule = DataAccessPolicy(resource_patterns=("patients",), operations=("*",), require_approval=True)
+    engine = PolicyEngine([rule], actions=actions)
+    desk = actions.for_scope("tenant-1")
+    for operation, granted in (("read", True), ("delete", False)):
+        checking = asyncio.create_task(engine.check_data("patients", operation, OTHER))
+        action = await the_open_one(desk)
+        assert (action.payload["name"], action.payload["operation"]) == ("patients", operation)
+        await desk.resolve(action_id=action.action_id, resolution={"approved": granted})
+        assert (await checking).allowed is granted
+    assert (await engine.check_data("patients", "read", OTHER)).allowed
+
+
 async def test_an_answer_counts_in_every_process_of_the_run() -> None:
     async with InMemoryActionStore() as store:
         desks = [ActionManager(store, poll_s=0.02) for _ in range(3)]
@@ -261,23 +276,80 @@ async def test_an_answer_counts_in_every_process_of_the_run() -> None:
         assert len(await desk.list()) == 1
 
 
-async def test_a_question_that_one_process_withdraws_is_asked_again_by_another() -> None:
-    async with InMemoryActionStore() as store:
-        desks = [ActionManager(store, poll_s=0.02) for _ in range(2)]
-        here, there = (
-            asyncio.create_task(PolicyEngine([ASK], actions=desk).check_model("gpt-4", OTHER)) for desk in desks
-        )
-        desk = desks[0].for_scope("tenant-1")
-        first = await the_open_one(desk)
-        await until(lambda: all(desk.waiting for desk in desks))
-        here.cancel()
+class Asking:
+    """Processes that want the same leave for one run: the first one asks, the others join."""
+
+    def __init__(self, store: InMemoryActionStore, count: int) -> None:
+        self.desks = [ActionManager(store, poll_s=0.02) for _ in range(count)]
+        self.desk = self.desks[0].for_scope("tenant-1")
+        self.checking: list[asyncio.Task[PolicyResult]] = []
+
+    async def begin(self) -> ActionRecord:
+        for desk in self.desks:
+            checking = PolicyEngine([ASK], actions=desk).check_model("gpt-4", OTHER)
+            self.checking.append(asyncio.create_task(checking))
+            await the_open_one(self.desk)
+        await until(lambda: all(desk.waiting for desk in self.desks))
+        return await the_open_one(self.desk)
+
+    async def leave(self, number: int) -> None:
+        self.checking[number].cancel()
         with pytest.raises(asyncio.CancelledError):
-            await here
-        while (second := await the_open_one(desk)).action_id == first.action_id:
+            await self.checking[number]
+
+
+async def test_a_question_that_its_process_withdraws_is_asked_again_by_another() -> None:
+    async with InMemoryActionStore() as store:
+        asking = Asking(store, 2)
+        first = await asking.begin()
+        await asking.leave(0)
+        while (second := await the_open_one(asking.desk)).action_id == first.action_id:
             await asyncio.sleep(0.001)
-        await desk.resolve(action_id=second.action_id, resolution={"approved": True})
-        assert (await there).allowed
-        assert not any(desk.waiting for desk in desks)
+        await asking.desk.resolve(action_id=second.action_id, resolution={"approved": True})
+        assert (await asking.checking[1]).allowed
+        assert not any(desk.waiting for desk in asking.desks)
+
+
+async def test_a_process_that_leaves_does_not_withdraw_the_question_of_another() -> None:
+    async with InMemoryActionStore() as store:
+        asking = Asking(store, 2)
+        action = await asking.begin()
+        await asking.leave(1)
+        await asking.desk.resolve(action_id=action.action_id, resolution={"approved": True})
+        assert (await asking.checking[0]).allowed
+        assert len(await asking.desk.list()) == 1
+
+
+async def test_a_question_that_somebody_withdraws_is_refused_and_not_asked_again() -> None:
+    async with InMemoryActionStore() as store:
+        asking = Asking(store, 2)
+        await asking.desk.cancel((await asking.begin()).action_id)
+        results = await asyncio.gather(*asking.checking)
+        assert [(result.allowed, "it was not granted" in result.reason) for result in results] == [(False, True)] * 2
+        assert len(await asking.desk.list()) == 1
+
+
+@pytest.mark.parametrize("died", [False, True], ids=["waited in vain", "died waiting"])
+async def test_a_later_run_of_a_job_asks_again_what_nobody_answered_and_the_same_run_does_not(died: bool) -> None:
+    first, second = (OTHER.model_copy(update={"job_id": "job-1", "run_id": run_id}) for run_id in ("run-1", "run-2"))
+    clock = ManualClock()
+    async with InMemoryActionStore() as store, InMemoryActionStore() as left_behind:
+        actions = ActionManager(store, clock=clock, poll_s=0.02)
+        refused = asyncio.create_task(PolicyEngine([ASK], actions=actions).check_model("gpt-4", first))
+        question = await the_open_one(actions.for_scope("tenant-1"))
+        await left_behind.create(question, token_hash="lost")
+        clock.advance(301)
+        assert not (await refused).allowed
+        later = ActionManager(left_behind if died else store, clock=clock, poll_s=0.02)
+        desk, engine = later.for_scope("tenant-1"), PolicyEngine([ASK], actions=later)
+        again = asyncio.create_task(engine.check_model("gpt-4", second))
+        while (asked := await the_open_one(desk)).action_id == question.action_id:
+            await asyncio.sleep(0.001)
+        await desk.resolve(action_id=asked.action_id, resolution={"approved": True})
+        assert (await again).allowed
+        assert (await PolicyEngine([ASK], actions=later).check_model("gpt-4", second)).allowed
+        assert not (await PolicyEngine([ASK], actions=later).check_model("gpt-4", first)).allowed
+        assert len(await desk.list()) == 2
 
 
 async def test_nobody_answering_is_a_no(actions: ActionManager) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio as redis
 
-from agent_runtime.actions.machine import Resolve, Withdraw
+from agent_runtime.actions.machine import JobTold, Resolve, Withdraw
 from agent_runtime.redis.actions import RedisActionStore
 from agent_runtime.scopes import place, scope_of
 from agent_runtime.testing.records import NOW, action_of, later
@@ -71,6 +71,7 @@ async def test_forgotten_actions_leave_nothing_behind(client: redis.Redis) -> No
         await store.create(action_of(action_id, job_id="j", expires_at=later(9)), token_hash=f"old {number}")
         await store.create(action_of(action_id, job_id="j", expires_at=later(9)), token_hash=f"new {number}")
         await store.apply("tenant-1", action_id, Withdraw(), now=later(1))
+        await store.apply("tenant-1", action_id, JobTold(), now=later(1))
     assert await store.forget("tenant-1", older_than=later(2)) == 10
     assert await client.keys("*") == []
 

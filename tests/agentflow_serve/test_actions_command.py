@@ -48,6 +48,9 @@ def test_list_shows_what_a_scope_is_asked_the_newest_first(file: Path):
     assert (ended.code, ended.err) == (0, "")
     assert [line.split()[0] for line in ended.out.splitlines()] == ["second", "first"]
     assert "con?firm" in ended.out and "\x1b" not in ended.out
+    page = actions(file, "list", "--limit", "1")
+    assert len(page.out.splitlines()) == 1
+    assert "--limit shows up to 1000, and --after goes on" in page.err
     document = json.loads(actions(file, "list", "--json", "--limit", "1").out)
     assert [each["action_id"] for each in document["actions"]] == ["second"]
     document = json.loads(actions(file, "list", "--json", "--limit", "1", "--after", document["next"]).out)

@@ -135,6 +135,13 @@ def test_its_place_is_told_by_the_environment():
         args_from({"AGENTFLOW_CODE": "maybe"})
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("null", None), ("60", 60), ("", 90 * 86_400)])
+def test_calls_are_kept_for_ever_where_its_environment_says_null(said: str, seconds: float | None):
+    assert args_from({"AGENTFLOW_CALLS_TTL_S": said}).calls_ttl_s == seconds
+    with pytest.raises(AppInvalid, match="AGENTFLOW_CALLS_TTL_S: "):
+        args_from({"AGENTFLOW_CALLS_TTL_S": "never"})
+
+
 def test_it_does_not_pretend_to_ask_for_keys(module: ModuleType):
     with pytest.raises(AppInvalid, match="asks nobody for a key"):
         module.GreeterAgent(args=args_from({"AGENTFLOW_AUTH": "keys"}))

@@ -96,6 +96,7 @@ async def test_a_wrong_parameter_is_the_clients_mistake_and_named(ledger: Ledger
         for wrong in WRONG:
             answer = await client.get(f"/{wrong}")
             assert (answer.status_code, answer.json()["code"]) == (400, "bad_input"), (wrong, answer.text)
+            assert ".." not in answer.json()["error"]
             assert list(answer.json()) == ["error", "code", "node", "trace_id", "retry_after"]
             assert "Value error" not in answer.text
 

@@ -50,6 +50,16 @@ async def test_a_session_is_shown_whole_or_since_a_version(sessions: StoredSessi
         assert (wrong.status_code, wrong.json()["code"]) == (400, "bad_input")
 
 
+async def test_a_parameter_that_is_not_there_is_refused_and_nothing_is_deleted(sessions: StoredSessions):
+    await keep(sessions)
+    async with predictor(sessions) as client:
+        for method, known in (("DELETE", "there are none"), ("GET", "there are since")):
+            answer = await client.request(method, "/s?dry_run=1")
+            assert (answer.status_code, answer.json()["code"]) == (400, "bad_input")
+            assert f"There is no parameter 'dry_run' here; {known}." in answer.json()["error"]
+        assert (await client.get("/s")).status_code == 200
+
+
 async def test_a_deleted_session_is_gone(sessions: StoredSessions):
     await keep(sessions)
     async with predictor(sessions) as client:
@@ -63,8 +73,8 @@ async def test_another_scopes_session_is_none_whatever_a_request_says(sessions: 
     await keep(sessions, scope_id="tenant-2")
     async with predictor(sessions) as client:
         for method in ("GET", "DELETE"):
-            answer = await client.request(method, "/s?scope_id=tenant-2", headers={header: "tenant-2"})
-            assert answer.status_code == 404
+            assert (await client.request(method, "/s", headers={header: "tenant-2"})).status_code == 404
+            assert (await client.request(method, "/s?scope_id=tenant-2")).status_code == 400
     assert (await sessions.read(scope_id="tenant-2", session_id="s")).version == 2
 
 

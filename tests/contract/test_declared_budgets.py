@@ -13,6 +13,7 @@ from agent_runtime import Budget, EventFilter, Ledger
 from agent_runtime.ledger.declared import Declared, declare_budgets, disputes
 from agent_runtime.ledger.writers import SqlLedgerWriter
 from runtime_core.clock import ManualClock
+from runtime_core.errors import StoreUnavailableError
 from runtime_core.ids import RandomIds
 from runtime_core.stores import Database, open_database
 from support.stores import fresh_store_url
@@ -105,6 +106,21 @@ async def test_two_documents_that_disagree_are_told_so_until_they_agree(
     for source in ("desk", "store"):
         await declare(database, wider, source=source)
     assert await disputes(database, "acme") == []
+
+
+async def test_what_is_declared_holds_although_nobody_can_see_whether_it_is_disputed(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    await declare(database, ACME)
+
+    async def away(_: object) -> None:
+        raise StoreUnavailableError("The store is away.")
+
+    with monkeypatch.context() as then:
+        then.setattr(database, "read", away)
+        assert await declare(database, ACME, ANN) == Declared(set=(ANN.account,))
+    assert await stored(database) == [ACME, ANN]
+    assert caplog.messages == ["it is not known whether budgets of desk are disputed"]
 
 
 async def test_starters_at_once_declare_one_after_the_other(url: str, database: Database):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STATES = ("pending", "resolved", "expired", "cancelled")
+_MORE = "there are more: --limit shows up to 1000, and --after goes on at the `next` that --json ends with"
 
 
 @click.group("actions")
@@ -60,7 +61,7 @@ def list_actions(
     for each in found[:limit]:
         click.echo(_line(each))
     if len(found) > limit:
-        click.echo("there are more; show them with --limit", err=True)
+        click.echo(_MORE, err=True)
     if not found:
         click.echo(f"the scope {scope} has no{'' if status == 'all' else f' {status}'} actions there", err=True)
     return Exit.OK

@@ -33,6 +33,8 @@ class Expire:
 class Withdraw:
     """The answer is not needed any more."""
 
+    reason: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class JobTold:
@@ -63,7 +65,9 @@ def transition(action: ActionRecord, event: ActionEvent, now: datetime) -> Actio
         case Expire():
             return action
         case Withdraw():
-            return action if action.is_settled else action.changed(status=CANCELLED, resolved_at=now)
+            if action.is_settled:
+                return action
+            return action.changed(status=CANCELLED, resolved_at=now, reason=event.reason)
         case JobTold():
             return action.changed(job_told=True) if action.is_settled and not action.job_told else action
         case _:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import JsonValue, TypeAdapter
 
 from agent_runtime.actions import announce
 from agent_runtime.actions.machine import ActionEvent, Expire, JobTold, Resolve, Withdraw
-from agent_runtime.actions.records import ActionRecord, ActionSpec, ActionStatus
+from agent_runtime.actions.records import NOBODY_WAITS, ActionRecord, ActionSpec, ActionStatus
 from agent_runtime.actions.signals import LocalSignalChannel, SignalChannel
 from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.actions.tokens import NewToken, new_token, token_hash
@@ -33,6 +32,9 @@ from agent_runtime.scopes import Scopes, place
 from runtime_core.clock import Clock, SystemClock
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.ids import IdSource, RandomIds
+
+if TYPE_CHECKING:
+    from agent_runtime.actions.together import Waiters
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class ActionManager:
         self._ids = ids or RandomIds()
         self._tokens = tokens
         self._poll_s = poll_s
-        self.waiting: Counter[tuple[str | None, str]] = Counter()  # see ask_together
+        self.waiting: dict[tuple[str | None, str], Waiters] = {}  # see ask_together
 
     @property
     def scope_id(self) -> str | None:
@@ -100,6 +102,8 @@ class ActionManager:
             created_at=now,
             expires_at=None if spec.timeout_seconds is None else now + timedelta(seconds=spec.timeout_seconds),
         )
+        if (waiters := self.waiting.get((self.scope_id, wanted.action_id))) is not None:
+            waiters.asked_at.add(now)
         hashed = token_hash(token)
         assert hashed is not None, "a token of ours is one"
         action = await until_known(lambda: self.store.create(wanted, token_hash=hashed), self.clock)
@@ -148,9 +152,12 @@ class ActionManager:
             )
         return action
 
-    async def cancel(self, action_id: str) -> ActionRecord:
-        """Withdraw the question; an action that is settled stays as it is. Raises ActionNotFoundError."""
-        return await self._apply(self._scopes.of(action_id), action_id, Withdraw())
+    async def cancel(self, action_id: str, *, reason: str | None = None) -> ActionRecord:
+        """Withdraw the question; an action that is settled stays as it is. Raises ActionNotFoundError.
+
+        Whoever waits for it is refused, unless the `reason` is NOBODY_WAITS.
+        """
+        return await self._apply(self._scopes.of(action_id), action_id, Withdraw(reason))
 
     async def cancel_all(self, job_id: str) -> list[ActionRecord]:
         """Withdraw what is still open for a job; those."""
@@ -220,7 +227,7 @@ class ActionManager:
 
     async def _abandon(self, action: ActionRecord) -> None:
         try:
-            await self._apply(action.scope_id, action.action_id, Withdraw())
+            await self._apply(action.scope_id, action.action_id, Withdraw(NOBODY_WAITS))
         except (ActionNotFoundError, StoreError):
             logger.warning("the action %s could not be withdrawn", action.action_id, exc_info=True)
 

@@ -21,13 +21,14 @@ _DUE = _SELECT + " WHERE status = 'pending' AND expires_at <= ? ORDER BY expires
 _UNTOLD = (
     _SELECT + " WHERE resolved_at IS NOT NULL AND job_id IS NOT NULL AND job_told = 0 ORDER BY resolved_at LIMIT ?"
 )
+_OLD = "resolved_at < ? AND (job_id IS NULL OR job_told = 1)"  # a job that is not told yet would wait for ever
 _FORGET = (
     "DELETE FROM runtime_actions WHERE scope_id = ? AND action_id IN (SELECT action_id FROM runtime_actions"
-    " WHERE scope_id = ? AND resolved_at < ? ORDER BY resolved_at LIMIT ?) RETURNING version"
+    " WHERE scope_id = ? AND " + _OLD + " ORDER BY resolved_at LIMIT ?) RETURNING version"
 )
 _FORGET_ALL = (
     "DELETE FROM runtime_actions WHERE (scope_id, action_id) IN (SELECT scope_id, action_id FROM runtime_actions"
-    " WHERE resolved_at < ? ORDER BY resolved_at LIMIT ?)"
+    " WHERE " + _OLD + " ORDER BY resolved_at LIMIT ?)"
 )
 
 

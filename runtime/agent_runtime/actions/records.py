@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from runtime_core.context import CallerId, ScopeId, UtcTime
 
+NOBODY_WAITS = "nobody waits"
+"""The reason of a question that was withdrawn because whoever asked has gone: who still wants to know asks again."""
+
 
 class ActionStatus(StrEnum):
     PENDING = "pending"
@@ -45,6 +48,8 @@ class ActionSpec(_Frozen):
 class ActionRecord(_Frozen):
     """An action as it is stored; times are UTC. `job_told`: the job that waited knows that it is settled.
 
+    `reason` is why it was withdrawn, where that was said.
+
     `resume_token` is there once, on the record that `require_action` returns: only its SHA-256 is stored. It is in
     no repr and no dump, so that it cannot get into a log or an event by accident.
     """
@@ -61,6 +66,7 @@ class ActionRecord(_Frozen):
     expires_at: UtcTime | None = None
     resolved_at: UtcTime | None = None
     answer_id: str | None = None
+    reason: str | None = None
     job_told: bool = False
     version: int = 1
     resume_token: str | None = Field(default=None, repr=False, exclude=True)
@@ -68,6 +74,11 @@ class ActionRecord(_Frozen):
     @property
     def is_settled(self) -> bool:
         return self.status is not ActionStatus.PENDING
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it was withdrawn because nobody waited; nobody has refused anything then."""
+        return self.status is ActionStatus.CANCELLED and self.reason == NOBODY_WAITS
 
     @property
     def is_granted(self) -> bool:

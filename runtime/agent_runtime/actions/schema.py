@@ -9,7 +9,7 @@ from agent_runtime.stores import assignments, facts_of, placeholders, to_json, t
 from runtime_core.stores.migrations import Migration
 from runtime_core.stores.sql import SqlValue
 
-_CHANGING = "status, resolution, resolved_by, resolved_at, answer_id, job_told, version"
+_CHANGING = "status, resolution, resolved_by, resolved_at, answer_id, reason, job_told, version"
 COLUMNS = "scope_id, action_id, job_id, type, payload, created_at, expires_at, " + _CHANGING
 VALUES = placeholders(COLUMNS)
 ASSIGNMENTS = assignments(_CHANGING)
@@ -41,6 +41,7 @@ def changing_of(action: ActionRecord) -> tuple[SqlValue, ...]:
         action.resolved_by,
         to_seconds(action.resolved_at),
         action.answer_id,
+        action.reason,
         int(action.job_told),
         action.version,
     )
@@ -79,4 +80,5 @@ MIGRATIONS = (
             "CREATE INDEX runtime_actions_resolved ON runtime_actions (resolved_at) WHERE resolved_at IS NOT NULL",
         ),
     ),
+    Migration(version=4, statements=("ALTER TABLE runtime_actions ADD COLUMN reason {text}",)),
 )

@@ -73,5 +73,5 @@ class ActionStore(Protocol):
         ...
 
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int) -> int:
-        """Delete up to `limit` actions that were settled before `older_than`; how many."""
+        """Delete up to `limit` actions that were settled before `older_than` and whose job, if any, knows; how many."""
         ...

@@ -18,6 +18,7 @@ from agent_runtime.ledger.budgets import Account, Budget
 from agent_runtime.ledger.schema import MIGRATIONS
 from agent_runtime.repeat import until_known
 from runtime_core.clock import Clock
+from runtime_core.errors import StoreError
 from runtime_core.ids import IdSource
 from runtime_core.stores.database import Database
 from runtime_core.stores.migrations import Migration, migrate
@@ -94,10 +95,17 @@ async def declare_budgets(
     declaration, now = ids.new("evt"), clock.now().timestamp()
     declare = everywhere(lambda: _declare(source, budgets, declaration, now))  # a source has budgets of any scope
     done = await until_known(lambda: database.run(declare), clock)
-    about_it = everywhere(lambda: _disputes("(one.source = ? OR other.source = ?)", source, source))
-    for dispute in await database.read(about_it):
-        logger.warning("%s", dispute)
+    await _tell_disputes(database, source)
     return done
+
+
+async def _tell_disputes(database: Database, source: str) -> None:
+    about_it = everywhere(lambda: _disputes("(one.source = ? OR other.source = ?)", source, source))
+    try:
+        for dispute in await database.read(about_it):
+            logger.warning("%s", dispute)
+    except StoreError:  # what was declared holds
+        logger.warning("it is not known whether budgets of %s are disputed", source, exc_info=True)
 
 
 async def disputes(database: Database, scope_id: str) -> list[Dispute]:

@@ -23,16 +23,22 @@ class Approvals:
     def __init__(self, actions: ActionManager, *, timeout_s: float) -> None:
         self._actions = actions
         self._timeout_s = timeout_s
-        self._answers: OrderedDict[tuple[str, str], ActionRecord] = OrderedDict()
+        self._answers: OrderedDict[tuple[str, str, str | None], ActionRecord] = OrderedDict()
 
-    async def ask(self, subject: Subject, *, kind: str, name: str, reason: str) -> ActionRecord:
-        """The settled action; `is_granted` says what became of it. Raises what ActionManager raises."""
+    async def ask(
+        self, subject: Subject, *, kind: str, name: str, reason: str, operation: str | None = None
+    ) -> ActionRecord:
+        """The settled action; `is_granted` says what became of it. Raises what ActionManager raises.
+
+        `operation` is what is to be done with the thing, where there is a choice: leave for one is none for another.
+        """
+        about = {"kind": kind, "name": name} | ({} if operation is None else {"operation": operation})
         actions = self._actions.for_scope(subject.scope_id)
-        action_id = _action_id(subject, kind, name)
-        spec = self._question(subject, action_id, {"kind": kind, "name": name, "reason": reason})
+        action_id = _action_id(subject, about)
+        spec = self._question(subject, action_id, {**about, "reason": reason})
         if action_id is None:
             return await actions.ask(spec)
-        place = subject.scope_id, action_id
+        place = subject.scope_id, action_id, subject.run_id
         if (known := self._answers.get(place)) is None:
             known = self._answers[place] = await ask_together(actions, spec)
             if len(self._answers) > MOST_REMEMBERED:
@@ -49,10 +55,10 @@ class Approvals:
         )
 
 
-def _action_id(subject: Subject, kind: str, name: str) -> str | None:
+def _action_id(subject: Subject, about: dict[str, str]) -> str | None:
     """The same for whoever wants the same leave for the same job or run; None where there is neither."""
     within = subject.job_id or subject.run_id
     if within is None:
         return None
-    identity = json.dumps([subject.principal_id, kind, name, within])
+    identity = json.dumps([subject.principal_id, about, within])
     return f"{APPROVE}-{sha256(identity.encode()).hexdigest()[:32]}"

@@ -122,7 +122,7 @@ class PolicyEngine:
         """Whether `context` may do that with the resource."""
         access, constraints = self._rules_for("data", (resource, operation))
         result = decide(access, constraints, context, default=self._default)
-        return await self._settle(result, context, "data", resource)
+        return await self._settle(result, context, "data", resource, operation)
 
     def redact(self, value: Any) -> Any:
         """A copy of a JSON value without what the redaction rules take out."""
@@ -141,19 +141,23 @@ class PolicyEngine:
             self._concerned.popitem(last=False)
         return found
 
-    async def _settle(self, result: PolicyResult, subject: Subject, kind: Kind, name: str) -> PolicyResult:
+    async def _settle(
+        self, result: PolicyResult, subject: Subject, kind: Kind, name: str, operation: str | None = None
+    ) -> PolicyResult:
         """Ask where a rule wants that, and let the event bus know of what was not simply allowed."""
         if result.effect is Effect.REQUIRE_APPROVAL:
-            result = await self._approved(result, subject, kind, name)
+            result = await self._approved(result, subject, kind, name, operation)
         if self._bus is not None and (not result.allowed or result.warnings):
             await self._bus.publish(_news(result, subject, kind, name))
         return result
 
-    async def _approved(self, result: PolicyResult, subject: Subject, kind: Kind, name: str) -> PolicyResult:
+    async def _approved(
+        self, result: PolicyResult, subject: Subject, kind: Kind, name: str, operation: str | None
+    ) -> PolicyResult:
         if self._approvals is None:
             return replace(result, reason=f"{result.reason}, and nobody can be asked here")
         try:
-            action = await self._approvals.ask(subject, kind=kind, name=name, reason=result.reason)
+            action = await self._approvals.ask(subject, kind=kind, name=name, reason=result.reason, operation=operation)
         except JobError as exc:  # the job is over, or not one of this runtime's
             return replace(result, reason=f"{result.reason}, and nobody could be asked: {exc}")
         if action.is_granted:

@@ -182,7 +182,7 @@ class RedisActionStore:
         ]
         if before is not None and before.token_hash != after.token_hash:
             commands.append(("DEL", self._token(scope_id, before.token_hash)))
-        if action.resolved_at is not None:
+        if action.resolved_at is not None and not is_untold:  # what a job is not told yet is not forgotten
             commands.append(("ZADD", self._of_scope("settled", scope_id), _score(action.resolved_at), action_id))
         return commands
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_runtime.actions.machine import Expire, JobTold, Resolve, Withdraw
-from agent_runtime.actions.records import ActionStatus
+from agent_runtime.actions.records import NOBODY_WAITS, ActionStatus
 from agent_runtime.actions.store import ActionCursor, ActionFilter, ActionStore
 from agent_runtime.errors import ActionConflictError, ActionNotFoundError
 from agent_runtime.testing.faults import faulty
@@ -53,8 +53,8 @@ class ActionStoreContract:
         assert await store.find("tenant-1", token_hash="new") == action_of()
         with pytest.raises(ActionConflictError, match="something else"):
             await store.create(action_of(payload={"other": 1}), token_hash="h")
-        await store.apply("tenant-1", "action-1", Withdraw(), now=later(1))
-        assert (await store.create(again, token_hash="newest")).status is ActionStatus.CANCELLED
+        await store.apply("tenant-1", "action-1", Withdraw(NOBODY_WAITS), now=later(1))
+        assert (await store.create(again, token_hash="newest")).is_abandoned
         assert await store.find("tenant-1", token_hash="newest") is None
 
     async def test_of_twenty_answers_one_counts(self, store: Any) -> None:
@@ -132,3 +132,16 @@ class ActionStoreContract:
         while await store.forget("tenant-1", older_than=later(2), limit=1):
             pass
         assert {action.action_id for action in await store.list("tenant-1")} == {"action-2", "open"}
+
+    async def test_what_a_job_has_not_been_told_is_not_forgotten(self, store: Any) -> None:
+        for number in range(2):
+            await store.create(action_of(f"action-{number}", job_id="job-1"), token_hash=str(number))
+            await store.apply("tenant-1", f"action-{number}", Withdraw(), now=later(number))
+        await store.apply("tenant-1", "action-1", JobTold(), now=later(2))
+        while await store.forget("tenant-1", older_than=later(9), limit=1):
+            pass
+        assert [action.action_id for action in await store.untold(limit=9)] == ["action-0"]
+        await store.apply("tenant-1", "action-0", JobTold(), now=later(3))
+        while await store.forget("tenant-1", older_than=later(9), limit=1):
+            pass
+        assert await store.list("tenant-1") == []

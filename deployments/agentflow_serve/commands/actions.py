@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.paging import after_option, limit_option, place_of
+from agentflow_serve.commands.paging import MORE, after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STATES = ("pending", "resolved", "expired", "cancelled")
-_MORE = "there are more: --limit shows up to 1000, and --after goes on at the `next` that --json ends with"
 
 
 @click.group("actions")
@@ -61,7 +60,7 @@ def list_actions(
     for each in found[:limit]:
         click.echo(_line(each))
     if len(found) > limit:
-        click.echo(_MORE, err=True)
+        click.echo(MORE, err=True)
     if not found:
         click.echo(f"the scope {scope} has no{'' if status == 'all' else f' {status}'} actions there", err=True)
     return Exit.OK

@@ -16,7 +16,7 @@ import click
 
 from agentflow_serve.commands.exits import Exit
 from agentflow_serve.commands.ledger_budgets import budgets
-from agentflow_serve.commands.paging import after_option, limit_option, place_of
+from agentflow_serve.commands.paging import MORE, after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -174,7 +174,7 @@ def attempts(
     else:
         click.echo(f"the scope {scope} has made no such attempt there", err=True)
     if page.next is not None:
-        click.echo("there are more; show them with --limit, or all of them with --csv", err=True)
+        click.echo(f"{MORE}; --csv prints all of them", err=True)
     return Exit.OK
 
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from agentflow_serve.commands.exits import Exit
-from agentflow_serve.commands.paging import after_option, limit_option, place_of
+from agentflow_serve.commands.paging import MORE, after_option, limit_option, place_of
 from agentflow_serve.commands.stores import (
     ask,
     canonical,
@@ -96,7 +96,7 @@ def budgets(
     else:
         click.echo(f"the scope {scope} has no such budget there; agentflow ledger budgets set makes one", err=True)
     if page.next is not None:
-        click.echo("there are more; show them with --limit", err=True)
+        click.echo(MORE, err=True)
     return Exit.OK
 
 

@@ -9,6 +9,8 @@ import click
 
 T = TypeVar("T")
 
+MORE = "there are more: --limit shows up to 1000, and --after goes on at the `next` that --json ends with"
+
 limit_option = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="So many.")
 after_option = click.option("--after", metavar="CURSOR", help="Go on after the page whose `next` this was.")
 

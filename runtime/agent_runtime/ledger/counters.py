@@ -17,7 +17,7 @@ from agent_runtime.ledger.budgets import Account, Budget, Limit
 from agent_runtime.ledger.decide import Applying, Counter
 from agent_runtime.ledger.schema import COUNTS, RESERVED, SPENT, TAKEN
 from agent_runtime.ledger.windows import COUNTED, Window, begins_at, ends_at, period, periods
-from runtime_core.stores.sql import Op, Rows, Sql, SqlValue, rows_of
+from runtime_core.stores.sql import TEXT, WHOLE, Op, Rows, Sql, SqlValue, with_rows
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ _WITH_COUNTERS = (
     " WHERE b.scope_id = ?"
 )
 _APPLYING = (
-    "WITH a (principal_id, role, run_id) AS (VALUES {values}) "
+    "WITH a (principal_id, role, run_id) AS (VALUES {rows}) "
     + _WITH_COUNTERS.replace("{accounts}", "a CROSS JOIN")
     + " AND b.principal_id = a.principal_id AND b.role = a.role AND b.run_id = a.run_id"
 )
@@ -54,18 +54,20 @@ _ABOVE = (
     + _WITH_COUNTERS.replace("{accounts}", "")
     + " AND b.principal_id IN ('', ?) AND b.role IN ('', ?) AND b.run_id IN (SELECT run_id FROM chain)"
 )
-_COUNT_ALIKE = (
+_COUNT = (
     "UPDATE ledger_counters SET "
     + ", ".join(f"{name} = {name} + ?" for name in (*SPENT, *RESERVED))
     + " WHERE scope_id = ? AND "
 )
+_COUNT_ONE = _COUNT + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
+_COUNT_ALIKE = _COUNT + "(principal_id, role, run_id, period) IN (VALUES {rows})"
 _COUNT_EACH = (
     "UPDATE ledger_counters SET "
     + ", ".join(f"{name} = {name} + c.column{number}" for number, name in enumerate((*SPENT, *RESERVED), 5))
     + " FROM (VALUES {rows}) AS c WHERE scope_id = ? AND principal_id = c.column1 AND role = c.column2"
     " AND run_id = c.column3 AND period = c.column4"
 )
-_CHANGE = (*["CAST(? AS TEXT)"] * 4, *["CAST(? AS BIGINT)"] * 2 * len(MEASURES))
+_CHANGE = (*[TEXT] * 4, *[WHOLE] * 2 * len(MEASURES))
 _NEW_COUNTER = (
     "INSERT INTO ledger_counters (scope_id, principal_id, role, run_id, period, ends_at, " + COUNTS + ")"
     " VALUES (?, ?, ?, ?, ?, ?, " + ", ".join("?" * 2 * len(MEASURES)) + ")"
@@ -97,7 +99,7 @@ def applying_to(accounts: Collection[Account], at: int) -> Op[dict[Account, list
     around = {account: _around(account) for account in accounts}
     asked = _filled(list(dict.fromkeys(chain.from_iterable(around.values()))))
     names = periods(at)
-    rows = yield Sql(_applying_sql(len(asked)), (*chain.from_iterable(asked), *names, scope_id))
+    rows = yield Sql(with_rows(_APPLYING, "???", len(asked)), (*chain.from_iterable(asked), *names, scope_id))
     if not rows:
         return {account: [] for account in accounts}
     found: dict[_Whose, Applying] = {}
@@ -240,10 +242,11 @@ def count(scope_id: str, changes: Mapping[Place, tuple[int, ...]]) -> Op[None]:
         _, one = told[0]
         if all(by == one for _, by in told):
             alike = (*one, scope_id, *chain.from_iterable(place for place, _ in told))
-            yield Sql(_count_alike_sql(len(told)), alike, counts=True)
+            statement = _COUNT_ONE if len(told) == 1 else with_rows(_COUNT_ALIKE, "????", len(told))
+            yield Sql(statement, alike, counts=True)
         else:
             each = (*chain.from_iterable((*place, *by) for place, by in told), scope_id)
-            yield Sql(_count_each_sql(len(told)), each, counts=True)
+            yield Sql(with_rows(_COUNT_EACH, _CHANGE, len(told)), each, counts=True)
 
 
 def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:
@@ -257,20 +260,3 @@ def _filled(items: Sequence[T]) -> Sequence[T]:
     """With its last one repeated up to a power of two: databases then see few texts."""
     missing = (1 << (len(items) - 1).bit_length()) - len(items)
     return [*items, *[items[-1]] * missing] if missing else items
-
-
-@lru_cache(maxsize=256)
-def _applying_sql(accounts: int) -> str:
-    return _APPLYING.replace("{values}", rows_of("???", accounts))
-
-
-@lru_cache(maxsize=256)
-def _count_alike_sql(places: int) -> str:
-    if places == 1:
-        return _COUNT_ALIKE + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
-    return _COUNT_ALIKE + f"(principal_id, role, run_id, period) IN (VALUES {rows_of('????', places)})"
-
-
-@lru_cache(maxsize=256)
-def _count_each_sql(places: int) -> str:
-    return _COUNT_EACH.replace("{rows}", rows_of(_CHANGE, places))

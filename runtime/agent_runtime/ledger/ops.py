@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -43,7 +42,7 @@ from agent_runtime.ledger.schema import (
 from agent_runtime.ledger.windows import Window, period
 from runtime_core.errors import StoreConflictError
 from runtime_core.stores.joint import Apart, by_rows
-from runtime_core.stores.sql import Op, Sql, SqlValue, rows_of
+from runtime_core.stores.sql import TEXT, TIME, WHOLE, Op, Sql, SqlValue, with_rows
 
 Row: TypeAlias = tuple[Any, ...]
 """Of EVENT_COLUMNS."""
@@ -72,11 +71,7 @@ _END_ALL = (
     + " FROM (VALUES {rows}) AS e WHERE runtime_ledger.scope_id = e.column1 AND runtime_ledger.event_id = e.column2"
     " AND runtime_ledger.state = 'reserved' AND runtime_ledger.lapsed = 0 RETURNING " + _FULL
 )
-_ENDED_ROW = (
-    *["CAST(? AS TEXT)"] * 3,
-    "CAST(? AS TIMESTAMPTZ)",
-    *["CAST(? AS BIGINT)"] * (3 + len(TAKEN)),
-)
+_ENDED_ROW = (TEXT, TEXT, TEXT, TIME, *[WHOLE] * (3 + len(TAKEN)))
 _FIND = "SELECT " + EVENT_COLUMNS + " FROM runtime_ledger WHERE scope_id = ? AND event_id = ?"
 _HELD = (
     "SELECT at_second, principal_id, role, run_id, "
@@ -200,7 +195,8 @@ def end_all(ended: Sequence[Ended]) -> Op[list[Row | None]]:
     changes: dict[str, Changes] = {}
     for some in by_rows(first):
         taken = {(scope_id, event_id): used.actual for scope_id, event_id, used in some}
-        for row in (yield Sql(_end_sql(len(some)), tuple(chain.from_iterable(map(_values_of_end, some))))):
+        params = tuple(chain.from_iterable(map(_values_of_end, some)))
+        for row in (yield Sql(with_rows(_END_ALL, _ENDED_ROW, len(some)), params)):
             scope_id, event_id, *_ = row
             rows[scope_id, event_id] = row[:_EVENT_WIDTH]
             held, counted = row[_EVENT_WIDTH:-1], row[-1]
@@ -286,7 +282,8 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
         change(changes, places, (*NOTHING.values(), *entry.most.values()))
         rows.append(values_of(entry, counted_in(places), int(entry.at)))
     for some in by_rows(rows):
-        [(written,)] = yield Sql(_enter_sql(len(some)), tuple(chain.from_iterable(some)), counts=True)
+        statement = with_rows(_ENTER, _ENTERED_ROW, len(some))
+        [(written,)] = yield Sql(statement, tuple(chain.from_iterable(some)), counts=True)
         if written < len(some):
             if not alone:
                 raise Apart("Some of these entries were there before.")
@@ -294,16 +291,6 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
             return
     if fitting:
         yield from count(fitting[0][0].scope_id, changes)
-
-
-@lru_cache
-def _enter_sql(count: int) -> str:
-    return _ENTER.replace("{rows}", rows_of(_ENTERED_ROW, count))
-
-
-@lru_cache
-def _end_sql(count: int) -> str:
-    return _END_ALL.replace("{rows}", rows_of(_ENDED_ROW, count))
 
 
 def _values_of_end(ended: Ended) -> tuple[SqlValue, ...]:

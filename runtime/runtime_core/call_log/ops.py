@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from runtime_core.call_log.schema import (
     values_of_ending,
 )
 from runtime_core.errors import StoreConflictError, StoreValueError
-from runtime_core.stores.sql import Op, Sql, rows_of
+from runtime_core.stores.sql import Op, Sql, with_rows
 
 _RESERVE = (
     "INSERT INTO calls ("
@@ -98,7 +97,7 @@ def end(attempt: Attempt, ending: Ending) -> Op[LoggedAttempt]:
 
 def keep(answers: Sequence[Kept]) -> Op[None]:
     """Store answers, no two of them the same one of a scope; one that is there already is as old as the newest."""
-    yield Sql(_keep_sql(len(answers)), tuple(chain.from_iterable(answers)), counts=True)
+    yield Sql(with_rows(_KEEP, "?????", len(answers)), tuple(chain.from_iterable(answers)), counts=True)
 
 
 def find(key: AttemptKey) -> Op[LoggedAttempt | None]:
@@ -131,8 +130,3 @@ def to_keep(attempt: Attempt, ending: Ending) -> Kept | None:
         raise StoreValueError("Only an attempt that settled without an error has an answer to keep.")
     answer_hash, size = named(ending.answer)
     return Kept(attempt.scope_id, answer_hash, size, ending.ended_at, ending.answer)
-
-
-@lru_cache
-def _keep_sql(count: int) -> str:
-    return _KEEP.replace("{rows}", rows_of("?????", count))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import TypeAlias
 
@@ -12,7 +11,7 @@ from runtime_core.call_log.ops import Kept
 from runtime_core.call_log.records import LEASE_LAPSED, Attempt, AttemptKey, AttemptStatus, Ending, LoggedAttempt
 from runtime_core.call_log.schema import ATTEMPT_COLUMNS, just_ended, values_of, values_of_ending
 from runtime_core.stores.joint import Apart, by_rows
-from runtime_core.stores.sql import Op, Sql, SqlValue, rows_of
+from runtime_core.stores.sql import REAL, TEXT, WHOLE, Op, Sql, SqlValue, with_rows
 
 Ended: TypeAlias = tuple[Attempt, Ending]
 
@@ -28,8 +27,7 @@ _END = (
     " AND (calls.status = 'reserved' OR (calls.status = 'unknown' AND calls.error = '" + LEASE_LAPSED + "'))"
     " RETURNING calls.scope_id, calls.attempt_id"
 )
-_TEXT, _WHOLE, _REAL = "CAST(? AS TEXT)", "CAST(? AS BIGINT)", "CAST(? AS DOUBLE PRECISION)"
-_ENDED_ROW = (_TEXT, _TEXT, _TEXT, _REAL, *[_WHOLE] * 6, _TEXT, _TEXT)
+_ENDED_ROW = (TEXT, TEXT, TEXT, REAL, *[WHOLE] * 6, TEXT, TEXT)
 
 
 def reserve(attempts: Sequence[Attempt]) -> Op[list[None]]:
@@ -39,7 +37,7 @@ def reserve(attempts: Sequence[Attempt]) -> Op[list[None]]:
         return [None]
     for some in by_rows(attempts):
         params = tuple(chain.from_iterable((*values_of(each), AttemptStatus.RESERVED.value) for each in some))
-        [(written,)] = yield Sql(_reserve_sql(len(some)), params, counts=True)
+        [(written,)] = yield Sql(with_rows(_RESERVE, _RESERVED_ROW, len(some)), params, counts=True)
         if written < len(some):
             raise Apart("Some of these attempts were reserved before.")
     return [None] * len(attempts)
@@ -66,7 +64,8 @@ def _end(some: Sequence[Ended]) -> Op[dict[AttemptKey, LoggedAttempt]]:
     """The rows that these endings were written to."""
     kept = [ops.to_keep(*each) for each in some]
     hashes = [None if each is None else each.answer_hash for each in kept]
-    written = set((yield Sql(_end_sql(len(some)), tuple(chain.from_iterable(map(_values, some, hashes))))))
+    params = tuple(chain.from_iterable(map(_values, some, hashes)))
+    written = set((yield Sql(with_rows(_END, _ENDED_ROW, len(some)), params)))
     yield from _keep([each for each, (attempt, _) in zip(kept, some, strict=True) if attempt.key in written])
     return {
         attempt.key: just_ended(attempt, ending, answer_hash)
@@ -86,13 +85,3 @@ def _keep(kept: Sequence[Kept | None]) -> Op[None]:
 def _values(ended: Ended, answer_hash: str | None) -> tuple[SqlValue, ...]:
     attempt, ending = ended
     return (attempt.scope_id, attempt.attempt_id, *values_of_ending(ending, answer_hash))
-
-
-@lru_cache
-def _reserve_sql(count: int) -> str:
-    return _RESERVE.replace("{rows}", rows_of(_RESERVED_ROW, count))
-
-
-@lru_cache
-def _end_sql(count: int) -> str:
-    return _END.replace("{rows}", rows_of(_ENDED_ROW, count))

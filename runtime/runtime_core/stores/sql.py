@@ -16,8 +16,9 @@ ever enters it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -44,10 +45,15 @@ def where(*conditions: tuple[str, SqlValue]) -> tuple[str, list[SqlValue]]:
     return "".join(f" AND {text}" for text, _ in asked), [value for _, value in asked]
 
 
-def rows_of(row: Sequence[str], count: int) -> str:
-    """The rows of a VALUES list: after the first one, which says the types, every value is a parameter."""
+TEXT, WHOLE, REAL, TIME = (f"CAST(? AS {kind})" for kind in ("TEXT", "BIGINT", "DOUBLE PRECISION", "TIMESTAMPTZ"))
+"""Parameters of a row that no column gives a type, as SQLite and PostgreSQL understand them both."""
+
+
+@lru_cache(maxsize=1024)
+def with_rows(text: str, row: str | tuple[str, ...], count: int) -> str:
+    """`text` with the rows of a VALUES list for its `{rows}`: `row` says the types, after it all values are `?`."""
     more = ", (" + ", ".join("?" * len(row)) + ")"
-    return f"({', '.join(row)})" + more * (count - 1)
+    return text.replace("{rows}", f"({', '.join(row)})" + more * (count - 1))
 
 
 Op: TypeAlias = Generator[Sql, Rows, T]

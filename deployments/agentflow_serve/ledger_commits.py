@@ -10,7 +10,6 @@ import asyncio
 import contextvars
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from agent_runtime.ledger.transactions import prepare_ledger
@@ -114,11 +113,16 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
     `sent`: they were sent to an actor that did not answer, which may run them later.
     """
     factories = [command.op_factory(sent=sent) for command in commands]
+
+    async def committed(shares: Sequence[Share]) -> list[Outcome]:
+        op_factory = in_scopes((each.attempt.scope_id for each in commands), lambda: together(shares))
+        return [Done(result) for result in await database.run(op_factory)]
+
     try:
         try:
-            return await _commit_all(database, joined(factories))
+            return await committed(joined(factories))
         except Apart:
-            return await _commit_all(database, apart(factories))
+            return await committed(apart(factories))
     except StoreUnavailableError as exc:
         return share(exc, len(commands))
     except Exception as exc:  # noqa: BLE001 - one command's own; it belongs to its caller
@@ -126,11 +130,6 @@ async def commit_together(database: Database, commands: Sequence[Command], *, se
             return [Failed(exc)]
     results = await asyncio.gather(*map(database.run, factories), return_exceptions=True)
     return [_outcome(result) for result in results]
-
-
-async def _commit_all(database: Database, shares: Sequence[Share]) -> list[Outcome]:
-    scope_ids = chain.from_iterable(share.op_factory.scope_ids or () for share in shares)
-    return [Done(result) for result in await database.run(in_scopes(scope_ids, lambda: together(shares)))]
 
 
 def _outcome(result: Any) -> Outcome:

@@ -50,7 +50,7 @@ class Joint(Generic[I, T]):
 class Share:
     """An operation for the `places` of a group, with a result for each of them."""
 
-    op_factory: ScopedOp[Sequence[Any]]
+    op_factory: OpFactory[Sequence[Any]]
     places: Sequence[int]
 
 
@@ -84,12 +84,18 @@ def _share(group: Sequence[OpFactory[Any]], places: Sequence[int]) -> Share:
 
 def together(shares: Sequence[Share]) -> Op[list[Any]]:
     """A group as one operation: the result of each, in order."""
-    results: list[Any] = [None] * sum(len(share.places) for share in shares)
+    said: list[Sequence[Any]] = []
     for share in shares:
-        said = yield from share.op_factory()
-        for place, result in zip(share.places, said, strict=True):
-            results[place] = result
-    return results
+        said.append((yield from share.op_factory()))  # noqa: PERF401 - a generator cannot yield inside one
+    return in_order(shares, said)
+
+
+def in_order(shares: Sequence[Share], said: Sequence[Sequence[Any]]) -> list[Any]:
+    """The result of each operation of a group, of what its shares `said`."""
+    results: dict[int, Any] = {}
+    for share, own in zip(shares, said, strict=True):
+        results.update(zip(share.places, own, strict=True))
+    return [results[place] for place in range(len(results))]
 
 
 def by_rows(items: Sequence[I]) -> Iterator[Sequence[I]]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 
 from runtime_core.errors import StoreError, StoreUnavailableError
 from runtime_core.stores.failpoints import failpoint
-from runtime_core.stores.joint import Apart, Share, apart, joined
+from runtime_core.stores.joint import Apart, Share, apart, in_order, joined
 from runtime_core.stores.outcome import Done, Failed, Outcome
 from runtime_core.stores.postgres_errors import Interrupted, Trouble
 from runtime_core.stores.postgres_session import Session
@@ -27,6 +27,7 @@ COLLISIONS = 25
 _LONGEST_PAUSE_S = 0.2
 
 Batch: TypeAlias = Sequence[OpFactory[Any]]
+Shares: TypeAlias = Sequence[Share]
 
 # None: nothing is stored, because the connection was lost; run it again on another.
 Outcomes: TypeAlias = list[Outcome | None]
@@ -52,46 +53,41 @@ class Writes:
 
     async def handle(self, session: Session, batch: Batch) -> Outcomes:
         shares = joined(batch)
-        result = await self._transact(session, shares, len(batch))
+        result = await self._transact(session, shares)
         if isinstance(result, Apart):
             shares = apart(batch)
-            result = await self._transact(session, shares, len(batch))
+            result = await self._transact(session, shares)
         if _collided(result):
             self.collisions += 1
             async with self._gate:
-                result = await self._insist(session, shares, len(batch), result)
+                result = await self._insist(session, shares, result)
         if isinstance(result, list):
             return result
         if len(batch) > 1:
             return [outcome for op_factory in batch for outcome in await self.handle(session, [op_factory])]
         return [Failed(result.error if isinstance(result, Interrupted) else result)]
 
-    async def _insist(
-        self, session: Session, shares: Sequence[Share], count: int, result: Outcomes | Exception
-    ) -> Outcomes | Exception:
+    async def _insist(self, session: Session, shares: Shares, result: Outcomes | Exception) -> Outcomes | Exception:
         for attempt in range(COLLISIONS):
             await asyncio.sleep(self._rng.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
-            result = await self._transact(session, shares, count)
+            result = await self._transact(session, shares)
             if not _collided(result):
                 break
         return result
 
-    async def _transact(self, session: Session, shares: Sequence[Share], count: int) -> Outcomes | Exception:
-        """The outcomes of the committed group of so many operations, or what kept it from being stored."""
+    async def _transact(self, session: Session, shares: Shares) -> Outcomes | Exception:
+        """The outcomes of the committed group, or what kept it from being stored."""
+        count = sum(len(share.places) for share in shares)
         try:
             await session.begin(first=shares[0].op_factory, reading=False, alone=count == 1)
-            outcomes: Outcomes = [None] * count
-            for share in shares:
-                results = await session.run(share.op_factory)
-                for place, result in zip(share.places, results, strict=True):
-                    outcomes[place] = Done(result)
+            said = [await session.run(share.op_factory) for share in shares]
         except Interrupted as error:
             await _roll_back(session)
             return _nothing(count) if error.trouble is Trouble.GONE else error
         except Exception as error:  # noqa: BLE001 - an operation's own; it belongs to its caller
             await _roll_back(session)
             return error
-        return await self._commit(session, outcomes)
+        return await self._commit(session, [Done(result) for result in in_order(shares, said)])
 
     async def _commit(self, session: Session, outcomes: Outcomes) -> Outcomes | Exception:
         try:

@@ -85,7 +85,7 @@ def result_to_wire(command: Command, result: Refusal | LoggedAttempt | Completio
         case None:
             return None
         case Refusal():
-            plain = {"account": astuple(result.account), "window": result.window.value}
+            plain = {"account": tuple(result.account), "window": result.window.value}
             return tuple(plain.get(name, getattr(result, name)) for name in _REFUSAL_FIELDS)
         case LoggedAttempt():
             return _row_to_wire(command, result)

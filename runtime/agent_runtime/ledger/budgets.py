@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -25,8 +24,7 @@ Dollars = (
 Seconds = Annotated[float, Field(ge=0, le=MOST // 1000, allow_inf_nan=False)] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """Whose spending is counted together; an empty part is anybody's. The scope alone counts all its principals."""
 
     scope_id: str
@@ -40,8 +38,7 @@ class Account:
         return " and ".join(said) or "the scope"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """`name` is the field of the Budget, `measure` one of MEASURES; `most` is in its whole units."""
 
     name: str

@@ -26,8 +26,8 @@ MOST_ANCESTORS = 16
 
 Place: TypeAlias = tuple[str, ...]
 """Which counter of a scope: its principal, role, run and period."""
-Changes: TypeAlias = dict[Place, tuple[int, ...]]
-"""By how much each counter changes, in the order of COUNTS."""
+Changes: TypeAlias = dict[str, tuple[int, ...]]
+"""By how much the counters of such places change, in the order of COUNTS; the places are as an entry keeps them."""
 _Whose: TypeAlias = tuple[str, str, str]
 """The principal, role and run of a budget."""
 
@@ -54,13 +54,8 @@ _ABOVE = (
     + _WITH_COUNTERS.replace("{accounts}", "")
     + " AND b.principal_id IN ('', ?) AND b.role IN ('', ?) AND b.run_id IN (SELECT run_id FROM chain)"
 )
-_COUNT = (
-    "UPDATE ledger_counters SET "
-    + ", ".join(f"{name} = {name} + ?" for name in (*SPENT, *RESERVED))
-    + " WHERE scope_id = ? AND "
-)
-_COUNT_ONE = _COUNT + "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
-_COUNT_ALIKE = _COUNT + "(principal_id, role, run_id, period) IN (VALUES {rows})"
+_COUNT = "UPDATE ledger_counters SET {changes} WHERE scope_id = ? AND ({places})"
+_PLACE = "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
 _COUNT_EACH = (
     "UPDATE ledger_counters SET "
     + ", ".join(f"{name} = {name} + c.column{number}" for number, name in enumerate((*SPENT, *RESERVED), 5))
@@ -84,6 +79,8 @@ _COUNTED_TOO = (
     " AND "
 )
 _WIDTH = len(MEASURES)
+_FEW = 8
+"""Counters that are looked up one by one: a list would be made into a table first, which costs more."""
 _MOST_COUNTED = 1024
 """Counters of one statement: databases bound how many parameters it has."""
 
@@ -128,14 +125,16 @@ def _around(account: Account) -> tuple[_Whose, ...]:
 def _read(rows: Rows, scope_id: str, found: dict[_Whose, Applying]) -> tuple[_Whose, ...]:
     """Add to what was `found`; whose budgets the rows are, each once."""
     whose: dict[_Whose, Applying | None] = {}
-    for principal_id, role, run_id, _, removed, budget, name, *counts in rows:
-        who = (principal_id, role, run_id)
+    for row in rows:
+        who = row[:3]
         if who not in whose:
             whose[who] = found.get(who)
             if who not in found:
+                _, removed, budget = row[3:6]
                 found[who] = Applying(Account(scope_id, *who), () if removed else _limits_of(budget), {})
+        name = row[6]
         if name is not None and whose[who] is None:
-            found[who].counters[name] = Counter(tuple(counts[:_WIDTH]), tuple(counts[_WIDTH:]))
+            found[who].counters[name] = Counter(row[7 : 7 + _WIDTH], row[7 + _WIDTH :])
     return tuple(whose)
 
 
@@ -191,11 +190,11 @@ def _in_window(account: Account, window: Window, at: int) -> tuple[str, tuple[Sq
 def store_fresh(budget: Applying, at: int) -> Op[None]:
     """Store the counters that `applying` had to make; whoever is in one and has not ended learns of it."""
     account = budget.account
-    for window in COUNTED if budget.fresh else ():
+    for window in COUNTED:
         name = period(window, at)
         if name in budget.fresh:
             counter, scope_id = budget.counters[name], account.scope_id
-            place = (account.principal_id, account.role, account.run_id, name)
+            place = (*account[1:], name)
             counts = (*counter.spent, *counter.reserved)
             yield Sql(_NEW_COUNTER, (scope_id, *place, ends_at(window, at), *counts), counts=True)
             clauses, params = _in_window(account, window, at)
@@ -203,13 +202,9 @@ def store_fresh(budget: Applying, at: int) -> Op[None]:
     budget.fresh.clear()
 
 
-def places_of(budgets: Iterable[Applying]) -> list[Place]:
-    """All their counters."""
-    return [
-        (budget.account.principal_id, budget.account.role, budget.account.run_id, name)
-        for budget in budgets
-        for name in budget.counters
-    ]
+def all_counted(budgets: Iterable[Applying]) -> str:
+    """All their counters, as an entry keeps them."""
+    return counted_in((*budget.account[1:], name) for budget in budgets for name in budget.counters)
 
 
 def counted_in(places: Iterable[Place]) -> str:
@@ -223,37 +218,55 @@ def places_in(counted: str) -> tuple[Place, ...]:
     return tuple(dict.fromkeys(tuple(line.split("\t")) for line in counted.splitlines()))
 
 
-def change(changes: Changes, places: Iterable[Place], by: tuple[int, ...]) -> None:
+def change(changes: Changes, counted: str, by: tuple[int, ...]) -> None:
     """Add to what is to be counted."""
-    for place in places:
-        before = changes.get(place)
-        changes[place] = by if before is None else tuple(map(add, before, by))
+    before = changes.get(counted)
+    changes[counted] = by if before is None else tuple(map(add, before, by))
 
 
-def count(scope_id: str, changes: Mapping[Place, tuple[int, ...]]) -> Op[None]:
+def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
     """Change those counters, where they are still there.
 
     Told in one order, as far as databases follow it: two transactions that change the same counters should wait for
     each other only one way.
     """
-    ordered = sorted(changes.items())
+    if len(changes) == 1:
+        [(counted, by)] = changes.items()
+        places = _named(counted)
+        if len(places) <= _FEW * 4:
+            spends = any(by[:_WIDTH])
+            statement = _alike(len(places) // 4, spends=spends)
+            yield Sql(statement, (*(by if spends else by[_WIDTH:]), scope_id, *places), counts=True)
+            return
+    each: dict[Place, tuple[int, ...]] = {}
+    for counted, by in changes.items():
+        for place in places_in(counted):
+            each[place] = tuple(map(add, each[place], by)) if place in each else by
+    ordered = sorted(each.items())
     for begin in range(0, len(ordered), _MOST_COUNTED):
         told = _filled(ordered[begin : begin + _MOST_COUNTED])
-        _, one = told[0]
-        if all(by == one for _, by in told):
-            alike = (*one, scope_id, *chain.from_iterable(place for place, _ in told))
-            statement = _COUNT_ONE if len(told) == 1 else with_rows(_COUNT_ALIKE, "????", len(told))
-            yield Sql(statement, alike, counts=True)
-        else:
-            each = (*chain.from_iterable((*place, *by) for place, by in told), scope_id)
-            yield Sql(with_rows(_COUNT_EACH, _CHANGE, len(told)), each, counts=True)
+        params = chain.from_iterable((*place, *by) for place, by in told)
+        yield Sql(with_rows(_COUNT_EACH, _CHANGE, len(told)), (*params, scope_id), counts=True)
+
+
+@lru_cache(maxsize=1024)
+def _named(counted: str) -> tuple[str, ...]:
+    """The parts of its places, one after the other."""
+    return tuple(chain.from_iterable(_filled(sorted(places_in(counted)))))
+
+
+@lru_cache(maxsize=16)
+def _alike(places: int, *, spends: bool) -> str:
+    """Changes so many counters by the same; without `spends`, what is reserved alone."""
+    changed = ", ".join(f"{name} = {name} + ?" for name in ((*SPENT, *RESERVED) if spends else RESERVED))
+    return _COUNT.format(changes=changed, places=" OR ".join([_PLACE] * places))
 
 
 def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) -> Op[None]:
     """Change what an entry holds back, wherever it is `counted`."""
     by = {"tokens": tokens, "cost_micro": cost_micro}
     reserved = tuple(by.get(measure, 0) for measure in MEASURES)
-    yield from count(scope_id, dict.fromkeys(places_in(counted), (*NOTHING.values(), *reserved)))
+    yield from count(scope_id, {counted: (*NOTHING.values(), *reserved)})
 
 
 def _filled(items: Sequence[T]) -> Sequence[T]:

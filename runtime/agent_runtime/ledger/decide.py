@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import add
+from typing import NamedTuple
 
 from agent_runtime.errors import BudgetExceededError
 from agent_runtime.ledger.amounts import MEASURES, MICRO, Amounts
@@ -18,8 +19,7 @@ class BudgetDecision(StrEnum):
     DENY = "deny"
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """What an account has spent and reserved in one period, each in the order of MEASURES."""
 
     spent: tuple[int, ...]

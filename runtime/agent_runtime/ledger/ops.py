@@ -13,19 +13,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import chain
+from operator import sub
 from typing import Any, TypeAlias
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account
 from agent_runtime.ledger.counters import (
     Changes,
+    all_counted,
     applying,
     applying_to,
     change,
     count,
-    counted_in,
-    places_in,
-    places_of,
     store_fresh,
 )
 from agent_runtime.ledger.decide import Applying, Refusal, Wanted, decide, other_limits
@@ -33,9 +32,11 @@ from agent_runtime.ledger.records import HOLD, REFUSED, Entry, EventState, Ledge
 from agent_runtime.ledger.schema import (
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    HELD_COLUMNS,
     RESERVED,
     STATE,
     TAKEN,
+    ended_row,
     event_of,
     values_of,
 )
@@ -51,13 +52,11 @@ Ended: TypeAlias = tuple[str, str, Used]
 
 _ENTER = "INSERT INTO runtime_ledger (" + ENTRY_COLUMNS + ") VALUES {rows} ON CONFLICT (scope_id, event_id) DO NOTHING"
 _ENTERED_ROW = "?" * len(ENTRY_COLUMNS.split(", "))
-_EVENT_WIDTH = len(EVENT_COLUMNS.split(", "))
-_FULL = EVENT_COLUMNS + ", " + ", ".join(RESERVED) + ", counted"
 _END = (
     "UPDATE runtime_ledger SET state = ?, ended_at = ?, input_tokens = ?, output_tokens = ?, estimated = ?, lapsed = ?,"
     + ", ".join(f" {taken} = COALESCE(?, {held})" for taken, held in zip(TAKEN, RESERVED, strict=True))
     + " WHERE scope_id = ? AND event_id = ? AND state = ? AND lapsed = ? RETURNING "
-    + _FULL
+    + HELD_COLUMNS
 )
 _FACTS = ("state", "ended_at", "input_tokens", "output_tokens", "estimated")
 _END_ALL = (
@@ -69,7 +68,7 @@ _END_ALL = (
         for number, (taken, held) in enumerate(zip(TAKEN, RESERVED, strict=True), 3 + len(_FACTS))
     )
     + " FROM (VALUES {rows}) AS e WHERE runtime_ledger.scope_id = e.column1 AND runtime_ledger.event_id = e.column2"
-    " AND runtime_ledger.state = 'reserved' AND runtime_ledger.lapsed = 0 RETURNING " + _FULL
+    " AND runtime_ledger.state = 'reserved' AND runtime_ledger.lapsed = 0 RETURNING scope_id, event_id, " + HELD_COLUMNS
 )
 _ENDED_ROW = (TEXT, TEXT, TEXT, TIME, *[WHOLE] * (3 + len(TAKEN)))
 _FIND = "SELECT " + EVENT_COLUMNS + " FROM runtime_ledger WHERE scope_id = ? AND event_id = ?"
@@ -136,8 +135,10 @@ def _reserve_in_minute(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
         if refusal is None:
             fitting.append((entry, budgets))
             for budget in budgets:
-                yield from store_fresh(budget, int(entry.at))
-                budget.hold(entry.most)
+                if budget.fresh:
+                    yield from store_fresh(budget, int(entry.at))
+                if entry is not entries[-1]:
+                    budget.hold(entry.most)
         elif (yield from _is_there(entry)):
             refusal = None
         elif refusal.bounding is None:
@@ -159,7 +160,8 @@ def record(entry: Entry, used: Used) -> Op[Row]:
     """What was used already and cannot be refused any more, as an event; the same id again changes nothing."""
     budgets = yield from applying(entry.account, int(entry.at))
     for budget in budgets:
-        yield from store_fresh(budget, int(entry.at))
+        if budget.fresh:
+            yield from store_fresh(budget, int(entry.at))
     yield from _enter([(entry, budgets)], alone=True)
     row = yield from end(entry.scope_id, entry.event_id, used)
     assert row is not None, "an entry that was entered"
@@ -194,16 +196,15 @@ def end_all(ended: Sequence[Ended]) -> Op[list[Row | None]]:
     rows: dict[tuple[str, str], Row] = {}
     changes: dict[str, Changes] = {}
     for some in by_rows(first):
-        taken = {(scope_id, event_id): used.actual for scope_id, event_id, used in some}
+        how = {(scope_id, event_id): used for scope_id, event_id, used in some}
         params = tuple(chain.from_iterable(map(_values_of_end, some)))
         for row in (yield Sql(with_rows(_END_ALL, _ENDED_ROW, len(some)), params)):
-            scope_id, event_id, *_ = row
-            rows[scope_id, event_id] = row[:_EVENT_WIDTH]
-            held, counted = row[_EVENT_WIDTH:-1], row[-1]
+            scope_id, event_id = row[:2]
+            used, was = how[scope_id, event_id], row[2:]
+            taken, held, counted = _taken(used, was)
             if counted:
-                actual = taken[scope_id, event_id]
-                spent = held if actual is None else actual.values()
-                change(changes.setdefault(scope_id, {}), places_in(counted), (*spent, *_minus(held)))
+                change(changes.setdefault(scope_id, {}), counted, (*taken, *_minus(held)))
+            rows[scope_id, event_id] = ended_row(scope_id, event_id, used, taken, was, lapsed=False)
     for scope_id, of_scope in sorted(changes.items()):
         yield from count(scope_id, of_scope)
     found: list[Row | None] = []
@@ -221,18 +222,17 @@ def _end(scope_id: str, event_id: str, used: Used, *, late: bool = False, lapsed
     """Of an entry that is reserved; `late`, of one whose lease has lapsed. None if there is none."""
     facts = (used.state.value, used.at, used.input_tokens, used.output_tokens, int(used.estimated))
     actual = _UNSAID if used.actual is None else used.actual.values()
-    was = ("unknown", 1) if late else ("reserved", 0)
-    rows = yield Sql(_END, (*facts, int(late or lapsed), *actual, scope_id, event_id, *was))
+    before = ("unknown", 1) if late else ("reserved", 0)
+    rows = yield Sql(_END, (*facts, int(late or lapsed), *actual, scope_id, event_id, *before))
     if not rows:
         return None
-    [row] = rows
-    held, counted = row[_EVENT_WIDTH:-1], row[-1]
+    [was] = rows
+    taken, held, counted = _taken(used, was)
     if counted:
-        taken = held if used.actual is None else used.actual.values()
-        spent = tuple(new - old for new, old in zip(taken, held, strict=True)) if late else taken
+        spent = tuple(map(sub, taken, held)) if late else taken
         by = (*spent, *(NOTHING.values() if late else _minus(held)))
-        yield from count(scope_id, dict.fromkeys(places_in(counted), by))
-    return row[:_EVENT_WIDTH]
+        yield from count(scope_id, {counted: by})
+    return ended_row(scope_id, event_id, used, taken, was, lapsed=late or lapsed)
 
 
 def expire(now: float, limit: int) -> Op[list[LedgerEvent]]:
@@ -278,9 +278,10 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
     rows: list[tuple[SqlValue, ...]] = []
     changes: Changes = {}
     for entry, budgets in fitting:
-        places = places_of(budgets)
-        change(changes, places, (*NOTHING.values(), *entry.most.values()))
-        rows.append(values_of(entry, counted_in(places), int(entry.at)))
+        counted = all_counted(budgets)
+        if counted:
+            change(changes, counted, (*NOTHING.values(), *entry.most.values()))
+        rows.append(values_of(entry, counted, int(entry.at)))
     for some in by_rows(rows):
         statement = with_rows(_ENTER, _ENTERED_ROW, len(some))
         [(written,)] = yield Sql(statement, tuple(chain.from_iterable(some)), counts=True)
@@ -289,7 +290,7 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
                 raise Apart("Some of these entries were there before.")
             yield from _is_there(fitting[0][0])
             return
-    if fitting:
+    if changes:
         yield from count(fitting[0][0].scope_id, changes)
 
 
@@ -298,6 +299,12 @@ def _values_of_end(ended: Ended) -> tuple[SqlValue, ...]:
     actual = _UNSAID if used.actual is None else used.actual.values()
     facts = (used.state.value, used.at, used.input_tokens, used.output_tokens, int(used.estimated))
     return (scope_id, event_id, *facts, *actual)
+
+
+def _taken(used: Used, was: Row) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+    """Of HELD_COLUMNS: what the entry took, what was held back for it, and where it is counted."""
+    held, counted = was[-1 - len(RESERVED) : -1], was[-1]
+    return (held if used.actual is None else used.actual.values()), held, counted
 
 
 def _is_there(entry: Entry) -> Op[bool]:

@@ -92,14 +92,15 @@ def _count_below(scope_id: str, run_id: str, since: float) -> Op[None]:
     """Add to the run's new counter, which knows the run's own events, what was counted there before it went."""
     since -= CLOCKS_APART_S
     place = ("", "", run_id, Window.TOTAL.value)
-    like = "%" + counted_in([place]).replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+    alone = counted_in([place])
+    like = "%" + alone.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
     sums = [0] * (2 * len(MEASURES))
     for counted, state, *amounts in (yield Sql(_BELOW, (scope_id, since, int(since), run_id, like))):
         if place in places_in(counted):
             half = len(MEASURES) if state == EventState.RESERVED else 0
             for index, amount in enumerate(amounts[half:][: len(MEASURES)]):
                 sums[half + index] += int(amount)
-    yield from count(scope_id, {place: tuple(sums)})
+    yield from count(scope_id, {alone: tuple(sums)})
 
 
 def finish(scope_id: str, run_id: str, now: float) -> Op[None]:

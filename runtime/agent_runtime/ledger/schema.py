@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent_runtime.ledger.amounts import MEASURES
-from agent_runtime.ledger.records import Entry, EventState, LedgerEvent
+from agent_runtime.ledger.records import Entry, EventState, LedgerEvent, Used
 from agent_runtime.stores import from_seconds
 from runtime_core.frozen import unchecked
 from runtime_core.stores.migrations import Migration
@@ -28,10 +28,13 @@ EVENT_COLUMNS = (
     " output_tokens, total_tokens, cost_micro, requests, tool_calls, turns, runtime_ms, reserved_tokens,"
     " reserved_cost_micro, estimated, lapsed, priced, detail"
 )
+HELD_COLUMNS = (
+    "type, timestamp, principal_id, role, run_id, job_id, priced, detail, " + ", ".join(RESERVED) + ", counted"
+)
+"""What nobody but the row knows when an entry ends. To read a whole row costs more than to write it."""
 _NAMES = tuple(EVENT_COLUMNS.split(", "))
 STATE = _NAMES.index("state")
-_TIMES = frozenset({"timestamp", "ended_at"})
-_TRUTHS = frozenset({"estimated", "lapsed", "priced"})
+_TRUTHS = ("estimated", "lapsed", "priced")
 
 
 def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
@@ -61,13 +64,22 @@ def event_of(row: tuple[Any, ...]) -> LedgerEvent:
     """The record of a row of EVENT_COLUMNS, which was checked when it was written."""
     facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
     facts["state"] = EventState(facts["state"])
-    for name in _TIMES:
-        facts[name] = from_seconds(facts[name])
+    facts["timestamp"], facts["ended_at"] = from_seconds(facts["timestamp"]), from_seconds(facts["ended_at"])
+    facts["role"], facts["run_id"] = facts["role"] or None, facts["run_id"] or None
     for name in _TRUTHS:
         facts[name] = bool(facts[name])
-    for name in ("role", "run_id"):
-        facts[name] = facts[name] or None
     return unchecked(LedgerEvent, **facts)
+
+
+def ended_row(
+    scope_id: str, event_id: str, used: Used, taken: tuple[int, ...], was: tuple[Any, ...], *, lapsed: bool
+) -> tuple[Any, ...]:
+    """EVENT_COLUMNS of an entry that ended so and took that; `was` are its HELD_COLUMNS."""
+    kind, timestamp, principal_id, role, run_id, job_id, priced, detail, tokens, cost_micro, *_ = was
+    whose = (principal_id, role, run_id, job_id)
+    counts = (used.input_tokens, used.output_tokens, *taken, tokens, cost_micro)
+    facts = (int(used.estimated), int(lapsed), priced, detail)
+    return (scope_id, event_id, kind, used.state.value, timestamp, used.at, *whose, *counts, *facts)
 
 
 _COUNTERS = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in (*SPENT, *RESERVED))

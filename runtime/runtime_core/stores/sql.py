@@ -17,9 +17,8 @@ ever enters it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -27,8 +26,7 @@ SqlValue: TypeAlias = str | int | float | bytes | None
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Sql:
+class Sql(NamedTuple):
     """One statement and its parameters, in order.
 
     With `counts` its one row is the number of rows that it changed, which costs less than `RETURNING`.

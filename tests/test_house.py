@@ -83,6 +83,22 @@ def test_importing_a_package_imports_nothing_heavy():
     assert json.loads(done.stdout) == {package: [] for package in packages}
 
 
+def test_a_replica_imports_no_more_than_every_node_needs():
+    """An app starts as many processes as it has nodes, at once: a tenth of a second in each is a second for all."""
+    code = (
+        "import json, sys\n"
+        "import agentflow_serve.nodes\n"
+        "node = sorted(sys.modules)\n"
+        "import agentflow_serve.predictor\n"
+        "print(json.dumps([node, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    node, predictor = map(set, json.loads(done.stdout))
+    assert node & {"agentflow.loading", "agentflow.planning", "sqlite3", "llm_client", "llmhub_runtime.hub"} == set()
+    shared = {"agentflow_serve.session_ledger", "agent_runtime.ledger.transactions", "agent_runtime.ledger.upkeep"}
+    assert predictor & (shared | {"agentflow.loading", "sqlite3", "llm_client", "kserve"}) == set()
+
+
 def test_only_the_folder_of_the_cluster_tests_has_any_and_has_no_other_files():
     """`make test-serve` looks for them nowhere else, and `make test-units` skips what is marked."""
     tests = Path(__file__).parent

@@ -13,7 +13,7 @@ from ray.serve import Application
 from agentflow.feature_use import calls_models, operation_of
 from agentflow.operations import HANDLE_OPERATIONS
 from agentflow.placement import Replicas, Stage, predictor_replicas, stages
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from agentflow_serve.args import AppArgs
 from agentflow_serve.deployment_options import SIM_DRAIN_S, SIM_REPLICAS, node_drain_s, options_of, sim_name
 from agentflow_serve.errors import AppInvalid

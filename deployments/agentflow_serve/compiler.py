@@ -24,7 +24,7 @@ from agentflow import Finding, FlowInvalid, LoadedFlow, from_mapping, inspect_fl
 from agentflow.compile import MODULE, TARGETS, Target, compile_plan
 from agentflow.compile.findings import forbidden_code
 from agentflow.findings import errors
-from agentflow.plan import Plan, plan
+from agentflow.planning import Plan, plan
 from agentflow_serve.errors import AppInvalid
 
 __all__ = ["TARGETS", "Compiled", "IRCompiler", "compile_loaded", "package_flow", "generated_tests"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentflow.placement import Replicas, Stage, predictor_replicas
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from llmhub_runtime.names import SIM
 
 HEALTH_CHECK = {"health_check_period_s": 1.0, "health_check_timeout_s": 10.0}

@@ -11,7 +11,7 @@ from agentflow.agent_use import agent_operation
 from agentflow.checks import Surroundings
 from agentflow.feature_use import embedders_of, feature_nodes
 from agentflow.ir import Flow
-from agentflow.plan import Plan, plan
+from agentflow.planning import Plan, plan
 from agentflow.subflows import all_nodes
 from agentflow_serve.args import AppArgs
 from agentflow_serve.errors import AppInvalid

@@ -12,19 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from agent_runtime.ledger.budgets import Budget
 from agentflow.feature_use import calls_models
 from agentflow.ir import Flow
 from agentflow.memory import remembers
-from agentflow.plan import plan
-from agentflow_serve.actor_or_store import MEMORY
-from agentflow_serve.auth.authenticator import KeyAuthenticator
+from agentflow.planning import plan
 from agentflow_serve.auth.exposure import Auth
-from agentflow_serve.auth.store import ApiKeys
 from agentflow_serve.call import CallMeta
 from agentflow_serve.dispatch import ServeDispatch
 from agentflow_serve.graph_health import GraphHealth
-from agentflow_serve.ledger_sessions import SessionTerms
 from agentflow_serve.limits import EdgeLimits
 from agentflow_serve.metrics import ServeMetrics
 from agentflow_serve.process import (
@@ -39,20 +34,22 @@ from agentflow_serve.process import (
 )
 from agentflow_serve.process_settings import ProcessSettings
 from agentflow_serve.run_store import RunStore
-from agentflow_serve.session_ledger import SharedState
-from agentflow_serve.shared_sessions import SharedSessions
-from agentflow_serve.store_upkeep import Keeping, keep_in_order
-from agentflow_serve.unknown_attempts import count_unknown
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.errors import StateFailed
-from flow_runtime.local import body_of
+from flow_runtime.node import body_of
 from flow_runtime.runner import FlowRunner
 from runtime_core.clock import SystemClock
 from runtime_core.ids import RandomIds
 from runtime_core.report import RunReport
+from runtime_core.stores.url import MEMORY
 
 if TYPE_CHECKING:
+    from agent_runtime.ledger.budgets import Budget
     from agent_runtime.ledger.view import LedgerView
+    from agentflow_serve.auth.authenticator import KeyAuthenticator
+    from agentflow_serve.session_ledger import SharedState
+    from agentflow_serve.shared_sessions import SharedSessions
+    from agentflow_serve.store_upkeep import Keeping
     from flow_runtime.compiled.agent import LocalAgent
 
 
@@ -130,14 +127,24 @@ class Predictor:
         """The app's actor, where it has one, hears of this replica; where it has none, the store is kept up here."""
         process = self._spec.process
         together = self._asks_models and commits_together(process)
-        shares = self._sessions is not None or together or "memory" in state_backends(self._flow_nodes)
-        keeping = Keeping(process.store, process.calls_ttl_s)
-        self._ledger = SharedState(self._app_name) if shares else None
-        self._keeping = keeping if together else None
+        self._ledger: SharedState | None = None
+        self._keeping: Keeping | None = None
         self._beat: asyncio.Task[None] | None = None
-        if (self._asks_models or self._actions is not None) and not together:
-            self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
+        if self._asks_models or self._actions is not None:
+            from agentflow_serve.store_upkeep import Keeping, keep_in_order
+
+            keeping = Keeping(process.store, process.calls_ttl_s)
+            if together:
+                self._keeping = keeping
+            else:
+                self._stack.callback(asyncio.create_task(keep_in_order(store, keeping)).cancel)
+        if self._sessions is not None or together or "memory" in state_backends(self._flow_nodes):
+            from agentflow_serve.session_ledger import SharedState
+
+            self._ledger = SharedState(self._app_name)
         if self._spending is not None:
+            from agentflow_serve.unknown_attempts import count_unknown
+
             counting = count_unknown(self._spending, self._metrics.unknown, clock=SystemClock())
             self._stack.callback(asyncio.create_task(counting).cancel)
 
@@ -160,6 +167,9 @@ class Predictor:
         return app
 
     async def _open_keys(self, store: RunStore) -> KeyAuthenticator:
+        from agentflow_serve.auth.authenticator import KeyAuthenticator
+        from agentflow_serve.auth.store import ApiKeys
+
         keys = ApiKeys(await store.database())
         await keys.prepare()
         return KeyAuthenticator(keys.find, flow=self._plan.name, clock=SystemClock())
@@ -167,6 +177,9 @@ class Predictor:
     async def _open_sessions(self, store: RunStore) -> SharedSessions | None:
         if not any(remembers(node) == "session" for node in self._flow_nodes):
             return None
+        from agentflow_serve.ledger_sessions import SessionTerms
+        from agentflow_serve.shared_sessions import SharedSessions
+
         terms = SessionTerms(self._spec.process.store, self._spec.process.session_ttl_s)
         return await SharedSessions.open(self._stack, self._app_name, terms, store)
 

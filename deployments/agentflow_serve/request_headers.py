@@ -37,7 +37,7 @@ _CONTROL_PREFIXES = (b"x-serve-router-", b"x-forwarded-", b"x-auth-request-")
 CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"})
 _TRAVELS = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
 
-# agentflow.request's TRACE_ID, with room for the index that each run of a batch adds
+# agentflow's TRACE_ID, with room for the index that each run of a batch adds
 _TRACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _NUMBER = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?(?:[eE][+-]?[0-9]{1,3})?")

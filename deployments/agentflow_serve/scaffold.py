@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from agentflow import loads
-from agentflow.plan import plan
+from agentflow.planning import plan
 from agentflow.samples import sample_request
 from agentflow_serve.errors import ProjectNotWritten
 

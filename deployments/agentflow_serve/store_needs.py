@@ -15,7 +15,7 @@ from runtime_core.stores.url import MEMORY
 if TYPE_CHECKING:
     from agent_runtime.policy.rules import PolicyDocument
     from agentflow.ir import Flow
-    from agentflow.plan import Plan
+    from agentflow.planning import Plan
 
 
 def why_asked(flow: Flow, policy: PolicyDocument | None) -> str | None:

@@ -1,15 +1,21 @@
 """The flow language: load a flow file, look at its findings, plan it.
 
-`agentflow.load(path)` gives a checked flow or raises FlowInvalid with everything that is wrong with it.
+`agentflow.load(path)` gives a checked flow or raises FlowInvalid with everything that is wrong with it. Importing this
+package imports none of its modules; a name loads the one that it comes from.
 """
 
 from __future__ import annotations
 
-from agentflow.errors import FlowError, FlowInvalid
-from agentflow.findings import Finding
-from agentflow.ir import Flow
-from agentflow.load import LoadedFlow, from_mapping, inspect_flow, load, loads
-from agentflow.plan import Plan, plan
+from typing import TYPE_CHECKING
+
+from agentflow.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from agentflow.errors import FlowError, FlowInvalid
+    from agentflow.findings import Finding
+    from agentflow.ir import Flow
+    from agentflow.loading import LoadedFlow, from_mapping, inspect_flow, load, loads
+    from agentflow.planning import Plan, plan
 
 __all__ = [
     "Finding",
@@ -24,3 +30,14 @@ __all__ = [
     "loads",
     "plan",
 ]
+
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "errors": ("FlowError", "FlowInvalid"),
+        "findings": ("Finding",),
+        "ir": ("Flow",),
+        "loading": ("LoadedFlow", "from_mapping", "inspect_flow", "load", "loads"),
+        "planning": ("Plan", "plan"),
+    },
+)

@@ -1,12 +1,10 @@
 """The flow file as data: every object and field of the AgentFlow IR 1.0.
 
 Shapes only. What the fields mean together (wiring, types, names) is checked by `agentflow.checks`; where a
-field came from in the file is known to `agentflow.load`. Unknown keys are errors everywhere except in
+field came from in the file is known to `agentflow.loading`. Unknown keys are errors everywhere except in
 `args`, `schema`, `template` values and `position`. Field names are the file's own, but for Python's
 keywords and pydantic's names: `from` is `source`, `schema` is `json_schema`.
 """
-
-from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
@@ -44,7 +42,7 @@ Backoff = Literal["constant", "exponential"]
 class IrObject(BaseModel):
     """A known object of the flow file: immutable, and a typo in a key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Port(IrObject):
@@ -212,7 +210,7 @@ class Loop(IrObject):
 class Position(BaseModel):
     """Where an editor draws the node; it means nothing at run time, so other keys are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
     x: float = 0
     y: float = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from agentflow.graph import Graph
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 
 
 def levels(graph: Graph) -> tuple[tuple[str, ...], ...]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from agentflow.ir import Autoscaling, Placement, Resources
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from agentflow.tools import reached_tools
 
 HANDLE_CALL_CPU_MS = 2.0

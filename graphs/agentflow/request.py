@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
@@ -12,9 +11,7 @@ from agentflow.errors import RequestInvalid
 from agentflow.fit import misfit
 from agentflow.schemas import Schema, compile_schema
 from agentflow.signature import FlowField, Signature
-
-TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-"""What a caller may name a run by: safe in logs, headers and stores."""
+from agentflow.trace_id import TRACE_ID
 
 
 class RequestCheck:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime_core.lazy import lazy_exports
+from agentflow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from agent_runtime.actions.manager import ActionManager

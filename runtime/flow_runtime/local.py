@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from agentflow.feature_use import asks_people
 from agentflow.ir import Flow
 from agentflow.memory import remembers
-from agentflow.plan import Plan, plan
+from agentflow.planning import Plan, plan
 from agentflow.subflows import all_nodes
 from flow_runtime.budgets import asks_for_more
 from flow_runtime.code_mode import CodeMode
 from flow_runtime.dispatch import Body, LocalDispatch
 from flow_runtime.governed import actions_on, governed_models, under_policy
 from flow_runtime.models import Models, accounts_of
-from flow_runtime.node import NodeBody, NodeParts
+from flow_runtime.node import NodeParts, body_of
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.operations.settings import ANY_MODULE
 from flow_runtime.runner import FlowRunner
@@ -163,11 +163,6 @@ class LocalFlow:
         if url not in self._databases:
             self._databases[url] = await stack.enter_async_context(open_database(url))
         return self._databases[url]
-
-
-def body_of(planned: Plan, node: str, parts: NodeParts) -> NodeBody:
-    """The body of one planned node."""
-    return NodeBody(node, planned.node(node), planned.settings[node], parts)
 
 
 async def run(

@@ -22,6 +22,7 @@ from flow_runtime.work import STATIC, NodeWork, Produced, PromptSource
 from runtime_core.outcome import NodeOutcome
 
 if TYPE_CHECKING:
+    from agentflow.planning import Plan
     from flow_runtime.subflow import SubflowWork
 
 __all__ = ["NodeBody", "NodeParts"]
@@ -118,3 +119,8 @@ class NodeBody:
         model = fallback.role or fallback.model
         static = (STATIC,) if fallback.static_response is not None else ()
         return (model, *static) if model is not None else static
+
+
+def body_of(planned: Plan, node: str, parts: NodeParts) -> NodeBody:
+    """The body of one planned node."""
+    return NodeBody(node, planned.node(node), planned.settings[node], parts)

@@ -12,7 +12,7 @@ from typing import Any
 from agentflow.answer import AnswerCheck
 from agentflow.errors import RequestInvalid
 from agentflow.memory import memory_plan
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from agentflow.request import RequestCheck
 from agentflow.schedule import RunStarted, StartNode
 from agentflow.wiring import BUILT_IN_FIELDS

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentflow.ir import FailureType, Flow, Node
-from agentflow.plan import plan
+from agentflow.planning import plan
 from agentflow.settings import NodeSettings
 from agentflow.types import cast
 from flow_runtime.asking import current

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runtime_core.lazy import lazy_exports
+from agentflow.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .config_loader import load_runtime_config, parse_runtime_config

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from agentflow.findings import Finding
-from agentflow.load import read_document
+from agentflow.loading import read_document
 from agentflow.tree import Tree, shortened
 from runtime_core.errors import DocumentInvalid
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Protocol
 
-from agentflow.request import TRACE_ID
+from agentflow.trace_id import TRACE_ID
 from runtime_core.errors import IdentityError
 
 MAX_ID_CHARS = 128

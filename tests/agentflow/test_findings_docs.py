@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "graphs" / "agentflow"
 SPEAKERS = [
     "findings",
-    "load",
+    "loading",
     "tree",
     "yaml_tree",
     "json_tree",

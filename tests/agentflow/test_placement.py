@@ -8,7 +8,7 @@ import pytest
 
 from agentflow import plan
 from agentflow.placement import Replicas, Stage, memory_bytes, node_replicas, placement_of, predictor_replicas, stages
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from support.flows import small_flow
 
 

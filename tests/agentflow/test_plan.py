@@ -10,7 +10,7 @@ import pytest
 
 from agentflow import Flow, plan
 from agentflow.ir import ModelRef
-from agentflow.plan import acts
+from agentflow.planning import acts
 from agentflow.settings import roles_of
 from agentflow.types import PortType
 from support.flows import small_flow

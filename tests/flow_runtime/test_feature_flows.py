@@ -23,7 +23,7 @@ from flow_runtime.dispatch import LocalDispatch
 from flow_runtime.errors import ModelFailed
 from flow_runtime.feature_store.names import Named
 from flow_runtime.feature_store.protocol import Read, Row, Source
-from flow_runtime.local import body_of
+from flow_runtime.node import body_of
 from flow_runtime.operations import OperationResources, OperationSettings
 from flow_runtime.parts import NodeParts
 from flow_runtime.runner import FlowRunner

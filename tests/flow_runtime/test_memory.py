@@ -10,7 +10,7 @@ import yaml
 
 from agentflow.graph import Graph
 from agentflow.memory import memory_plan
-from agentflow.plan import plan
+from agentflow.planning import plan
 from flow_runtime import LocalFlow, LocalSettings
 from runtime_core.context import Identity
 from runtime_core.errors import StoreUnavailableError

@@ -375,7 +375,6 @@ async def test_a_worker_imports_nothing_heavy():
         "ray",
         "asyncio",
         "yaml",
-        "agentflow",
         "agentflow.ir",
         "socket",
         "inspect",

@@ -188,7 +188,7 @@ async def test_every_run_of_a_subflow_has_its_own_request_state():
 
 
 async def test_a_subflow_that_acts_makes_its_node_act():
-    from agentflow.plan import acts
+    from agentflow.planning import acts
 
     flow = small_flow(STATEFUL, ["_input.x -> count.x", "count.n -> _output"])
     assert acts(flow.nodes["count"]) and not acts(greeting().nodes["greet"])

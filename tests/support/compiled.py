@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from agentflow.compile import MODULE, Places, Target, compile_plan
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from flow_runtime.compiled import LocalAgent
 
 _numbers = itertools.count()

@@ -11,8 +11,8 @@ from typing import Any
 
 from agentflow.findings import Finding
 from agentflow.ir import Flow
-from agentflow.load import inspect_flow
-from agentflow.plan import plan
+from agentflow.loading import inspect_flow
+from agentflow.planning import plan
 from agentflow_serve.call import CallMeta
 from agentflow_serve.kserve_app import build_predictor_app
 from agentflow_serve.limits import EdgeLimits

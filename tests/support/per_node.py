@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve import Application
 
 from agentflow.ir import Flow
-from agentflow.plan import plan
+from agentflow.planning import plan
 from agentflow_serve import app
 from agentflow_serve.args import AppArgs
 from agentflow_serve.dispatch import ServeDispatch

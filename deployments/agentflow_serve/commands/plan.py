@@ -12,7 +12,7 @@ from agentflow_serve.commands.paths import DOCUMENT
 
 if TYPE_CHECKING:
     from agentflow.ir import Node
-    from agentflow.plan import Plan
+    from agentflow.planning import Plan
 
 WIDTH = 120
 """Columns of the table where the terminal is narrower, or none: a table that wraps is no table."""
@@ -26,9 +26,9 @@ def command(flow: Path, placement: str | None, as_mermaid: bool) -> None:
     """Show the nodes of FLOW, the stages they run in, the critical path and what each placement costs."""
     from agentflow.diagram import mermaid
     from agentflow.levels import critical_path
-    from agentflow.load import load
+    from agentflow.loading import load
     from agentflow.placement import HANDLE_CALL_CPU_MS, placement_of, stages
-    from agentflow.plan import plan
+    from agentflow.planning import plan
 
     loaded = load(flow)
     if as_mermaid:
@@ -93,7 +93,7 @@ def _tries(planned: Plan, node: str, after: Iterable[str]) -> tuple[str, str, st
 def describe(node: Node) -> str:
     """A node's work in a few words: `prompt + http.post, acts`."""
     from agentflow.ir import Code, Declarative, Flow
-    from agentflow.plan import acts
+    from agentflow.planning import acts
 
     parts = [] if node.prompt is None else ["prompt with tools" if node.prompt.tools else "prompt"]
     if isinstance(node.flow, Flow):

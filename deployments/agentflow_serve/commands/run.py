@@ -79,7 +79,7 @@ def command(
     """Run one request through FLOW in this process."""
     if budgets is not None and llmhub is None:
         raise click.UsageError("--budgets count the calls of models: name these with --llmhub")
-    from agentflow.load import load
+    from agentflow.loading import load
 
     loaded = load(flow)
     fields = _request(request)

@@ -29,7 +29,7 @@ def command(flow: Path, as_json: bool, junit: Path | None, feature_store: str | 
     Operations and code do what they always do: features are really read from and written to the feature store that
     is named. Text for a vector search is embedded as the simulated model does it. The exit code is 1 when a test fails.
     """
-    from agentflow.load import load
+    from agentflow.loading import load
     from flow_runtime.flow_tests import run_tests
 
     loaded = load(flow)

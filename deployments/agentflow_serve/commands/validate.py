@@ -40,7 +40,7 @@ def command(flow: Path, llmhub: Path | None, as_json: bool) -> int:
 
 
 def _findings(flow: Path, llmhub: Path | None) -> tuple[Finding, ...]:
-    from agentflow.load import inspect_flow
+    from agentflow.loading import inspect_flow
 
     if llmhub is None:
         return inspect_flow(flow)[1]

@@ -117,7 +117,7 @@ def _deployment_names(args: Any) -> set[str] | None:
     """None where the flow is a file of the pods."""
     from agentflow import from_mapping
     from agentflow.placement import stages
-    from agentflow.plan import plan
+    from agentflow.planning import plan
     from agentflow_serve.deployment_options import sim_name
     from agentflow_serve.serve_config import RULES, rules_inside
     from llmhub_runtime.config_loader import parse_runtime_config

@@ -6,7 +6,7 @@ from agentflow.checks.scope import Findings, Scope, at_node
 from agentflow.errors import PlaceholderError
 from agentflow.memory import remembers
 from agentflow.placeholders import compile_state_key
-from agentflow.plan import acts
+from agentflow.planning import acts
 
 
 def check_caches(scope: Scope) -> Findings:

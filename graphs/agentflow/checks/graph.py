@@ -9,7 +9,7 @@ from agentflow.checks.scope import Findings, Scope, at_node, unknown_field
 from agentflow.findings import Finding
 from agentflow.ir import Flow
 from agentflow.needed import needed_nodes
-from agentflow.plan import acting_nodes
+from agentflow.planning import acting_nodes
 from agentflow.tools import reached_tools, tool_nodes
 from agentflow.types import PortType
 from agentflow.wiring import ANSWER, Wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentflow.checks.scope import Findings, Scope, at_node, listed
 from agentflow.ir import Flow, Node
-from agentflow.plan import signature_of
+from agentflow.planning import signature_of
 from agentflow.signature import Signature
 from agentflow.types import PortType, compatible
 

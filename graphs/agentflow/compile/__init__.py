@@ -8,7 +8,7 @@ a way of its own.
 from __future__ import annotations
 
 from agentflow.compile.module import MARK, TARGETS, Places, Target, module
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 
 __all__ = ["MARK", "MODULE", "TARGETS", "Places", "Target", "compile_plan"]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from agentflow.compile.layout import Group, Tree, call
 from agentflow.compile.literals import literal, text
 from agentflow.ir import Code, Declarative, InputField, Node, Port
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from agentflow.wiring import REQUEST, Wire
 
 _APART = frozenset({"id", "position", "inputs", "outputs", "transform"})

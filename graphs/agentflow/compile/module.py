@@ -10,7 +10,7 @@ from agentflow.compile.layout import STEP, WIDTH, Tree, most_columns, names_call
 from agentflow.compile.names import class_name, plain
 from agentflow.findings import PathStep, Place
 from agentflow.ir import Code, Declarative, Flow
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 
 Target = Literal["local", "ray", "kserve"]
 TARGETS: tuple[Target, ...] = ("kserve", "ray", "local")

@@ -13,7 +13,7 @@ from agentflow.compile.layout import STEP, Atom, Tree, call, written
 from agentflow.compile.literals import literal, text
 from agentflow.compile.module import FIRST_LINE, Places, file_of
 from agentflow.compile.names import class_name, plain
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 
 TESTED_WITH = "flow_runtime.compiled.testing"
 

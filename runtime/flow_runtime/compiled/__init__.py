@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentflow.lazy import lazy_exports
 from flow_runtime.errors import NodeFailure
-from runtime_core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flow_runtime.compiled.agent import LocalAgent, run_agent

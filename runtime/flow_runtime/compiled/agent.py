@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from agentflow.failure import Failure
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from flow_runtime.call import NodeCall
 from flow_runtime.compiled.context import Context, Inputs, Outputs
 from flow_runtime.compiled.declare import DeclaredNode, FlowFacts, declared_in, planned

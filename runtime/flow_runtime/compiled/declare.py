@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from agentflow import ir
 from agentflow.graph import Graph
-from agentflow.plan import Plan, plan
+from agentflow.planning import Plan, plan
 from agentflow.wiring import ANSWER
 
 Method = TypeVar("Method", bound=Callable[..., Any])

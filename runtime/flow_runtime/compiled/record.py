@@ -16,7 +16,7 @@ from agentflow.compile.tests import Examples, NodeExample, RunExample
 from agentflow.feature_use import operation_of
 from agentflow.ir import Node
 from agentflow.operations import has_side_effect, is_on_store
-from agentflow.plan import Plan
+from agentflow.planning import Plan
 from agentflow.samples import sample_request
 from agentflow.subflows import all_nodes
 from agentflow.tools import reached_tools, registered_tools

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from runtime_core.errors import StoreUrlError
 from runtime_core.stores.database import Database
-from runtime_core.stores.memory import MemoryDatabase
-from runtime_core.stores.sqlite import SqliteDatabase
 
 DEFAULT_STORE = "sqlite:///agentflow.sqlite"
 """The run store where nobody names one: a file in the directory in which the process was started."""
@@ -25,9 +23,13 @@ def open_database(url: str, *, node_id: str | None = None) -> Database:
     postgresql://user:password@host:5432/database, and for that one where the extra `postgres` is missing.
     """
     if url == MEMORY:
+        from runtime_core.stores.memory import MemoryDatabase
+
         return MemoryDatabase()
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
+        from runtime_core.stores.sqlite import SqliteDatabase
+
         return SqliteDatabase(sqlite_path(url), node_id=node_id)
     if is_postgres(url):
         return _postgres(url)

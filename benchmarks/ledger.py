@@ -1,5 +1,5 @@
 """What reserving and settling costs on SQLite: against bare commits of the same file system, grouped or not, and as
-the shared actor commits what replicas send it.
+the shared actor commits what replicas send it. On uvloop, the event loop of Ray's workers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import uvloop
 
 from agent_runtime import Budget, Ledger, SqliteLedgerWriter
 from agent_runtime.ledger.transactions import StoredTransactions
@@ -32,7 +34,8 @@ WHO = Identity(scope_id="bench", principal_id="ada")
 def measure(short: bool) -> Iterator[Figure]:
     alone, together = (60, 640) if short else (300, 3200)
     pairs = pairs_for(short)
-    with tempfile.TemporaryDirectory(prefix="af-ledger-") as folder, asyncio.Runner() as runner:
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    with tempfile.TemporaryDirectory(prefix="af-ledger-") as folder, runner:
         places = (Path(folder) / f"{number}.db" for number in range(1000))
         compared = paired(
             lambda: 1 / runner.run(_spend(next(places), alone, callers=1)),

@@ -19,6 +19,7 @@ from agent_runtime import Budget
 from faults.report import Report
 from faults.rig import ShiftedClock, close_books, open_books, stores
 from faults.served import KINDS, Door, flow_of, hub_document, victims
+from faults.stall import Stall
 from llmhub_runtime.sim import Script, SimProcess, parse_script, read_log_file
 
 APP = "soak"
@@ -132,13 +133,11 @@ async def _clients(door: Door, sim: SimProcess, attempts: int) -> tuple[Counter[
             asked += times
 
     async def watch() -> None:
-        last, moved_at = 0, time.monotonic()
+        made, stall = 0, Stall(STALLED_S)
         with sim.control() as control:
-            while last < attempts and time.monotonic() < moved_at + STALLED_S:
+            while made < attempts and not stall.at(made):
                 await asyncio.sleep(LOOK_EVERY_S)
-                health = await asyncio.to_thread(control.health)
-                if health["requests"] > last:
-                    last, moved_at = health["requests"], time.monotonic()
+                made = (await asyncio.to_thread(control.health))["requests"]
         over.set()
 
     clients = [asyncio.create_task(client(number)) for number in range(CLIENTS)]

@@ -6,7 +6,6 @@ Both ends run the same release, and what is sent was checked when it was made; s
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
-from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -54,8 +53,7 @@ class Command:
             return transactions.reserving(attempt, entry)
         if claim is None:
             return transactions.ending_of(attempt, ending, entry)
-        complete = partial(transactions.end_with_claim, attempt, ending, entry, claim=claim, now=self.now)
-        return in_scope(attempt.scope_id, complete)
+        return transactions.completing(attempt, ending, entry, claim, self.now)
 
 
 def command_to_wire(command: Command) -> WireCommand:
@@ -133,7 +131,7 @@ def _attempt(values: tuple[Any, ...]) -> Attempt:
 
 
 def _entry_to_wire(entry: Entry) -> tuple[Any, ...]:
-    return (entry.most.values(), *_facts_of(entry))
+    return (tuple(entry.most), *_facts_of(entry))
 
 
 def _entry(wire: tuple[Any, ...]) -> Entry:

@@ -23,12 +23,8 @@ _UNTOLD = (
 )
 _OLD = "resolved_at < ? AND (job_id IS NULL OR job_told = 1)"  # a job that is not told yet would wait for ever
 _FORGET = (
-    "DELETE FROM runtime_actions WHERE scope_id = ? AND action_id IN (SELECT action_id FROM runtime_actions"
-    " WHERE scope_id = ? AND " + _OLD + " ORDER BY resolved_at LIMIT ?) RETURNING version"
-)
-_FORGET_ALL = (
     "DELETE FROM runtime_actions WHERE (scope_id, action_id) IN (SELECT scope_id, action_id FROM runtime_actions"
-    " WHERE " + _OLD + " ORDER BY resolved_at LIMIT ?)"
+    " WHERE " + _OLD + "{whose} ORDER BY resolved_at LIMIT ?)"
 )
 
 
@@ -89,11 +85,8 @@ def untold(limit: int) -> Op[list[ActionRecord]]:
     return [action_of(row) for row in rows]
 
 
-def forget(scope_id: str, older_than: datetime, limit: int) -> Op[int]:
-    return len((yield Sql(_FORGET, (scope_id, scope_id, older_than.timestamp(), limit))))
-
-
-def forget_all(older_than: float, limit: int) -> Op[int]:
-    """`forget` for all scopes; the time is in seconds since the epoch."""
-    [(gone,)] = yield Sql(_FORGET_ALL, (older_than, limit), counts=True)
+def forget(scope_id: str | None, older_than: float, limit: int) -> Op[int]:
+    """Delete up to `limit` that settled before `older_than`, of one scope or of all; how many."""
+    whose, params = where(("scope_id = ?", scope_id))
+    [(gone,)] = yield Sql(_FORGET.format(whose=whose), (older_than, *params, limit), counts=True)
     return gone

@@ -58,7 +58,7 @@ class SqlActionStore(SqlStore):
 
     async def forget(self, scope_id: str, *, older_than: datetime, limit: int = 1000) -> int:
         check_scope_id(scope_id)
-        return await self._run(in_scope(scope_id, lambda: ops.forget(scope_id, older_than, limit)))
+        return await self._run(in_scope(scope_id, lambda: ops.forget(scope_id, older_than.timestamp(), limit)))
 
 
 class InMemoryActionStore(SqlActionStore):

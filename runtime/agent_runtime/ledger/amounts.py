@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 MICRO: Final = 1_000_000
 MOST: Final = 2**53
 """The largest amount of one entry, and the largest limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """`cost_micro` is in millionths of a dollar, `runtime_ms` in milliseconds. Raises ValueError out of range."""
+class _Amounts(NamedTuple):
+    tokens: int
+    cost_micro: int
+    requests: int
+    tool_calls: int
+    turns: int
+    runtime_ms: int
 
-    tokens: int = 0
-    cost_micro: int = 0
-    requests: int = 0
-    tool_calls: int = 0
-    turns: int = 0
-    runtime_ms: int = 0
 
-    def __post_init__(self) -> None:
-        values = self.values()
-        if min(values) < 0 or max(values) > MOST:
-            name, value = next(each for each in zip(MEASURES, values, strict=True) if not 0 <= each[1] <= MOST)
+MEASURES: Final = _Amounts._fields
+
+
+class Amounts(_Amounts):
+    """A number for each of MEASURES, in their order. `cost_micro` is in millionths of a dollar, `runtime_ms` in
+    milliseconds. Raises ValueError out of range.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        tokens: int = 0,
+        cost_micro: int = 0,
+        requests: int = 0,
+        tool_calls: int = 0,
+        turns: int = 0,
+        runtime_ms: int = 0,
+    ) -> Self:
+        amounts = super().__new__(cls, tokens, cost_micro, requests, tool_calls, turns, runtime_ms)
+        if min(amounts) < 0 or max(amounts) > MOST:
+            name, value = next(each for each in zip(MEASURES, amounts, strict=True) if not 0 <= each[1] <= MOST)
             raise ValueError(f"{name} is {value}; an amount is between 0 and {MOST}.")
-
-    def values(self) -> tuple[int, ...]:
-        """In the order of MEASURES."""
-        return (self.tokens, self.cost_micro, self.requests, self.tool_calls, self.turns, self.runtime_ms)
+        return amounts
 
 
-MEASURES: Final = tuple(field.name for field in fields(Amounts))
 NOTHING: Final = Amounts()
 
 
 def to_micro(dollars: Decimal | float | str) -> int:
     """Millionths of a dollar, rounded up: what is spent is never understated."""
-    return int((Decimal(str(dollars)) * MICRO).to_integral_value(ROUND_CEILING))
+    return int((Decimal(str(dollars)) * MICRO).to_integral_value(ROUND_CEILING)) if dollars else 0
 
 
 def limit_micro(dollars: Decimal) -> int:
@@ -49,4 +60,4 @@ def limit_micro(dollars: Decimal) -> int:
 
 def to_ms(seconds: float) -> int:
     """Milliseconds, rounded up."""
-    return int((Decimal(str(seconds)) * 1000).to_integral_value(ROUND_CEILING))
+    return int((Decimal(str(seconds)) * 1000).to_integral_value(ROUND_CEILING)) if seconds else 0

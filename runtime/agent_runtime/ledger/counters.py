@@ -109,7 +109,10 @@ def applying_to(accounts: Collection[Account], at: int) -> Op[dict[Account, list
             above = _read(rows, scope_id, found)
             around[account] = tuple(dict.fromkeys((*around[account], *above)))  # runs may be each other's parents
     for budget in found.values():
-        yield from _count_anew(budget, at)
+        for name, window in _needed(budget.limits, at // 60, of_run=bool(budget.account.run_id)).items():
+            if name not in budget.counters:
+                budget.counters[name] = yield from _so_far(budget.account, window, at)
+                budget.fresh.add(name)
     return {account: [found[each] for each in whose if each in found] for account, whose in around.items()}
 
 
@@ -144,25 +147,18 @@ def _limits_of(budget: str) -> tuple[Limit, ...]:
     return Budget.model_validate_json(budget).limits()
 
 
-def _count_anew(budget: Applying, at: int) -> Op[None]:
-    """Counters for the limited windows that have none, from what the account's events add up to.
+@lru_cache(maxsize=1024)
+def _needed(limits: tuple[Limit, ...], minute: int, *, of_run: bool) -> Mapping[str, Window]:
+    """The limited periods and their windows.
 
     A run's total is counted from its first budget on, limited or not: it is also what the runs below it have used.
     """
-    windows = _counted_windows(budget.limits, of_run=bool(budget.account.run_id))
-    for window in windows:
-        name = period(window, at)
-        if name not in budget.counters:
-            budget.counters[name] = yield from _so_far(budget.account, window, at)
-            budget.fresh.add(name)
-
-
-@lru_cache(maxsize=1024)
-def _counted_windows(limits: tuple[Limit, ...], *, of_run: bool) -> tuple[Window, ...]:
-    return tuple(sorted({limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if of_run else set())))
+    windows = {limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if of_run else set())
+    return {period(window, minute * 60): window for window in sorted(windows)}
 
 
 def _so_far(account: Account, window: Window, at: int) -> Op[Counter]:
+    """A new counter, of what the account's events add up to."""
     clauses, params = _in_window(account, window, at)
     [sums] = yield Sql(_SO_FAR + clauses, params)
     numbers = tuple(int(each) for each in sums)
@@ -266,7 +262,7 @@ def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) ->
     """Change what an entry holds back, wherever it is `counted`."""
     by = {"tokens": tokens, "cost_micro": cost_micro}
     reserved = tuple(by.get(measure, 0) for measure in MEASURES)
-    yield from count(scope_id, {counted: (*NOTHING.values(), *reserved)})
+    yield from count(scope_id, {counted: (*NOTHING, *reserved)})
 
 
 def _filled(items: Sequence[T]) -> Sequence[T]:

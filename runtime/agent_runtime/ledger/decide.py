@@ -37,9 +37,8 @@ class Applying:
 
     def hold(self, most: Amounts) -> None:
         """A reservation was made, which the next one has to leave room for."""
-        values = most.values()
         for name, counter in self.counters.items():
-            self.counters[name] = Counter(counter.spent, tuple(map(add, counter.reserved, values)))
+            self.counters[name] = Counter(counter.spent, tuple(map(add, counter.reserved, most)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
     if limit.window is Window.REQUEST and wanted.whole_run:
         return None
     index = MEASURES.index(limit.measure)
-    amount = wanted.most.values()[index]
+    amount = wanted.most[index]
     taken = 0
     if limit.window is not Window.REQUEST:
         counter = budget.counters[period(limit.window, wanted.at)]

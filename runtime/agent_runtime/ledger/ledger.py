@@ -282,7 +282,8 @@ class Ledger:
         return await self._run(in_scope(entry.scope_id, lambda: _recorded(entry, used)))
 
     async def _run(self, op_factory: OpFactory[T]) -> T:
-        await self._set_budgets()
+        if self._unset:
+            await self._set_budgets()
         return await until_known(lambda: self._writer.run(op_factory), self._clock)
 
     async def _read(self, op_factory: OpFactory[T]) -> T:

@@ -221,7 +221,7 @@ def lapse(scope_id: str, event_id: str, now: float) -> Op[Row | None]:
 def _end(scope_id: str, event_id: str, used: Used, *, late: bool = False, lapsed: bool = False) -> Op[Row | None]:
     """Of an entry that is reserved; `late`, of one whose lease has lapsed. None if there is none."""
     facts = (used.state.value, used.at, used.input_tokens, used.output_tokens, int(used.estimated))
-    actual = _UNSAID if used.actual is None else used.actual.values()
+    actual = _UNSAID if used.actual is None else used.actual
     before = ("unknown", 1) if late else ("reserved", 0)
     rows = yield Sql(_END, (*facts, int(late or lapsed), *actual, scope_id, event_id, *before))
     if not rows:
@@ -230,7 +230,7 @@ def _end(scope_id: str, event_id: str, used: Used, *, late: bool = False, lapsed
     taken, held, counted = _taken(used, was)
     if counted:
         spent = tuple(map(sub, taken, held)) if late else taken
-        by = (*spent, *(NOTHING.values() if late else _minus(held)))
+        by = (*spent, *(NOTHING if late else _minus(held)))
         yield from count(scope_id, {counted: by})
     return ended_row(scope_id, event_id, used, taken, was, lapsed=late or lapsed)
 
@@ -280,7 +280,7 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
     for entry, budgets in fitting:
         counted = all_counted(budgets)
         if counted:
-            change(changes, counted, (*NOTHING.values(), *entry.most.values()))
+            change(changes, counted, (*NOTHING, *entry.most))
         rows.append(values_of(entry, counted, int(entry.at)))
     for some in by_rows(rows):
         statement = with_rows(_ENTER, _ENTERED_ROW, len(some))
@@ -296,7 +296,7 @@ def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) 
 
 def _values_of_end(ended: Ended) -> tuple[SqlValue, ...]:
     scope_id, event_id, used = ended
-    actual = _UNSAID if used.actual is None else used.actual.values()
+    actual = _UNSAID if used.actual is None else used.actual
     facts = (used.state.value, used.at, used.input_tokens, used.output_tokens, int(used.estimated))
     return (scope_id, event_id, *facts, *actual)
 
@@ -304,7 +304,7 @@ def _values_of_end(ended: Ended) -> tuple[SqlValue, ...]:
 def _taken(used: Used, was: Row) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     """Of HELD_COLUMNS: what the entry took, what was held back for it, and where it is counted."""
     held, counted = was[-1 - len(RESERVED) : -1], was[-1]
-    return (held if used.actual is None else used.actual.values()), held, counted
+    return (held if used.actual is None else used.actual), held, counted
 
 
 def _is_there(entry: Entry) -> Op[bool]:
@@ -314,7 +314,7 @@ def _is_there(entry: Entry) -> Op[bool]:
         return False
     at, principal_id, role, run_id, *held = rows[0]
     account = Account(entry.scope_id, principal_id, role, run_id)
-    if (at, account, tuple(held)) != (int(entry.at), entry.account, entry.most.values()):
+    if (at, account, tuple(held)) != (int(entry.at), entry.account, entry.most):
         raise StoreConflictError(f"Event {entry.event_id!a} is another event of the ledger already; use a new id.")
     return True
 

@@ -39,7 +39,6 @@ _TRUTHS = ("estimated", "lapsed", "priced")
 
 def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
     """The values of ENTRY_COLUMNS, for an entry that is reserved; `counted` names the counters that it is in."""
-    most = entry.most.values()
     return (
         entry.scope_id,
         entry.event_id,
@@ -55,8 +54,8 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
         entry.job_id,
         int(entry.priced),
         entry.detail,
-        *most,
-        *most,
+        *entry.most,
+        *entry.most,
     )
 
 

@@ -77,9 +77,7 @@ class StoredTransactions:
     async def end_with_claim(
         self, attempt: Attempt, ending: Ending, entry: Entry, *, claim: Claim, now: float
     ) -> Completion:
-        return await self._database.run(
-            in_scope(attempt.scope_id, lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
-        )
+        return await self._database.run(completing(attempt, ending, entry, claim, now))
 
 
 async def prepare_ledger(database: Database) -> None:
@@ -100,6 +98,11 @@ def ending_of(attempt: Attempt, ending: Ending, entry: Entry) -> OpFactory[Logge
     if entry.budgeted:
         return in_scope(attempt.scope_id, lambda: end(attempt, ending, entry))
     return Joint(_end_all, (attempt, ending, entry), attempt.scope_id)
+
+
+def completing(attempt: Attempt, ending: Ending, entry: Entry, claim: Claim, now: float) -> OpFactory[Completion]:
+    """`end_with_claim`, of which each is alone: a claim is one caller's."""
+    return in_scope(attempt.scope_id, lambda: end_with_claim(attempt, ending, entry, claim=claim, now=now))
 
 
 def reserve(attempt: Attempt, entry: Entry) -> Op[Refusal | None]:
@@ -141,8 +144,7 @@ def _end_all(ended: Sequence[tuple[Attempt, Ending, Entry]]) -> Op[list[LoggedAt
         [(entry.scope_id, entry.event_id, each) for entry, each in zip(entries, used, strict=True)]
     )
     for entry, each, there in zip(entries, used, known, strict=True):
-        if not there:
-            yield from ops.record(entry, each)
+        yield from _record_unknown(entry, each, there)
     return rows
 
 
@@ -170,13 +172,18 @@ def forget_counters(now: float) -> Op[bool]:
 
 
 def _settle(row: LoggedAttempt, entry: Entry) -> Op[None]:
-    """What the row says, whoever wrote it. A call that began before there was a ledger is counted all the same."""
+    """What the row says, whoever wrote it."""
     used = _used(row)
     if entry.budgeted:
         known = yield from holds.end(entry.scope_id, entry.event_id, used, run_id=entry.run_id)
     else:
         known = yield from ops.end(entry.scope_id, entry.event_id, used)
-    if not known:
+    yield from _record_unknown(entry, used, known)
+
+
+def _record_unknown(entry: Entry, used: Used, known: ops.Row | None) -> Op[None]:
+    """A call that began before there was a ledger is counted all the same."""
+    if known is None:
         yield from ops.record(entry, used)
 
 

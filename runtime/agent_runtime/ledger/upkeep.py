@@ -97,6 +97,6 @@ class Upkeep:
         for _ in range(_MOST_BATCHES):
             gone = await self._log.forget(older_than=before, limit=_AT_ONCE)
             gone += await self._database.run(everywhere(lambda: retention.forget_events(None, before, _AT_ONCE)))
-            gone += await self._database.run(everywhere(lambda: action_ops.forget_all(before, _AT_ONCE)))
+            gone += await self._database.run(everywhere(lambda: action_ops.forget(None, before, _AT_ONCE)))
             if not gone:
                 break

@@ -9,7 +9,7 @@ from operator import add
 from typing import NamedTuple
 
 from agent_runtime.errors import BudgetExceededError
-from agent_runtime.ledger.amounts import MEASURES, MICRO, Amounts
+from agent_runtime.ledger.amounts import MEASURES, MICRO, NOTHING, Amounts
 from agent_runtime.ledger.budgets import Account, Limit
 from agent_runtime.ledger.windows import Window, ends_at, period
 
@@ -28,21 +28,23 @@ class Counter(NamedTuple):
 
 @dataclass(slots=True)
 class Applying:
-    """A budget that applies to a reservation, with a counter for each limited period; `fresh` ones are not stored."""
+    """A budget that applies to a reservation, with a counter for each limited period; `fresh` ones are not stored.
+
+    `held` is what reservations hold back that were made since the counters were read.
+    """
 
     account: Account
     limits: tuple[Limit, ...]
     counters: dict[str, Counter]
     fresh: set[str] = field(default_factory=set[str])
+    held: tuple[int, ...] = NOTHING
 
     def hold(self, most: Amounts) -> None:
         """A reservation was made, which the next one has to leave room for."""
-        for name, counter in self.counters.items():
-            self.counters[name] = Counter(counter.spent, tuple(map(add, counter.reserved, most)))
+        self.held = tuple(map(add, self.held, most))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The most that a call may take. `at` is in whole seconds since the epoch; `priced` is False without a price.
 
     `whole_run` is for a run with all its calls, which the limits of one request do not bound.
@@ -148,7 +150,7 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
     taken = 0
     if limit.window is not Window.REQUEST:
         counter = budget.counters[period(limit.window, wanted.at)]
-        taken = counter.spent[index] + counter.reserved[index]
+        taken = counter.spent[index] + counter.reserved[index] + budget.held[index]
     # A call that takes nothing of a measure is not stopped by it, however far it is overdrawn.
     if amount == 0 or taken + amount <= limit.most:
         return None

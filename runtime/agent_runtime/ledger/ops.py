@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import chain
-from operator import sub
+from operator import neg, sub
 from typing import Any, TypeAlias
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
@@ -127,13 +127,14 @@ def _reserve_in_minute(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
     """Of one scope, and in the same windows."""
     accounts = [entry.account for entry in entries]
     applying = yield from applying_to(dict.fromkeys(accounts), int(entries[0].at))
+    counted = {account: all_counted(budgets) for account, budgets in applying.items()}
     refusals: list[Refusal | None] = []
-    fitting: list[tuple[Entry, list[Applying]]] = []
+    fitting: list[tuple[Entry, str]] = []
     for entry, account in zip(entries, accounts, strict=True):
         budgets = applying[account]
         refusal = _refusal(entry, budgets)
         if refusal is None:
-            fitting.append((entry, budgets))
+            fitting.append((entry, counted[account]))
             for budget in budgets:
                 if budget.fresh:
                     yield from store_fresh(budget, int(entry.at))
@@ -162,7 +163,7 @@ def record(entry: Entry, used: Used) -> Op[Row]:
     for budget in budgets:
         if budget.fresh:
             yield from store_fresh(budget, int(entry.at))
-    yield from _enter([(entry, budgets)], alone=True)
+    yield from _enter([(entry, all_counted(budgets))], alone=True)
     row = yield from end(entry.scope_id, entry.event_id, used)
     assert row is not None, "an entry that was entered"
     return row
@@ -170,7 +171,7 @@ def record(entry: Entry, used: Used) -> Op[Row]:
 
 def give_up(entry: Entry) -> Op[None]:
     """Write an entry that is not to be made any more as released. No counter ever sees it."""
-    yield from _enter([(entry, ())], alone=True)
+    yield from _enter([(entry, "")], alone=True)
     yield from end(entry.scope_id, entry.event_id, Used(EventState.RELEASED, entry.at, NOTHING))
 
 
@@ -269,16 +270,15 @@ def note(account: Account, event_id: str, kind: str, at: float, detail: str) -> 
     )
 
 
-def _enter(fitting: Sequence[tuple[Entry, Sequence[Applying]]], *, alone: bool) -> Op[None]:
-    """Write entries of one scope as reserved, and count them.
+def _enter(fitting: Sequence[tuple[Entry, str]], *, alone: bool) -> Op[None]:
+    """Write entries of one scope as reserved, and count each in its places.
 
     One that was there before is what it was. Unless it is `alone`, others were refused or not for what it seemed to
     hold back once more; then Apart is raised.
     """
     rows: list[tuple[SqlValue, ...]] = []
     changes: Changes = {}
-    for entry, budgets in fitting:
-        counted = all_counted(budgets)
+    for entry, counted in fitting:
         if counted:
             change(changes, counted, (*NOTHING, *entry.most))
         rows.append(values_of(entry, counted, int(entry.at)))
@@ -328,4 +328,4 @@ def _note_refusal(entry: Entry, refusal: Refusal) -> Op[None]:
 
 
 def _minus(amounts: Sequence[int]) -> tuple[int, ...]:
-    return tuple(-amount for amount in amounts)
+    return tuple(map(neg, amounts))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -73,8 +74,7 @@ class Entry:
         return Account(self.scope_id, self.principal_id, self.role or "", self.run_id or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(NamedTuple):
     """How an entry ends. `actual` is None for the reserved maximum; the tokens are told apart where they are known."""
 
     state: EventState
@@ -159,8 +159,7 @@ class LedgerUsage(BaseModel):
         return Decimal(self.cost_micro) / MICRO
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What is held back until it is settled or released."""
 
     scope_id: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from agent_runtime.ledger.amounts import MEASURES
@@ -34,7 +35,6 @@ HELD_COLUMNS = (
 """What nobody but the row knows when an entry ends. To read a whole row costs more than to write it."""
 _NAMES = tuple(EVENT_COLUMNS.split(", "))
 STATE = _NAMES.index("state")
-_TRUTHS = ("estimated", "lapsed", "priced")
 
 
 def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
@@ -63,10 +63,11 @@ def event_of(row: tuple[Any, ...]) -> LedgerEvent:
     """The record of a row of EVENT_COLUMNS, which was checked when it was written."""
     facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
     facts["state"] = EventState(facts["state"])
-    facts["timestamp"], facts["ended_at"] = from_seconds(facts["timestamp"]), from_seconds(facts["ended_at"])
+    facts["timestamp"] = datetime.fromtimestamp(facts["timestamp"], UTC)
+    facts["ended_at"] = from_seconds(facts["ended_at"])
     facts["role"], facts["run_id"] = facts["role"] or None, facts["run_id"] or None
-    for name in _TRUTHS:
-        facts[name] = bool(facts[name])
+    estimated, lapsed, priced = facts["estimated"], facts["lapsed"], facts["priced"]
+    facts["estimated"], facts["lapsed"], facts["priced"] = estimated == 1, lapsed == 1, priced == 1
     return unchecked(LedgerEvent, **facts)
 
 

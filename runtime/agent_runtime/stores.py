@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from runtime_core.stores.database import Database
@@ -56,15 +56,19 @@ class SqlStore:
     ) -> None:
         await self.close()
 
-    async def _run(self, op_factory: OpFactory[T]) -> T:
-        if not self._is_prepared:
-            await self.prepare()
-        return await self._database.run(op_factory)
+    def _run(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
+        return self._database.run(op_factory) if self._is_prepared else self._first(self._database.run(op_factory))
 
-    async def _read(self, op_factory: OpFactory[T]) -> T:
-        if not self._is_prepared:
+    def _read(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
+        return self._database.read(op_factory) if self._is_prepared else self._first(self._database.read(op_factory))
+
+    async def _first(self, operation: CoroutineType[Any, Any, T]) -> T:
+        try:
             await self.prepare()
-        return await self._database.read(op_factory)
+        except BaseException:
+            operation.close()
+            raise
+        return await operation
 
 
 def on_sqlite(database: Database | Path | str, node_id: str | None) -> tuple[Database, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, TypeVar
 
 from agent_runtime.ledger.schema import MIGRATIONS
@@ -21,13 +22,13 @@ class SqlLedgerWriter(SqlStore):
     COMPONENT = "runtime_ledger"
     MIGRATIONS = MIGRATIONS
 
-    async def run(self, op_factory: OpFactory[T]) -> T:
+    def run(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
         """One operation of `ops`, as one transaction."""
-        return await self._run(op_factory)
+        return self._run(op_factory)
 
-    async def read(self, op_factory: OpFactory[T]) -> T:
+    def read(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
         """One operation that changes nothing."""
-        return await self._read(op_factory)
+        return self._read(op_factory)
 
 
 class InMemoryLedgerWriter(SqlLedgerWriter):

@@ -25,7 +25,7 @@ class Apart(StoreError):
     """These operations cannot be one. Whoever runs a group then runs it `apart`; no caller sees this."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Joint(Generic[I, T]):
     """The factory of an operation for one `item`.
 

@@ -24,12 +24,13 @@ class Migration:
     """One step: `version` counts 1, 2, 3, ...; statements write column types as {int}, {text}, ...
 
     From this step on the rows of the tables in `scoped` belong to their `scope_id`, where the database can see to that:
-    every table that has one is named in some step.
+    every table that has one is named in some step. `only` is the name of the one dialect that the step is for.
     """
 
     version: int
     statements: tuple[str, ...] = ()
     scoped: tuple[str, ...] = ()
+    only: str | None = None
 
 
 async def migrate(database: Database, component: str, migrations: Sequence[Migration]) -> None:
@@ -58,6 +59,8 @@ def _migrate(component: str, migrations: Sequence[Migration], dialect: Dialect) 
             known=known,
         )
     for step in migrations[found:]:
+        if step.only not in (None, dialect.name):
+            continue
         for statement in step.statements:
             yield Sql(statement.format_map(types))
         for table in step.scoped:

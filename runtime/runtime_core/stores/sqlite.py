@@ -10,8 +10,8 @@ import asyncio
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from types import CoroutineType, TracebackType
+from typing import Any, Self, TypeVar
 
 from runtime_core.errors import StoreCorruptError, StoreUnavailableError
 from runtime_core.stores.dialect import SQLITE, Dialect
@@ -21,6 +21,8 @@ from runtime_core.stores.sqlite_file import open_reader, open_writer
 from runtime_core.stores.worker import Worker
 
 T = TypeVar("T")
+
+_WRITER, _READER = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,11 @@ class SqliteDatabase:
         """How many groups were committed by this object."""
         return self._writes.commits
 
-    async def run(self, op_factory: OpFactory[T]) -> T:
-        writer, _ = self._workers or await self._open()
-        return await self._submit(writer, op_factory)
+    def run(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
+        return self._submit(_WRITER, op_factory)
 
-    async def read(self, op_factory: OpFactory[T]) -> T:
-        _, reader = self._workers or await self._open()
-        return await self._submit(reader, op_factory)
+    def read(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
+        return self._submit(_READER, op_factory)
 
     async def close(self) -> None:
         self._closed = True
@@ -88,7 +88,8 @@ class SqliteDatabase:
     ) -> None:
         await self.close()
 
-    async def _submit(self, worker: Worker, op_factory: OpFactory[T]) -> T:
+    async def _submit(self, which: int, op_factory: OpFactory[T]) -> T:
+        worker = (self._workers or await self._open())[which]
         if self._damage is not None:
             raise copy.copy(self._damage) from self._damage
         try:

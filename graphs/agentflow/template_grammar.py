@@ -8,6 +8,7 @@ whose names no template can write.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import isinf
 from typing import Any, cast
 
 from jinja2 import nodes
@@ -272,6 +273,8 @@ def _check_signed(node: nodes.Neg | nodes.Pos) -> None:
 def _check_constant(node: nodes.Const) -> None:
     if isinstance(node.value, int) and node.value.bit_length() > bounded.MAX_BITS:
         raise _error(node, "a number has too many digits")
+    if isinstance(node.value, float) and isinf(node.value):
+        raise _error(node, "a number is too large")
 
 
 _NAMES: Mapping[type[nodes.Node], str] = {

@@ -163,6 +163,7 @@ def test_quotes_and_backslashes_in_the_template_stay_as_they_are(text: str) -> N
         ("{{ x", 1, "unexpected end of template"),
         ("a\n{% if x %}", 2, "Unexpected end of template"),
         ("{{ 9" + "9" * 1250 + " }}", 1, "too many digits"),
+        ("\n{{ 5|round(-1e999) }}", 2, "too large"),
         ("{{ '\\d' }}", 1, "a backslash in a string is written twice"),
         ("{% if x %}" * 25 + "{% endif %}" * 25, 1, "nested deeper than 20 levels"),
         ("{{ " + "not " * 60 + "x }}", 1, "nested deeper than 50 levels"),

@@ -22,7 +22,7 @@ class EdgeLimits(BaseModel):
     take turns instead of being refused. All three hold for each replica of the predictor by itself.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 4 * KIB * KIB
     max_json_depth: Annotated[int, Field(ge=1, le=200)] = 64

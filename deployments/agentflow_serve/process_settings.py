@@ -13,7 +13,7 @@ LedgerWay = Literal["shared", "own"]
 class ProcessSettings(BaseModel):
     """What a process needs to run nodes: the arguments with every file read, so that pods need none."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True)
 
     llmhub: dict[str, Any] | None
     roles: tuple[str, ...]

@@ -42,7 +42,7 @@ Backoff = Literal["constant", "exponential"]
 class IrObject(BaseModel):
     """A known object of the flow file: immutable, and a typo in a key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Port(IrObject):
@@ -210,7 +210,7 @@ class Loop(IrObject):
 class Position(BaseModel):
     """Where an editor draws the node; it means nothing at run time, so other keys are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
     x: float = 0
     y: float = 0
 

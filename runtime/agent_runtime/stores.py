@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import CoroutineType, TracebackType
@@ -57,18 +57,14 @@ class SqlStore:
         await self.close()
 
     def _run(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
-        return self._database.run(op_factory) if self._is_prepared else self._first(self._database.run(op_factory))
+        return self._database.run(op_factory) if self._is_prepared else self._first(self._database.run, op_factory)
 
     def _read(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
-        return self._database.read(op_factory) if self._is_prepared else self._first(self._database.read(op_factory))
+        return self._database.read(op_factory) if self._is_prepared else self._first(self._database.read, op_factory)
 
-    async def _first(self, operation: CoroutineType[Any, Any, T]) -> T:
-        try:
-            await self.prepare()
-        except BaseException:
-            operation.close()
-            raise
-        return await operation
+    async def _first(self, method: Callable[[OpFactory[T]], Awaitable[T]], op_factory: OpFactory[T]) -> T:
+        await self.prepare()
+        return await method(op_factory)
 
 
 def on_sqlite(database: Database | Path | str, node_id: str | None) -> tuple[Database, bool]:

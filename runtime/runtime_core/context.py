@@ -27,7 +27,7 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezo
 class Identity(BaseModel):
     """Who is asking: the scope is the wall between tenants, the principal one actor within it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope_id: ScopeId = "default"
     principal_id: CallerId = "anonymous"
@@ -41,7 +41,7 @@ _Whole = Annotated[int, Field(ge=0, le=_MOST)]
 class BudgetSpec(BaseModel):
     """Limits of one run; None is no limit. `max_cost` is in dollars (source: agent-runtime, BudgetSpec)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: _Whole | None = None
     max_cost: Annotated[Decimal, Field(ge=0, le=_MOST // 10**6, allow_inf_nan=False)] | None = None
@@ -65,7 +65,7 @@ class BudgetSpec(BaseModel):
 class PolicyRef(BaseModel):
     """Which policy applies, by name; None as version is the newest one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     version: Name | None = None
@@ -74,7 +74,7 @@ class PolicyRef(BaseModel):
 class RunVersions(BaseModel):
     """What a run was made with, for whoever compares or replays runs; None where nobody said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     runtime_version: str | None = None
     model_version: str | None = None

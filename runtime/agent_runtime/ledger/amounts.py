@@ -50,7 +50,7 @@ NOTHING: Final = Amounts()
 
 def to_micro(dollars: Decimal | float | str) -> int:
     """Millionths of a dollar, rounded up: what is spent is never understated."""
-    return int((Decimal(str(dollars)) * MICRO).to_integral_value(ROUND_CEILING)) if dollars else 0
+    return 0 if dollars == 0 else int((Decimal(str(dollars)) * MICRO).to_integral_value(ROUND_CEILING))
 
 
 def limit_micro(dollars: Decimal) -> int:
@@ -60,4 +60,4 @@ def limit_micro(dollars: Decimal) -> int:
 
 def to_ms(seconds: float) -> int:
     """Milliseconds, rounded up."""
-    return int((Decimal(str(seconds)) * 1000).to_integral_value(ROUND_CEILING)) if seconds else 0
+    return 0 if seconds == 0 else int((Decimal(str(seconds)) * 1000).to_integral_value(ROUND_CEILING))

@@ -23,7 +23,7 @@ class AttemptLine(BaseModel):
     while it is reserved and where it stays unknown. They and `reserved_*` are None for an attempt without a ledger.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attempt_id: str
     call_id: str

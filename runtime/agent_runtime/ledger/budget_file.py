@@ -35,7 +35,7 @@ def _lasting(budget: Budget) -> Budget:
 class BudgetDocument(BaseModel):
     """The budgets of one file. What a scope, principal and role may use together is said once."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     budgets: tuple[Annotated[Budget, AfterValidator(_lasting)], ...]
 

@@ -56,7 +56,7 @@ class Budget(BaseModel):
     parent's rest (source: agent-runtime, Ledger).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope_id: ScopeId = "default"
     principal_id: CallerId | None = None

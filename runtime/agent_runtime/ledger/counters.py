@@ -54,8 +54,9 @@ _ABOVE = (
     + _WITH_COUNTERS.replace("{accounts}", "")
     + " AND b.principal_id IN ('', ?) AND b.role IN ('', ?) AND b.run_id IN (SELECT run_id FROM chain)"
 )
-_COUNT = "UPDATE ledger_counters SET {changes} WHERE scope_id = ? AND ({places})"
-_PLACE = "principal_id = ? AND role = ? AND run_id = ? AND period = ?"
+_COUNT = "UPDATE ledger_counters SET {changes} WHERE {places}"
+# With the scope in each of them SQLite looks them up one by one; with one scope outside it reads all that it has.
+_PLACE = "(scope_id = ? AND principal_id = ? AND role = ? AND run_id = ? AND period = ?)"
 _COUNT_EACH = (
     "UPDATE ledger_counters SET "
     + ", ".join(f"{name} = {name} + c.column{number}" for number, name in enumerate((*SPENT, *RESERVED), 5))
@@ -80,7 +81,7 @@ _COUNTED_TOO = (
 )
 _WIDTH = len(MEASURES)
 _FEW = 8
-"""Counters that are looked up one by one: a list would be made into a table first, which costs more."""
+"""Counters that a statement names one by one: a list would be made into a table first, which costs more."""
 _MOST_COUNTED = 1024
 """Counters of one statement: databases bound how many parameters it has."""
 
@@ -228,11 +229,12 @@ def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
     """
     if len(changes) == 1:
         [(counted, by)] = changes.items()
-        places = _named(counted)
-        if len(places) <= _FEW * 4:
+        places = _named(scope_id, counted)
+        if len(places) <= _FEW:
             spends = any(by[:_WIDTH])
-            statement = _alike(len(places) // 4, spends=spends)
-            yield Sql(statement, (*(by if spends else by[_WIDTH:]), scope_id, *places), counts=True)
+            params = (*(by if spends else by[_WIDTH:]), *chain.from_iterable(places))
+            if places:
+                yield Sql(_alike(len(places), spends=spends), params, counts=True)
             return
     each: dict[Place, tuple[int, ...]] = {}
     for counted, by in changes.items():
@@ -246,9 +248,9 @@ def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
 
 
 @lru_cache(maxsize=1024)
-def _named(counted: str) -> tuple[str, ...]:
-    """The parts of its places, one after the other."""
-    return tuple(chain.from_iterable(_filled(sorted(places_in(counted)))))
+def _named(scope_id: str, counted: str) -> tuple[tuple[str, ...], ...]:
+    """Its places, each with its scope; none for an entry that no budget counts."""
+    return tuple((scope_id, *place) for place in _filled(sorted(places_in(counted))))
 
 
 @lru_cache(maxsize=16)
@@ -267,5 +269,5 @@ def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) ->
 
 def _filled(items: Sequence[T]) -> Sequence[T]:
     """With its last one repeated up to a power of two: databases then see few texts."""
-    missing = (1 << (len(items) - 1).bit_length()) - len(items)
+    missing = (1 << (len(items) - 1).bit_length()) - len(items) if items else 0
     return [*items, *[items[-1]] * missing] if missing else items

@@ -92,7 +92,7 @@ class LedgerEvent(BaseModel):
     are the reserved maximum. `lapsed`: its lease ran out. `estimated`: the counts are not the provider's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope_id: str
     event_id: str
@@ -137,7 +137,7 @@ class LedgerUsage(BaseModel):
     these apart.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: int = 0
     open: int = 0

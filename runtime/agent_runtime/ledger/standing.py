@@ -21,7 +21,7 @@ class LimitStanding(BaseModel):
     dollar) or runtime_ms. A limit of single requests has nothing spent, reserved or left: those are None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     limit: str
     measure: str
@@ -36,7 +36,7 @@ class LimitStanding(BaseModel):
 class BudgetStanding(BaseModel):
     """A budget of the scope itself, or of a principal, a role, a run, or several of these together."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scope_id: str
     principal_id: str | None

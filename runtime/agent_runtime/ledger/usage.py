@@ -26,7 +26,7 @@ class UsageSums(BaseModel):
     `holds` are of runs that reserve their whole budget, and no events: `held_*` is what their calls have not drawn.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: int = 0
     settled: int = 0

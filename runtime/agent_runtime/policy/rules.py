@@ -19,7 +19,7 @@ Bound = Annotated[int, Field(ge=0)]
 class _Rule(BaseModel):
     """`name` is what decisions call the rule; `reason` what people are told when it says no."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
     reason: str | None = None
@@ -88,7 +88,7 @@ Rule: TypeAlias = Annotated[
 class PolicyDocument(BaseModel):
     """A policy as a file holds it. A person who is asked has `approval_timeout_seconds` to agree."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "default"
     version: str | None = None

@@ -43,7 +43,7 @@ class AttemptKey(NamedTuple):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Usage(_Record):

@@ -80,14 +80,14 @@ class Writes:
         count = sum(len(share.places) for share in shares)
         try:
             await session.begin(first=shares[0].op_factory, reading=False, alone=count == 1)
-            said = [await session.run(share.op_factory) for share in shares]
+            results = in_order(shares, [await session.run(share.op_factory) for share in shares])
         except Interrupted as error:
             await _roll_back(session)
             return _nothing(count) if error.trouble is Trouble.GONE else error
         except Exception as error:  # noqa: BLE001 - an operation's own; it belongs to its caller
             await _roll_back(session)
             return error
-        return await self._commit(session, [Done(result) for result in in_order(shares, said)])
+        return await self._commit(session, [Done(result) for result in results])
 
     async def _commit(self, session: Session, outcomes: Outcomes) -> Outcomes | Exception:
         try:

@@ -18,9 +18,10 @@ MAX_DEPTH = 50
 
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\"""", re.DOTALL)
 _BAD_ESCAPE = re.compile(r"""\\(?!["'\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})""")
+_LINE_END = re.compile(r"\r\n?|\n")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NUMBER = r"(?:[0-9][0-9_]*+(?:\.[0-9_]*+)?+|\.[0-9][0-9_]*+)(?:[eE][+-]?[0-9][0-9_]*+)?+"
-_GLUED_NUMBER = re.compile(rf"(?<![\w.]){_NUMBER}(?=[^\W\d])")
+_GLUED_NUMBER = re.compile(rf"(?<!\w){_NUMBER}(?=[^\W\d])")
 
 
 def parse(source: str) -> ast.expr:
@@ -35,7 +36,7 @@ def parse(source: str) -> ast.expr:
     try:
         return ast.parse(text, mode="eval").body
     except SyntaxError as exc:
-        column = _column(source, exc.lineno or 1, exc.offset - 1) if exc.offset else len(source) + 1
+        column = _line_begin(source, exc.lineno or 1) + exc.offset if exc.offset else len(source) + 1
         reason = (exc.msg or "invalid syntax").partition(" (")[0]
         raise error(source, column, f"this is not an expression ({reason})") from exc
     except (ValueError, RecursionError, MemoryError) as exc:
@@ -44,9 +45,9 @@ def parse(source: str) -> ast.expr:
 
 def error_at(source: str, node: ast.expr, reason: str) -> ExpressionError:
     """The error that points at a node which `parse` found in `source`."""
-    line = source.lstrip().split("\n")[node.lineno - 1]
-    characters = len(line.encode()[: node.col_offset].decode(errors="ignore"))
-    return error(source, _column(source, node.lineno, characters), reason)
+    begin = _line_begin(source, node.lineno)
+    characters = len(source[begin:].encode()[: node.col_offset].decode(errors="ignore"))
+    return error(source, begin + characters + 1, reason)
 
 
 def error(source: str, column: int, reason: str) -> ExpressionError:
@@ -78,8 +79,7 @@ def _refuse_odd_text(source: str) -> None:
             raise error(source, position + 1, f"this is nested deeper than {MAX_DEPTH} levels")
 
 
-def _column(source: str, line: int, characters: int) -> int:
-    """From a position in the parsed text, which starts behind the leading space, to one in `source`."""
-    text = source.lstrip()
-    before = sum(len(part) + 1 for part in text.split("\n")[: line - 1])
-    return len(source) - len(text) + before + characters + 1
+def _line_begin(source: str, line: int) -> int:
+    """Characters before a line of the parsed text, which starts behind the leading space; a lone CR ends one too."""
+    leading = len(source) - len(source.lstrip())
+    return [leading, *(end.end() for end in _LINE_END.finditer(source, leading))][line - 1]

@@ -85,6 +85,7 @@ def test_an_expression_means_what_it_means_in_python(source: str, expected: Any)
         ("'é' + unknown", 7, "'unknown' is not known"),
         ("  score > unknown", 11, "'unknown' is not known"),
         ("(score\n + unknown)", 11, "'unknown' is not known"),
+        ("(score\r\n +\r unknown)", 13, "'unknown' is not known"),
         ("len > 1", 1, "write len"),
         ("score >", 8, "not an expression"),
         ("#\n+", 4, "not an expression"),
@@ -114,6 +115,7 @@ def test_an_expression_means_what_it_means_in_python(source: str, expected: Any)
         ("1j", 2, "number runs into a word"),
         ("1if success else 2", 2, "number runs into a word"),
         ("0xff", 2, "number runs into a word"),
+        ("..1else", 4, "number runs into a word"),
         (r"'\d'", 2, "a backslash is followed by"),
         ("...", 1, "constants are"),
         ("b'a'", 1, "constants are"),
@@ -323,7 +325,7 @@ def test_random_expressions_agree_with_python(source: str) -> None:
 FRAGMENTS = [
     "xs", "o", "s", "n", "context", ".k", "['k']", "[0]", "[1:]", "(", ")", "[", "]", "{", "}", ":", ",", "'", "f'",
     "+", "-", "*", "**", "/", "%", "<", "==", " in ", " not ", " and ", " is ", " if ", " else ", " for ", "lambda ",
-    "len", "str", "int", "max", "await ", "\\", "\n", "#", "1", "0.5", "1e9", "None", "__class__", "é", "\u2028",
+    "len", "str", "int", "max", "await ", "\\", "\n", "\r", "#", "1", "0.5", "1e9", "None", "__class__", "é", "\u2028",
     "=", "@", "~", ":=", "...", ";",
 ]
 # fmt: on

@@ -214,10 +214,16 @@ class Crew:
         os.waitpid(child, 0)
         self.alive.discard(child)
 
-    def wait(self) -> list[int]:
-        """Until all have ended; how, negative for a signal."""
-        ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in self.alive]
-        self.alive.clear()
+    def wait(self, within_s: float = 120) -> list[int]:
+        """Until all have ended; how, negative for a signal. One that hangs is killed when the time is up."""
+        give_up, ends = time.monotonic() + within_s, list[int]()
+        for child in tuple(self.alive):
+            while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+                if time.monotonic() > give_up:
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.01)
+            ends.append(os.waitstatus_to_exitcode(ended[1]))
+            self.alive.discard(child)
         return ends
 
     def ended(self) -> set[int]:

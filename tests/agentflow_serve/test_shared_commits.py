@@ -330,8 +330,8 @@ async def test_a_commit_that_cannot_be_answered_leaves_the_queue_at_work(
     with monkeypatch.context() as patch:
         patch.setattr("agentflow_serve.ledger_commits.result_to_wire", broken)
         with pytest.raises(ValueError, match="no such result"):
-            await asyncio.wait_for(commits.reserve(*booked(desk.log, "a")), 5)
-    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 5) is None
+            await asyncio.wait_for(commits.reserve(*booked(desk.log, "a")), 20)
+    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 20) is None
 
 
 async def test_a_replica_sends_again_after_its_sender_was_stopped(desk: Desk) -> None:
@@ -342,7 +342,7 @@ async def test_a_replica_sends_again_after_its_sender_was_stopped(desk: Desk) ->
     sender.cancel()
     await asyncio.wait({sender})
     desk.actor.gate.set()
-    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 5) is None
+    assert await asyncio.wait_for(commits.reserve(*booked(desk.log, "b")), 20) is None
     stopped.cancel()
     await asyncio.wait({stopped})
 

@@ -391,7 +391,7 @@ async def test_a_row_whose_process_died_becomes_unknown_by_the_next_ones_hand() 
             async def orphan() -> AttemptStatus:
                 return next(r.status for r in await made.rows() if r.attempt.attempt_id == "att-orphan")
 
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while await orphan() is AttemptStatus.RESERVED:
                     await made.engine.complete(ASK)
             assert await orphan() is AttemptStatus.UNKNOWN

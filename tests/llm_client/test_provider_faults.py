@@ -268,6 +268,6 @@ async def test_an_embedding_goes_the_same_road() -> None:
 
 
 async def _until_gone(made: Rig) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while any(entry.outcome == "open" for entry in made.sent()):
             await asyncio.sleep(0.01)

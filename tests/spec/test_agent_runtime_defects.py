@@ -118,7 +118,7 @@ async def test_cancel_flips_a_record_only(jobs: JobManager) -> None:
     running = asyncio.create_task(jobs.run(job.job_id, work))
     await started.wait()
     await jobs.cancel(job.job_id)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         assert (await running).status is JobStatus.CANCELLED
     assert cancelled.is_set()
 
@@ -149,7 +149,7 @@ async def test_wait_on_an_expired_action_blocks_forever(actions: ActionManager) 
         await asyncio.sleep(0.002)
         if swept:
             await actions.sweep()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(20):
             assert (await actions.wait_for_resolution(action.action_id)).status is ActionStatus.EXPIRED
 
 
@@ -178,7 +178,7 @@ async def test_get_then_subscribe_races(jobs: JobManager, actions: ActionManager
         action = await patient.require_action(ActionSpec(type="confirm"))
         waiting = asyncio.create_task(patient.wait_for_resolution(action.action_id))
         answering = asyncio.create_task(patient.resolve(action.resume_token, resolution={"approved": True}))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert (await waiting).is_granted
         await answering
 
@@ -207,7 +207,7 @@ async def test_a_slow_or_raising_subscriber_hurts_somebody_else() -> None:
     await bus.subscribe(heard.append)
     for _ in range(500):
         await bus.publish(RuntimeEvent(type=RuntimeEventType.JOB_STARTED))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len(heard) < 500:
             await asyncio.sleep(0)
     assert slowly.dropped == 399

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ import psutil
 
 from benchmarks.harness import median_ratio, paired
 from benchmarks.load import HOST, Target, send
+from support.ports import free_port
 
 IDLE_S = 3.0
 
@@ -124,11 +124,6 @@ def cluster(*, haproxy: bool = False) -> Iterator[Cluster]:
         serve.shutdown()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def cpu_s() -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import struct
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 import support
 from agentflow_serve.kserve_app import build_predictor_app
 from agentflow_serve.limits import EdgeLimits
+from support.ports import free_port
 from support.predictor_server import SHOUT, Runner, serving_in_thread
 
 REFERENCE = Path(next(iter(support.__path__))) / "kserve_reference.py"
@@ -278,8 +278,7 @@ def _client(port: int) -> httpx.Client:
 
 @contextmanager
 def _kserve(not_ready: Path, *, log: Path) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with log.open("wb") as out:
         command = [sys.executable, str(REFERENCE), str(port), str(not_ready)]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)

@@ -8,17 +8,14 @@ from typing import Any
 
 
 def lazy_exports(package: str, homes: Mapping[str, Iterable[str]]) -> Callable[[str], Any]:
-    """The package's `__getattr__`. `homes` maps each of its modules, which it finds as well, to the names that come
-    from it.
-    """
+    """The package's `__getattr__`. `homes` maps each of its modules to the names that come from it; both are found."""
     home_of = {name: home for home, names in homes.items() for name in names}
 
     def find(name: str) -> Any:
-        home = home_of.get(name)
-        if home is None and name in homes:
+        if (home := home_of.get(name)) is not None:
+            return getattr(import_module(f"{package}.{home}"), name)
+        if name in homes:
             return import_module(f"{package}.{name}")
-        if home is None:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{home}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return find

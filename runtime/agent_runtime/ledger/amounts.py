@@ -50,7 +50,7 @@ NOTHING: Final = Amounts()
 
 def to_micro(dollars: Decimal | float | str) -> int:
     """Millionths of a dollar, rounded up: what is spent is never understated."""
-    return 0 if dollars == 0 else int((Decimal(str(dollars)) * MICRO).to_integral_value(ROUND_CEILING))
+    return _rounded_up(dollars, MICRO)
 
 
 def limit_micro(dollars: Decimal) -> int:
@@ -60,4 +60,8 @@ def limit_micro(dollars: Decimal) -> int:
 
 def to_ms(seconds: float) -> int:
     """Milliseconds, rounded up."""
-    return 0 if seconds == 0 else int((Decimal(str(seconds)) * 1000).to_integral_value(ROUND_CEILING))
+    return _rounded_up(seconds, 1000)
+
+
+def _rounded_up(amount: Decimal | float | str, parts: int) -> int:
+    return 0 if amount == 0 else int((Decimal(str(amount)) * parts).to_integral_value(ROUND_CEILING))

@@ -230,11 +230,10 @@ def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
     if len(changes) == 1:
         [(counted, by)] = changes.items()
         places = _named(scope_id, counted)
-        if len(places) <= _FEW:
+        if 0 < len(places) <= _FEW:
             spends = any(by[:_WIDTH])
             params = (*(by if spends else by[_WIDTH:]), *chain.from_iterable(places))
-            if places:
-                yield Sql(_alike(len(places), spends=spends), params, counts=True)
+            yield Sql(_alike(len(places), spends=spends), params, counts=True)
             return
     each: dict[Place, tuple[int, ...]] = {}
     for counted, by in changes.items():

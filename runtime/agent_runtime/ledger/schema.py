@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from agent_runtime.ledger.amounts import MEASURES
@@ -35,6 +34,7 @@ HELD_COLUMNS = (
 """What nobody but the row knows when an entry ends. To read a whole row costs more than to write it."""
 _NAMES = tuple(EVENT_COLUMNS.split(", "))
 STATE = _NAMES.index("state")
+_TRUTHS = ("estimated", "lapsed", "priced")
 
 
 def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
@@ -63,11 +63,10 @@ def event_of(row: tuple[Any, ...]) -> LedgerEvent:
     """The record of a row of EVENT_COLUMNS, which was checked when it was written."""
     facts: dict[str, Any] = dict(zip(_NAMES, row, strict=True))
     facts["state"] = EventState(facts["state"])
-    facts["timestamp"] = datetime.fromtimestamp(facts["timestamp"], UTC)
-    facts["ended_at"] = from_seconds(facts["ended_at"])
+    facts["timestamp"], facts["ended_at"] = from_seconds(facts["timestamp"]), from_seconds(facts["ended_at"])
     facts["role"], facts["run_id"] = facts["role"] or None, facts["run_id"] or None
-    estimated, lapsed, priced = facts["estimated"], facts["lapsed"], facts["priced"]
-    facts["estimated"], facts["lapsed"], facts["priced"] = estimated == 1, lapsed == 1, priced == 1
+    for name in _TRUTHS:
+        facts[name] = bool(facts[name])
     return unchecked(LedgerEvent, **facts)
 
 
@@ -85,6 +84,20 @@ def ended_row(
 _COUNTERS = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in (*SPENT, *RESERVED))
 _MAXIMA = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in RESERVED)
 _TAKEN = ", ".join(f"{name} {{int}} NOT NULL DEFAULT 0" for name in TAKEN)
+
+
+def _events(places: str) -> str:
+    """The table of events, with the column of the `places` in which an event is counted."""
+    return (
+        "CREATE TABLE runtime_ledger (scope_id {text} NOT NULL, event_id {text} NOT NULL, type {text} NOT NULL,"
+        " state {text} NOT NULL, timestamp {time} NOT NULL, at_second {int} NOT NULL, ended_at {time},"
+        " lease_until {real}, principal_id {text} NOT NULL, role {text} NOT NULL, run_id {text} NOT NULL,"
+        f" {places}, job_id {{text}}, input_tokens {{int}} NOT NULL DEFAULT 0,"
+        " output_tokens {int} NOT NULL DEFAULT 0, " + _TAKEN + ", " + _MAXIMA + ","
+        " estimated {int} NOT NULL DEFAULT 0, lapsed {int} NOT NULL DEFAULT 0, priced {int} NOT NULL DEFAULT 1,"
+        " detail {text}, PRIMARY KEY (scope_id, event_id))"
+    )
+
 
 _EVENT_INDEXES = (
     "CREATE INDEX runtime_ledger_time ON runtime_ledger (scope_id, timestamp, event_id)",
@@ -106,13 +119,7 @@ MIGRATIONS = (
             + _COUNTERS
             + ", PRIMARY KEY (scope_id, principal_id, role, run_id, period))",
             "CREATE INDEX ledger_counters_end ON ledger_counters (ends_at) WHERE ends_at IS NOT NULL",
-            "CREATE TABLE runtime_ledger (scope_id {text} NOT NULL, event_id {text} NOT NULL, type {text} NOT NULL,"
-            " state {text} NOT NULL, timestamp {time} NOT NULL, at_second {int} NOT NULL, ended_at {time},"
-            " lease_until {real}, principal_id {text} NOT NULL, role {text} NOT NULL, run_id {text} NOT NULL,"
-            " runs {text} NOT NULL, job_id {text}, input_tokens {int} NOT NULL DEFAULT 0,"
-            " output_tokens {int} NOT NULL DEFAULT 0, " + _TAKEN + ", " + _MAXIMA + ","
-            " estimated {int} NOT NULL DEFAULT 0, lapsed {int} NOT NULL DEFAULT 0, priced {int} NOT NULL DEFAULT 1,"
-            " detail {text}, PRIMARY KEY (scope_id, event_id))",
+            _events("runs {text} NOT NULL"),
             "CREATE INDEX runtime_ledger_second ON runtime_ledger (scope_id, at_second)",
             *_EVENT_INDEXES,
         ),
@@ -144,13 +151,7 @@ MIGRATIONS = (
         only="sqlite",
         statements=(
             "ALTER TABLE runtime_ledger RENAME TO events_before",
-            "CREATE TABLE runtime_ledger (scope_id {text} NOT NULL, event_id {text} NOT NULL, type {text} NOT NULL,"
-            " state {text} NOT NULL, timestamp {time} NOT NULL, at_second {int} NOT NULL, ended_at {time},"
-            " lease_until {real}, principal_id {text} NOT NULL, role {text} NOT NULL, run_id {text} NOT NULL,"
-            " counted {text} NOT NULL DEFAULT '', job_id {text}, input_tokens {int} NOT NULL DEFAULT 0,"
-            " output_tokens {int} NOT NULL DEFAULT 0, " + _TAKEN + ", " + _MAXIMA + ","
-            " estimated {int} NOT NULL DEFAULT 0, lapsed {int} NOT NULL DEFAULT 0, priced {int} NOT NULL DEFAULT 1,"
-            " detail {text}, PRIMARY KEY (scope_id, event_id)) WITHOUT ROWID",
+            _events("counted {text} NOT NULL DEFAULT ''") + " WITHOUT ROWID",
             f"INSERT INTO runtime_ledger ({_ALL_EVENT_COLUMNS})"
             f" SELECT {_ALL_EVENT_COLUMNS} FROM events_before ORDER BY scope_id, event_id",
             "DROP TABLE events_before",

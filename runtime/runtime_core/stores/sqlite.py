@@ -22,8 +22,6 @@ from runtime_core.stores.worker import Worker
 
 T = TypeVar("T")
 
-_WRITER, _READER = 0, 1
-
 
 @dataclass(frozen=True, slots=True)
 class SqliteOptions:
@@ -60,10 +58,10 @@ class SqliteDatabase:
         return self._writes.commits
 
     def run(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
-        return self._submit(_WRITER, op_factory)
+        return self._submit(op_factory, writes=True)
 
     def read(self, op_factory: OpFactory[T]) -> CoroutineType[Any, Any, T]:
-        return self._submit(_READER, op_factory)
+        return self._submit(op_factory, writes=False)
 
     async def close(self) -> None:
         self._closed = True
@@ -88,12 +86,12 @@ class SqliteDatabase:
     ) -> None:
         await self.close()
 
-    async def _submit(self, which: int, op_factory: OpFactory[T]) -> T:
-        worker = (self._workers or await self._open())[which]
+    async def _submit(self, op_factory: OpFactory[T], *, writes: bool) -> T:
+        writer, reader = self._workers or await self._open()
         if self._damage is not None:
             raise copy.copy(self._damage) from self._damage
         try:
-            return await worker.submit(op_factory)
+            return await (writer if writes else reader).submit(op_factory)
         except StoreCorruptError as error:
             self._damage = error  # writing on would make it worse
             raise

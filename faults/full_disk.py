@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import resource
-import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,7 +14,6 @@ from faults.doors import PLAIN, port_of, serve_until
 from faults.report import Report
 from faults.rig import Said, ShiftedClock, close_books, crew, open_books, requests_since, seen, stores
 from llmhub_runtime.sim import SimProcess
-from runtime_core.stores.url import sqlite_path
 
 SCOPE = "default"
 ROOM = 256 * 1024
@@ -40,23 +36,13 @@ def run(short: bool) -> Report:
         server = them.fork(serve_until(stop.exists, url, sim.openai_base, said))
         with httpx.Client(base_url=f"http://127.0.0.1:{port_of(said)}", timeout=60, trust_env=False) as client:
             for turn in range(1 if short else 3):
-                with _reading(sqlite_path(url)):
-                    _fill(turn, folder, server, client, sim, report)
+                _fill(turn, folder, server, client, sim, report)
         stop.touch()
         report.expect("the server ends well", them.wait() == [0])
         books = close_books(url, requests_since(sim, 0), clock=ShiftedClock(LATER_S), scope_id=SCOPE)
     report.check(books, "I1", "I2", "I4")
     report.say(books.summary())
     return report.end()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Somebody reads all the time, so that SQLite's log only grows: it is not written from its begin again."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-        yield
 
 
 def _fill(turn: int, folder: Path, server: int, client: httpx.Client, sim: SimProcess, report: Report) -> None:

@@ -89,8 +89,6 @@ def _configure(raw: sqlite3.Connection, path: Path) -> None:
         )
     raw.execute("PRAGMA synchronous = FULL")
     raw.execute("PRAGMA foreign_keys = ON")
-    # A commit that makes the log longer costs up to twice one that writes over what is there: keep it short.
-    raw.execute("PRAGMA wal_autocheckpoint = 500").fetchall()
     raw.execute("PRAGMA journal_size_limit = 67108864")  # give the disk back after a burst
 
 

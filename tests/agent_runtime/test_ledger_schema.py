@@ -82,7 +82,7 @@ async def test_a_few_counters_are_looked_up_one_by_one(number: int):
 
     def explained() -> Op[list[str]]:
         places = [("", "", "", f"2026-11-{day:02}") for day in range(1, number + 1)]
-        told.extend(count("a", {counted_in(places): (1,) * 2 * len(MEASURES)}))
+        told.extend(count("a", counted_in(places), (1,) * 2 * len(MEASURES)))
         rows = yield Sql("EXPLAIN QUERY PLAN " + told[0].text, told[0].params)
         return [row[3] for row in rows]
 

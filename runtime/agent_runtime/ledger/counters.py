@@ -6,7 +6,7 @@ it is in, also those that were made after it. Without a budget there is no count
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, product
 from operator import add
@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 
 from agent_runtime.ledger.amounts import MEASURES, NOTHING
 from agent_runtime.ledger.budgets import Account, Budget, Limit
-from agent_runtime.ledger.decide import Applying, Counter
+from agent_runtime.ledger.decide import Applying, Check, Counter, Rules
 from agent_runtime.ledger.schema import COUNTS, RESERVED, SPENT, TAKEN
 from agent_runtime.ledger.windows import COUNTED, Window, begins_at, ends_at, period, periods
 from runtime_core.stores.sql import TEXT, WHOLE, Op, Rows, Sql, SqlValue, with_rows
@@ -93,27 +93,26 @@ def applying(account: Account, at: int) -> Op[list[Applying]]:
 
 def applying_to(accounts: Collection[Account], at: int) -> Op[dict[Account, list[Applying]]]:
     """`applying` for accounts of one scope. Those under the same budget have the same object of it."""
-    scope_id = next(iter(accounts)).scope_id
+    scope_id, names = next(iter(accounts)).scope_id, periods(at)
     around = {account: _around(account) for account in accounts}
     asked = _filled(list(dict.fromkeys(chain.from_iterable(around.values()))))
-    names = periods(at)
     rows = yield Sql(with_rows(_APPLYING, "???", len(asked)), (*chain.from_iterable(asked), *names, scope_id))
     if not rows:
         return {account: [] for account in accounts}
     found: dict[_Whose, Applying] = {}
-    _read(rows, scope_id, found)
-    parents = {row[2]: row[3] for row in rows if row[3] and not (row[0] or row[1])}
-    for account in accounts if parents else ():
+    parents = _read(rows, scope_id, at // 60, found)
+    for account in around if parents else ():
         if parent := parents.get(account.run_id):
             who = (account.principal_id, account.role)
             rows = yield Sql(_ABOVE, (scope_id, parent, scope_id, *names, scope_id, *who))
-            above = _read(rows, scope_id, found)
+            _read(rows, scope_id, at // 60, found)
+            above = (row[:3] for row in rows)
             around[account] = tuple(dict.fromkeys((*around[account], *above)))  # runs may be each other's parents
     for budget in found.values():
-        for name, window in _needed(budget.limits, at // 60, of_run=bool(budget.account.run_id)).items():
+        for name, window in budget.rules.periods:
             if name not in budget.counters:
                 budget.counters[name] = yield from _so_far(budget.account, window, at)
-                budget.fresh.add(name)
+                budget.fresh.append(name)
     return {account: [found[each] for each in whose if each in found] for account, whose in around.items()}
 
 
@@ -126,36 +125,40 @@ def _around(account: Account) -> tuple[_Whose, ...]:
     return tuple(product(principals, roles, runs))
 
 
-def _read(rows: Rows, scope_id: str, found: dict[_Whose, Applying]) -> tuple[_Whose, ...]:
-    """Add to what was `found`; whose budgets the rows are, each once."""
-    whose: dict[_Whose, Applying | None] = {}
+def _read(rows: Rows, scope_id: str, minute: int, found: dict[_Whose, Applying]) -> dict[str, str]:
+    """Add to what was `found`; the runs whose budgets were added, with their parents."""
+    parents: dict[str, str] = {}
     for row in rows:
-        who = row[:3]
-        if who not in whose:
-            whose[who] = found.get(who)
-            if who not in found:
-                _, removed, budget = row[3:6]
-                found[who] = Applying(Account(scope_id, *who), () if removed else _limits_of(budget), {})
+        whose = row[:3]
+        if whose not in found:
+            (principal_id, role, run_id), (parent, removed, budget) = whose, row[3:6]
+            rules = _rules("" if removed else budget, minute, bool(run_id))
+            found[whose] = Applying(Account(scope_id, principal_id, role, run_id), rules, {})
+            if parent and not (principal_id or role):
+                parents[run_id] = parent
         name = row[6]
-        if name is not None and whose[who] is None:
-            found[who].counters[name] = Counter(row[7 : 7 + _WIDTH], row[7 + _WIDTH :])
-    return tuple(whose)
+        if name is not None:
+            found[whose].counters[name] = Counter(row[7 : 7 + _WIDTH], row[7 + _WIDTH :])
+    return parents
+
+
+@lru_cache(maxsize=4096)
+def _rules(budget: str, minute: int, of_run: bool) -> Rules:
+    """`budget` as it is stored, empty for one that was removed.
+
+    A run's total is counted from its first budget on, limited or not: it is also what the runs below it have used.
+    """
+    limits = _limits_of(budget) if budget else ()
+    windows = {limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if of_run else set())
+    names = {window: period(window, minute * 60) for window in sorted(windows)}
+    checks = [Check(limit, MEASURES.index(limit.measure), names.get(limit.window)) for limit in limits]
+    return Rules(tuple(checks), tuple((name, window) for window, name in names.items()))
 
 
 @lru_cache(maxsize=1024)
 def _limits_of(budget: str) -> tuple[Limit, ...]:
     """Of a stored budget. Kept, because every call asks for the same few."""
     return Budget.model_validate_json(budget).limits()
-
-
-@lru_cache(maxsize=1024)
-def _needed(limits: tuple[Limit, ...], minute: int, *, of_run: bool) -> Mapping[str, Window]:
-    """The limited periods and their windows.
-
-    A run's total is counted from its first budget on, limited or not: it is also what the runs below it have used.
-    """
-    windows = {limit.window for limit in limits} - {Window.REQUEST} | ({Window.TOTAL} if of_run else set())
-    return {period(window, minute * 60): window for window in sorted(windows)}
 
 
 def _so_far(account: Account, window: Window, at: int) -> Op[Counter]:
@@ -201,7 +204,7 @@ def store_fresh(budget: Applying, at: int) -> Op[None]:
 
 def all_counted(budgets: Iterable[Applying]) -> str:
     """All their counters, as an entry keeps them."""
-    return counted_in((*budget.account[1:], name) for budget in budgets for name in budget.counters)
+    return counted_in([(*budget.account[1:], name) for budget in budgets for name in budget.counters])
 
 
 def counted_in(places: Iterable[Place]) -> str:
@@ -221,20 +224,29 @@ def change(changes: Changes, counted: str, by: tuple[int, ...]) -> None:
     changes[counted] = by if before is None else tuple(map(add, before, by))
 
 
-def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
-    """Change those counters, where they are still there.
+def count(scope_id: str, counted: str, by: tuple[int, ...]) -> Op[None]:
+    """Change what an entry is counted in, where it is still there, by numbers in the order of COUNTS."""
+    number, places = _named(scope_id, counted)
+    if 0 < number <= _FEW:
+        spends = any(by[:_WIDTH])
+        yield Sql(_alike(number, spends), (*(by if spends else by[_WIDTH:]), *places), counts=True)
+    else:
+        yield from _count_each(scope_id, {counted: by})
 
-    Told in one order, as far as databases follow it: two transactions that change the same counters should wait for
-    each other only one way.
-    """
+
+def count_all(scope_id: str, changes: Changes) -> Op[None]:
+    """`count` for each."""
     if len(changes) == 1:
         [(counted, by)] = changes.items()
-        places = _named(scope_id, counted)
-        if 0 < len(places) <= _FEW:
-            spends = any(by[:_WIDTH])
-            params = (*(by if spends else by[_WIDTH:]), *chain.from_iterable(places))
-            yield Sql(_alike(len(places), spends=spends), params, counts=True)
-            return
+        yield from count(scope_id, counted, by)
+    else:
+        yield from _count_each(scope_id, changes)
+
+
+def _count_each(scope_id: str, changes: Changes) -> Op[None]:
+    """Told in one order, as far as databases follow it: two transactions that change the same counters should wait for
+    each other only one way.
+    """
     each: dict[Place, tuple[int, ...]] = {}
     for counted, by in changes.items():
         for place in places_in(counted):
@@ -247,13 +259,14 @@ def count(scope_id: str, changes: Mapping[str, tuple[int, ...]]) -> Op[None]:
 
 
 @lru_cache(maxsize=1024)
-def _named(scope_id: str, counted: str) -> tuple[tuple[str, ...], ...]:
-    """Its places, each with its scope; none for an entry that no budget counts."""
-    return tuple((scope_id, *place) for place in _filled(sorted(places_in(counted))))
+def _named(scope_id: str, counted: str) -> tuple[int, tuple[str, ...]]:
+    """How many places it has, and one after the other, each with its scope; none where no budget counts."""
+    places = _filled(sorted(places_in(counted)))
+    return len(places), tuple(chain.from_iterable((scope_id, *place) for place in places))
 
 
 @lru_cache(maxsize=16)
-def _alike(places: int, *, spends: bool) -> str:
+def _alike(places: int, spends: bool) -> str:
     """Changes so many counters by the same; without `spends`, what is reserved alone."""
     changed = ", ".join(f"{name} = {name} + ?" for name in ((*SPENT, *RESERVED) if spends else RESERVED))
     return _COUNT.format(changes=changed, places=" OR ".join([_PLACE] * places))
@@ -263,7 +276,7 @@ def shift_reserved(scope_id: str, counted: str, tokens: int, cost_micro: int) ->
     """Change what an entry holds back, wherever it is `counted`."""
     by = {"tokens": tokens, "cost_micro": cost_micro}
     reserved = tuple(by.get(measure, 0) for measure in MEASURES)
-    yield from count(scope_id, {counted: (*NOTHING, *reserved)})
+    yield from count(scope_id, counted, (*NOTHING, *reserved))
 
 
 def _filled(items: Sequence[T]) -> Sequence[T]:

@@ -9,9 +9,9 @@ from operator import add
 from typing import NamedTuple
 
 from agent_runtime.errors import BudgetExceededError
-from agent_runtime.ledger.amounts import MEASURES, MICRO, NOTHING, Amounts
+from agent_runtime.ledger.amounts import MICRO, NOTHING, Amounts
 from agent_runtime.ledger.budgets import Account, Limit
-from agent_runtime.ledger.windows import Window, ends_at, period
+from agent_runtime.ledger.windows import Window, ends_at
 
 
 class BudgetDecision(StrEnum):
@@ -26,17 +26,32 @@ class Counter(NamedTuple):
     reserved: tuple[int, ...]
 
 
+class Check(NamedTuple):
+    """A limit, where in MEASURES its measure is, and the period in which it counts; None for single requests."""
+
+    limit: Limit
+    measure: int
+    period: str | None
+
+
+class Rules(NamedTuple):
+    """What a budget says in one minute: what is checked, and all periods that are counted, with their windows."""
+
+    checks: tuple[Check, ...]
+    periods: tuple[tuple[str, Window], ...]
+
+
 @dataclass(slots=True)
 class Applying:
-    """A budget that applies to a reservation, with a counter for each limited period; `fresh` ones are not stored.
+    """A budget that applies to a reservation, with a counter for each of its periods; `fresh` ones are not stored.
 
     `held` is what reservations hold back that were made since the counters were read.
     """
 
     account: Account
-    limits: tuple[Limit, ...]
+    rules: Rules
     counters: dict[str, Counter]
-    fresh: set[str] = field(default_factory=set[str])
+    fresh: list[str] = field(default_factory=list[str])
     held: tuple[int, ...] = NOTHING
 
     def hold(self, most: Amounts) -> None:
@@ -115,12 +130,15 @@ class BudgetAnswer:
 
 
 def decide(budgets: Iterable[Applying], wanted: Wanted) -> Refusal | None:
-    """None if spent + reserved + wanted is within every limit; else the refusal that lasts the longest."""
+    """None if spent + reserved + wanted is within every limit; else the refusal that lasts the longest.
+
+    The budgets are as they apply in the minute of `wanted.at`.
+    """
     refusals = [
         refusal
         for budget in budgets
-        for limit in budget.limits
-        if (refusal := _against(budget, limit, wanted)) is not None
+        for check in budget.rules.checks
+        if (refusal := _against(budget, check, wanted)) is not None
     ]
     return max(refusals, key=_lasts, default=None)
 
@@ -128,7 +146,7 @@ def decide(budgets: Iterable[Applying], wanted: Wanted) -> Refusal | None:
 def other_limits(budgets: Iterable[Applying], assumed: frozenset[Limit], account: Account) -> Refusal | None:
     """None if those in tokens and money, which bound an answer, are as assumed."""
     limits = frozenset(
-        limit for budget in budgets for limit in budget.limits if limit.measure in ("tokens", "cost_micro")
+        limit for budget in budgets for limit, _, _ in budget.rules.checks if limit.measure in ("tokens", "cost_micro")
     )
     if limits == assumed:
         return None
@@ -139,18 +157,17 @@ def _lasts(refusal: Refusal) -> float:
     return float("inf") if refusal.retry_after is None else refusal.retry_after
 
 
-def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
+def _against(budget: Applying, check: Check, wanted: Wanted) -> Refusal | None:
+    account, (limit, measure, name) = budget.account, check
     if limit.measure == "cost_micro" and not wanted.priced:
-        text = f"{limit.name} of {budget.account} is a budget in money, and the model has no price: give its role one."
-        return Refusal(text, "no_price", budget.account, limit.name, limit.window)
-    if limit.window is Window.REQUEST and wanted.whole_run:
+        text = f"{limit.name} of {account} is a budget in money, and the model has no price: give its role one."
+        return Refusal(text, "no_price", account, limit.name, limit.window)
+    if name is None and wanted.whole_run:
         return None
-    index = MEASURES.index(limit.measure)
-    amount = wanted.most[index]
-    taken = 0
-    if limit.window is not Window.REQUEST:
-        counter = budget.counters[period(limit.window, wanted.at)]
-        taken = counter.spent[index] + counter.reserved[index] + budget.held[index]
+    amount, taken = wanted.most[measure], 0
+    if name is not None:
+        spent, reserved = budget.counters[name]
+        taken = spent[measure] + reserved[measure] + budget.held[measure]
     # A call that takes nothing of a measure is not stopped by it, however far it is overdrawn.
     if amount == 0 or taken + amount <= limit.most:
         return None
@@ -158,13 +175,13 @@ def _against(budget: Applying, limit: Limit, wanted: Wanted) -> Refusal | None:
     end = ends_at(limit.window, wanted.at)
     left = max(0, limit.most - taken)
     text = (
-        f"{limit.name} of {budget.account} is {_shown(limit, limit.most)}; "
+        f"{limit.name} of {account} is {_shown(limit, limit.most)}; "
         f"{_shown(limit, left)} is left, and this may take {_shown(limit, amount)}."
     )
     return Refusal(
         text,
         "too_large" if too_large else "budget_exceeded",
-        budget.account,
+        account,
         limit.name,
         limit.window,
         None if too_large or end is None else float(end - wanted.at),

@@ -25,6 +25,7 @@ from agent_runtime.ledger.counters import (
     applying_to,
     change,
     count,
+    count_all,
     store_fresh,
 )
 from agent_runtime.ledger.decide import Applying, Refusal, Wanted, decide, other_limits
@@ -52,6 +53,7 @@ Ended: TypeAlias = tuple[str, str, Used]
 
 _ENTER = "INSERT INTO runtime_ledger (" + ENTRY_COLUMNS + ") VALUES {rows} ON CONFLICT (scope_id, event_id) DO NOTHING"
 _ENTERED_ROW = "?" * len(ENTRY_COLUMNS.split(", "))
+_ENTER_ONE = with_rows(_ENTER, _ENTERED_ROW, 1)
 _END = (
     "UPDATE runtime_ledger SET state = ?, ended_at = ?, input_tokens = ?, output_tokens = ?, estimated = ?, lapsed = ?,"
     + ", ".join(f" {taken} = COALESCE(?, {held})" for taken, held in zip(TAKEN, RESERVED, strict=True))
@@ -102,14 +104,18 @@ def reserve(entry: Entry) -> Op[Refusal | None]:
 
     Raises StoreConflictError if the id is another entry's.
     """
-    [refusal] = yield from reserve_all((entry,))
-    return refusal
+    budgets = yield from applying(entry.account, int(entry.at))
+    refusal = _refusal(entry, budgets)
+    if refusal is None:
+        yield from _enter_counted(entry, budgets)
+        return None
+    return (yield from _refuse(entry, refusal))
 
 
 def reserve_all(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
     """`reserve` for each, in order. Raises Apart where some of them are the same, or were there before."""
     if len(entries) == 1:
-        return (yield from _reserve_in_minute(entries))
+        return [(yield from reserve(entries[0]))]
     if len({(entry.scope_id, entry.event_id) for entry in entries}) < len(entries):
         raise Apart("Some of these reservations are the same.")
     minutes: dict[tuple[str, int], list[int]] = {}
@@ -117,6 +123,9 @@ def reserve_all(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
         minutes.setdefault((entry.scope_id, int(entry.at) // 60), []).append(place)
     refusals: list[Refusal | None] = [None] * len(entries)
     for _, places in sorted(minutes.items()):
+        if len(places) == 1:
+            refusals[places[0]] = yield from reserve(entries[places[0]])
+            continue
         said = yield from _reserve_in_minute([entries[place] for place in places])
         for place, refusal in zip(places, said, strict=True):
             refusals[place] = refusal
@@ -138,14 +147,11 @@ def _reserve_in_minute(entries: Sequence[Entry]) -> Op[list[Refusal | None]]:
             for budget in budgets:
                 if budget.fresh:
                     yield from store_fresh(budget, int(entry.at))
-                if entry is not entries[-1]:
-                    budget.hold(entry.most)
-        elif (yield from _is_there(entry)):
-            refusal = None
-        elif refusal.bounding is None:
-            yield from _note_refusal(entry, refusal)
+                budget.hold(entry.most)
+        else:
+            refusal = yield from _refuse(entry, refusal)
         refusals.append(refusal)
-    yield from _enter(fitting, alone=len(entries) == 1)
+    yield from _enter_all(fitting)
     return refusals
 
 
@@ -159,11 +165,7 @@ def _refusal(entry: Entry, budgets: Sequence[Applying]) -> Refusal | None:
 
 def record(entry: Entry, used: Used) -> Op[Row]:
     """What was used already and cannot be refused any more, as an event; the same id again changes nothing."""
-    budgets = yield from applying(entry.account, int(entry.at))
-    for budget in budgets:
-        if budget.fresh:
-            yield from store_fresh(budget, int(entry.at))
-    yield from _enter([(entry, all_counted(budgets))], alone=True)
+    yield from _enter_counted(entry, (yield from applying(entry.account, int(entry.at))))
     row = yield from end(entry.scope_id, entry.event_id, used)
     assert row is not None, "an entry that was entered"
     return row
@@ -171,7 +173,7 @@ def record(entry: Entry, used: Used) -> Op[Row]:
 
 def give_up(entry: Entry) -> Op[None]:
     """Write an entry that is not to be made any more as released. No counter ever sees it."""
-    yield from _enter([(entry, "")], alone=True)
+    yield from _enter(entry, "")
     yield from end(entry.scope_id, entry.event_id, Used(EventState.RELEASED, entry.at, NOTHING))
 
 
@@ -207,7 +209,7 @@ def end_all(ended: Sequence[Ended]) -> Op[list[Row | None]]:
                 change(changes.setdefault(scope_id, {}), counted, (*taken, *_minus(held)))
             rows[scope_id, event_id] = ended_row(scope_id, event_id, used, taken, was, lapsed=False)
     for scope_id, of_scope in sorted(changes.items()):
-        yield from count(scope_id, of_scope)
+        yield from count_all(scope_id, of_scope)
     found: list[Row | None] = []
     for scope_id, event_id, used in ended:
         found.append(rows.get((scope_id, event_id)) or (yield from end(scope_id, event_id, used)))
@@ -232,7 +234,7 @@ def _end(scope_id: str, event_id: str, used: Used, *, late: bool = False, lapsed
     if counted:
         spent = tuple(map(sub, taken, held)) if late else taken
         by = (*spent, *(NOTHING if late else _minus(held)))
-        yield from count(scope_id, {counted: by})
+        yield from count(scope_id, counted, by)
     return ended_row(scope_id, event_id, used, taken, was, lapsed=late or lapsed)
 
 
@@ -270,28 +272,47 @@ def note(account: Account, event_id: str, kind: str, at: float, detail: str) -> 
     )
 
 
-def _enter(fitting: Sequence[tuple[Entry, str]], *, alone: bool) -> Op[None]:
-    """Write entries of one scope as reserved, and count each in its places.
+def _refuse(entry: Entry, refusal: Refusal) -> Op[Refusal | None]:
+    """None after all for an entry that was there before."""
+    if (yield from _is_there(entry)):
+        return None
+    if refusal.bounding is None:
+        yield from _note_refusal(entry, refusal)
+    return refusal
 
-    One that was there before is what it was. Unless it is `alone`, others were refused or not for what it seemed to
-    hold back once more; then Apart is raised.
-    """
+
+def _enter_counted(entry: Entry, budgets: Sequence[Applying]) -> Op[None]:
+    for budget in budgets:
+        if budget.fresh:
+            yield from store_fresh(budget, int(entry.at))
+    yield from _enter(entry, all_counted(budgets))
+
+
+def _enter(entry: Entry, counted: str) -> Op[None]:
+    """Write the entry as reserved, and count it in its places; one that was there before is what it was."""
+    [(written,)] = yield Sql(_ENTER_ONE, values_of(entry, counted), counts=True)
+    if not written:
+        yield from _is_there(entry)
+    elif counted:
+        yield from count(entry.scope_id, counted, (*NOTHING, *entry.most))
+
+
+def _enter_all(fitting: Sequence[tuple[Entry, str]]) -> Op[None]:
+    """`_enter` for entries of one scope. Raises Apart where one was there before: others were refused or not for what
+    it seemed to hold back once more."""
     rows: list[tuple[SqlValue, ...]] = []
     changes: Changes = {}
     for entry, counted in fitting:
         if counted:
             change(changes, counted, (*NOTHING, *entry.most))
-        rows.append(values_of(entry, counted, int(entry.at)))
+        rows.append(values_of(entry, counted))
     for some in by_rows(rows):
         statement = with_rows(_ENTER, _ENTERED_ROW, len(some))
         [(written,)] = yield Sql(statement, tuple(chain.from_iterable(some)), counts=True)
         if written < len(some):
-            if not alone:
-                raise Apart("Some of these entries were there before.")
-            yield from _is_there(fitting[0][0])
-            return
+            raise Apart("Some of these entries were there before.")
     if changes:
-        yield from count(fitting[0][0].scope_id, changes)
+        yield from count_all(fitting[0][0].scope_id, changes)
 
 
 def _values_of_end(ended: Ended) -> tuple[SqlValue, ...]:

@@ -100,7 +100,7 @@ def _count_below(scope_id: str, run_id: str, since: float) -> Op[None]:
             half = len(MEASURES) if state == EventState.RESERVED else 0
             for index, amount in enumerate(amounts[half:][: len(MEASURES)]):
                 sums[half + index] += int(amount)
-    yield from count(scope_id, {alone: tuple(sums)})
+    yield from count(scope_id, alone, tuple(sums))
 
 
 def finish(scope_id: str, run_id: str, now: float) -> Op[None]:

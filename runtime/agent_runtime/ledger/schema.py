@@ -37,7 +37,7 @@ STATE = _NAMES.index("state")
 _TRUTHS = ("estimated", "lapsed", "priced")
 
 
-def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...]:
+def values_of(entry: Entry, counted: str) -> tuple[SqlValue, ...]:
     """The values of ENTRY_COLUMNS, for an entry that is reserved; `counted` names the counters that it is in."""
     return (
         entry.scope_id,
@@ -45,7 +45,7 @@ def values_of(entry: Entry, counted: str, at_second: int) -> tuple[SqlValue, ...
         entry.type,
         "reserved",
         entry.at,
-        at_second,
+        int(entry.at),
         entry.lease_until,
         entry.principal_id,
         entry.role or "",

@@ -7,11 +7,10 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from agent_runtime.ledger.amounts import MEASURES
-from agent_runtime.ledger.budgets import Account, Limit
+from agent_runtime.ledger.budgets import Account
 from agent_runtime.ledger.counters import applying_to
-from agent_runtime.ledger.decide import Applying
-from agent_runtime.ledger.windows import Window, ends_at, period
+from agent_runtime.ledger.decide import Applying, Check
+from agent_runtime.ledger.windows import Window, ends_at
 from agent_runtime.stores import from_seconds
 from runtime_core.stores.sql import Op, Sql, SqlValue
 
@@ -98,16 +97,17 @@ def _standing(budget: Applying, parent_run_id: str, at: int) -> BudgetStanding:
         role=account.role or None,
         run_id=account.run_id or None,
         parent_run_id=parent_run_id or None,
-        limits=tuple(_limit(budget, limit, at) for limit in budget.limits),
+        limits=tuple(_limit(budget, check, at) for check in budget.rules.checks),
     )
 
 
-def _limit(budget: Applying, limit: Limit, at: int) -> LimitStanding:
+def _limit(budget: Applying, check: Check, at: int) -> LimitStanding:
+    limit, measure, name = check
     facts = {"limit": limit.name, "measure": limit.measure, "window": limit.window, "most": limit.most}
-    if limit.window is Window.REQUEST:
+    if name is None:
         return LimitStanding.model_validate(facts)
-    counter, index = budget.counters[period(limit.window, at)], MEASURES.index(limit.measure)
-    spent, reserved = counter.spent[index], counter.reserved[index]
+    counter = budget.counters[name]
+    spent, reserved = counter.spent[measure], counter.reserved[measure]
     resets_at = from_seconds(ends_at(limit.window, at))
     left = max(0, limit.most - spent - reserved)
     return LimitStanding.model_validate(

@@ -100,7 +100,7 @@ def cluster(*, haproxy: bool = False) -> Iterator[Cluster]:
     """A cluster that is gone when the block ends. `haproxy` can only be chosen before Ray Serve is imported."""
     folder = tempfile.mkdtemp(prefix="af-")
     os.environ.update(_haproxy_environment(folder) if haproxy else {})
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60")
     import ray
     from ray import serve
 

@@ -40,8 +40,13 @@ HERE = tuple(pair for pair in product(FLOWS, PLACEMENTS) if pair not in ELSEWHER
 """What `examples` deploys."""
 OWN_MODEL = {"returns-desk"}
 """It names another provider, for which only a simulated model of the app's own answers; the others share one."""
-CALM = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
-"""Serve goes through its replicas ten times a second, and Ray's agent through all processes every five seconds."""
+CALM = {
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Serve goes through its replicas ten times a second, Ray's agent through all processes every five seconds, and a proxy
+that is not ready after five is killed."""
 
 REQUESTS: dict[str, list[dict[str, Any]]] = {
     "returns-desk": [

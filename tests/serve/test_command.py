@@ -38,8 +38,9 @@ def desk(tmp_path: Path) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """Ray's files go to a short path of our own: sockets have short names."""
-    keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return {**keyless, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
+    left_out = ("_API_KEY", "PROXY_READY_CHECK_TIMEOUT_S")  # the command sets the latter itself
+    own = {name: value for name, value in os.environ.items() if not name.endswith(left_out)}
+    return {**own, "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextmanager
@@ -116,7 +117,10 @@ def test_a_flow_is_served_without_any_config_and_again_when_it_changes(desk: Pat
     flow.write_text(blocks("yaml")[0])
     port = free_port()
     options = ["--llmhub", "configs/llmhub.sim.yaml", "--port", str(port), "--placement", "inline"]
-    with serving([*AGENTFLOW, "serve", "hello.yaml", *options, "--reload"], desk) as (_, printed):
+    with serving([*AGENTFLOW, "serve", "hello.yaml", *options, "--reload"], desk) as (server, printed):
+        family = psutil.Process(server.pid).children(recursive=True)
+        [raylet] = [each for each in family if each.name() == "raylet"]
+        assert raylet.environ()["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] == "60", "for a busy machine"
         [line] = [line for line in printed if line.startswith("curl ")]
         assert "Greet" in curl(line, port)
         flow.write_text(flow.read_text().replace("Greet", "Praise"))

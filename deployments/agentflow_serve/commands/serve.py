@@ -251,7 +251,11 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
     from ray import serve
 
     level = logging.INFO if verbose else logging.ERROR
-    own: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    own: dict[str, Any] = {}
+    if address is None:
+        own["include_dashboard"] = False
+        # Serve kills a proxy that is not ready within 5 s, as on a busy machine, and with it the start.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     ray.init(address or "local", namespace="serve", log_to_driver=verbose, logging_level=level, **own)
     try:
         yield

@@ -21,7 +21,8 @@ LOOSE_AT_LEAST = 0.8
 LOOSE_AT_MOST = 1.3
 
 Bound = Literal["at most", "at least"]
-Result = TypeVar("Result")
+Ours = TypeVar("Ours")
+Baseline = TypeVar("Baseline")
 Run = Callable[[], float]
 
 
@@ -51,9 +52,9 @@ class Figure:
         return self.value <= self.target * most if self.bound == "at most" else self.value >= self.target * least
 
 
-def paired(ours: Callable[[], Result], baseline: Callable[[], Result], *, pairs: int) -> list[tuple[Result, Result]]:
+def paired(ours: Callable[[], Ours], baseline: Callable[[], Baseline], *, pairs: int) -> list[tuple[Ours, Baseline]]:
     """What both gave in each pair, (ours, baseline). The order turns with every pair, so that a drift cancels out."""
-    results: list[tuple[Result, Result]] = []
+    results: list[tuple[Ours, Baseline]] = []
     for number in range(pairs):
         if number % 2 == 0:
             first = ours()

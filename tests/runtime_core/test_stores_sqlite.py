@@ -7,6 +7,7 @@ import contextvars
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -73,6 +74,17 @@ async def test_operations_that_wait_together_are_committed_together(database: Sq
 
     assert database.commits - before == 2
     assert await database.read(total) == 100
+
+
+async def test_those_that_write_in_one_turn_of_the_loop_are_committed_together(database: SqliteDatabase) -> None:
+    async def write(number: int) -> None:
+        time.sleep(0.002)
+        await database.run(lambda: record(f"e{number}"))
+
+    before = database.commits
+    await asyncio.gather(*map(write, range(20)))
+
+    assert database.commits - before == 1
 
 
 async def test_one_group_is_bounded_so_that_other_processes_get_their_turn(file: Path) -> None:

@@ -54,6 +54,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._max_batch = max_batch
         self._slots = asyncio.Semaphore(max_pending)
+        self._turn: list[_Job] = []
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._stopping = False
         self._accepted = 0
@@ -88,6 +89,7 @@ class Worker:
         """Accept nothing more; the thread finishes what it has and ends by itself."""
         if not self._stopping:
             self._stopping = True
+            self._hand_over()
             self._queue.put(None)
 
     async def stop(self) -> None:
@@ -101,11 +103,19 @@ class Worker:
         if self._stopping:
             return False
         self._accepted += 1
-        self._queue.put(job)
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append(job)
         if not self._watched:
             self._watched = True
             self._loop.call_later(_PATIENCE_S, self._watch, self._answered)
         return True
+
+    def _hand_over(self) -> None:
+        """At the end of the loop's turn: the thread would begin with the first one alone, while the others wait."""
+        for job in self._turn:
+            self._queue.put(job)
+        self._turn.clear()
 
     def _watch(self, answered: int) -> None:
         """Every _PATIENCE_S while operations are pending; `answered` is how far the last look saw them."""

@@ -78,7 +78,7 @@ async def test_operations_that_wait_together_are_committed_together(database: Sq
 
 async def test_those_that_write_in_one_turn_of_the_loop_are_committed_together(database: SqliteDatabase) -> None:
     async def write(number: int) -> None:
-        time.sleep(0.002)
+        time.sleep(0.002)  # the writer's thread may run, as it may whenever a caller asks the system for something
         await database.run(lambda: record(f"e{number}"))
 
     before = database.commits
